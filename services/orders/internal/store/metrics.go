@@ -1,0 +1,70 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"orderflow.internal/orders/internal/order"
+)
+
+// scope names this package's spans and metrics.
+const scope = "orderflow.internal/orders"
+
+type outcome struct {
+	status order.Status
+	reason order.Reason
+}
+
+// sagaMetrics tells how long orders are Pending and how they end.
+type sagaMetrics struct {
+	duration metric.Float64Histogram
+	outcomes map[outcome]metric.MeasurementOption // made once: attributes are costly to build
+}
+
+func newSagaMetrics(pending *atomic.Int64) (*sagaMetrics, error) {
+	meter := otel.Meter(scope)
+	duration, err := meter.Float64Histogram("orderflow.saga.duration",
+		metric.WithUnit("s"),
+		metric.WithDescription("Time from placing an order to its Confirmed or Cancelled state."),
+		metric.WithExplicitBucketBoundaries(.005, .01, .02, .03, .05, .075, .1, .15, .25, .5, 1, 2.5, 5, 10, 30, 60))
+	if err != nil {
+		return nil, fmt.Errorf("saga duration metric: %w", err)
+	}
+	if _, err := meter.Int64ObservableGauge("orderflow.orders.pending",
+		metric.WithUnit("{order}"),
+		metric.WithDescription("Orders that wait for a stock answer, counted every 15 seconds; every replica reports all."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(pending.Load())
+			return nil
+		})); err != nil {
+		return nil, fmt.Errorf("pending orders metric: %w", err)
+	}
+	outcomes := map[outcome]metric.MeasurementOption{}
+	for _, o := range []outcome{
+		{order.Confirmed, ""},
+		{order.Cancelled, order.StockNotAvailable},
+		{order.Cancelled, order.CustomerRequest},
+		{order.Cancelled, order.TimedOut},
+	} {
+		attributes := []attribute.KeyValue{attribute.String("orderflow.order.status", string(o.status))}
+		if o.reason != "" {
+			attributes = append(attributes, attribute.String("orderflow.order.reason", string(o.reason)))
+		}
+		outcomes[o] = metric.WithAttributeSet(attribute.NewSet(attributes...))
+	}
+	return &sagaMetrics{duration: duration, outcomes: outcomes}, nil
+}
+
+// ended records the end of an order's saga, which is when it leaves Pending.
+// The span in ctx becomes the exemplar.
+func (m *sagaMetrics) ended(ctx context.Context, o *order.Order) {
+	if o.Version != 2 { // a Confirmed order that was cancelled had its end before
+		return
+	}
+	m.duration.Record(ctx, o.UpdatedAt.Sub(o.CreatedAt).Seconds(), m.outcomes[outcome{o.Status, o.Reason}])
+}

@@ -1,0 +1,178 @@
+// Package store keeps the orders in PostgreSQL. One method is one transaction:
+// it changes state, stores the events that tell of the change, commits, and
+// only then hands the events to the relay and the order to those who wait.
+package store
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"orderflow.internal/kit/bus"
+	"orderflow.internal/orders/internal/order"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Migrations are the database's schema, for postgres.Migrate.
+func Migrations() fs.FS {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // the folder is compiled in
+	}
+	return sub
+}
+
+// Errors that callers tell apart.
+var (
+	// ErrNotFound: there is no such order.
+	ErrNotFound = errors.New("no such order")
+	// ErrBusy: more orders wait to be stored than the service takes. Nothing
+	// was stored.
+	ErrBusy = errors.New("too many orders at once")
+	// ErrKeyReused: the idempotency key belongs to another request.
+	ErrKeyReused = errors.New("the idempotency key was used with another request")
+)
+
+// Store is the orders' database. Its loops (Run) must run for Place to return.
+type Store struct {
+	pool       *pgxpool.Pool
+	committed  func([]bus.Event)
+	placements chan *placement
+	waiters    waiters
+	saga       *sagaMetrics
+	pending    atomic.Int64 // orders, as of the last count
+}
+
+// New makes a store on pool. It calls committed with the events of each
+// committed transaction; committed must not block.
+func New(pool *pgxpool.Pool, committed func([]bus.Event)) (*Store, error) {
+	s := &Store{
+		pool:       pool,
+		committed:  committed,
+		placements: make(chan *placement, placementQueue),
+	}
+	s.waiters.init()
+	var err error
+	s.saga, err = newSagaMetrics(&s.pending)
+	return s, err
+}
+
+const columns = `order_id, customer_id, status, reason, items, shortages,
+  total_cents, currency, version, created_at, updated_at`
+
+// scanInto reads a row of columns, followed by more.
+func scanInto(rows pgx.Rows, o *order.Order, more ...any) error {
+	// The conversions spare pgx a wrapper per value.
+	err := rows.Scan(append([]any{
+		(*[16]byte)(&o.ID), (*[16]byte)(&o.CustomerID), (*string)(&o.Status), (*string)(&o.Reason), &o.Items, &o.Shortages,
+		&o.TotalCents, &o.Currency, &o.Version, &o.CreatedAt, &o.UpdatedAt}, more...)...)
+	o.CreatedAt, o.UpdatedAt = o.CreatedAt.UTC(), o.UpdatedAt.UTC()
+	return err
+}
+
+func scan(row pgx.CollectableRow) (order.Order, error) {
+	var o order.Order
+	err := scanInto(row.(pgx.Rows), &o)
+	return o, err
+}
+
+// Get returns one order, or ErrNotFound.
+func (s *Store) Get(ctx context.Context, id uuid.UUID) (order.Order, error) {
+	rows, err := s.pool.Query(ctx, `
+select `+columns+`
+from orders
+where order_id = $1`, [16]byte(id))
+	if err != nil {
+		return order.Order{}, fmt.Errorf("get order %s: %w", id, err)
+	}
+	o, err := pgx.CollectExactlyOneRow(rows, scan)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return order.Order{}, fmt.Errorf("get order %s: %w", id, ErrNotFound)
+	case err != nil:
+		return order.Order{}, fmt.Errorf("get order %s: %w", id, err)
+	}
+	return o, nil
+}
+
+// Filter selects orders; a zero field selects all. After is the id of the last
+// order of the page before.
+type Filter struct {
+	CustomerID uuid.UUID
+	Status     order.Status
+	After      uuid.UUID
+}
+
+// List returns at most limit orders, newest first, and whether there are more.
+func (s *Store) List(ctx context.Context, f Filter, limit int) (orders []order.Order, more bool, err error) {
+	// Each combination is a statement of its own, and so gets its own plan.
+	query := `
+select ` + columns + `
+from orders
+where true`
+	var args []any
+	where := func(condition string, arg any) {
+		args = append(args, arg)
+		query += fmt.Sprintf("\n  and %s $%d", condition, len(args))
+	}
+	if f.CustomerID != uuid.Nil {
+		where("customer_id =", [16]byte(f.CustomerID))
+	}
+	if f.Status != "" {
+		where("status =", string(f.Status))
+	}
+	if f.After != uuid.Nil {
+		where("order_id <", [16]byte(f.After))
+	}
+	args = append(args, limit+1)
+	query += fmt.Sprintf("\norder by order_id desc\nlimit $%d", len(args))
+
+	rows, err := s.pool.Query(ctx, query, args...)
+	if err != nil {
+		return nil, false, fmt.Errorf("list orders: %w", err)
+	}
+	orders, err = pgx.CollectRows(rows, scan)
+	if err != nil {
+		return nil, false, fmt.Errorf("list orders: %w", err)
+	}
+	if len(orders) > limit {
+		return orders[:limit], true, nil
+	}
+	return orders, false, nil
+}
+
+// idsAt is the smallest id of an order made at t: UUIDv7 starts with the time
+// in milliseconds.
+func idsAt(t time.Time) uuid.UUID {
+	var id uuid.UUID
+	ms := uint64(t.UnixMilli())
+	for i := range 6 {
+		id[i] = byte(ms >> (40 - 8*i))
+	}
+	id[6] = 0x70
+	return id
+}
+
+// Run does the store's background work until ctx is done: it stores placed
+// orders in groups, times orders out after deadline, and tells waiters what
+// other replicas did.
+func (s *Store) Run(ctx context.Context, deadline time.Duration) error {
+	var loops sync.WaitGroup
+	loops.Go(func() { s.runPlacements(ctx) })
+	loops.Go(func() { s.runPolls(ctx) })
+	loops.Go(func() { s.runTimeOuts(ctx, deadline) })
+	loops.Go(func() { s.runHousekeeping(ctx) })
+	loops.Wait()
+	return nil
+}

@@ -1,0 +1,198 @@
+package store
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"orderflow.internal/orders/internal/order"
+)
+
+// Waiting for an order's final state costs a map entry and a channel. What
+// this process commits, it tells its waiters itself, without a query. What
+// other replicas commit is found by one query for all waiters together: often
+// while it finds something, rarely while it does not.
+const (
+	maxWaiters     = 20_000
+	pollAge        = 20 * time.Millisecond // younger waiters are not polled for: most hear from this process before
+	pollInterval   = 10 * time.Millisecond // after a poll that found something
+	pollIntervalNo = 200 * time.Millisecond
+	pollShare      = 10 // a poll is followed by at least this many times its own duration
+	pollTimeout    = 5 * time.Second
+)
+
+// Waiter waits for the final state of one order.
+type Waiter struct {
+	id    uuid.UUID
+	since time.Time
+	final chan order.Order // gets one order at most, and never blocks the sender
+	all   *waiters
+	next  *Waiter // another one for the same order
+}
+
+// Final delivers the order once, when it is Confirmed or Cancelled.
+func (w *Waiter) Final() <-chan order.Order { return w.final }
+
+// Close ends the waiting. It may be called more than once.
+func (w *Waiter) Close() { w.all.remove(w) }
+
+// Wait begins to wait for the order, which need not be stored yet: whoever
+// waits before placing an order or reading it cannot miss its end. It returns
+// false when too many wait already. The caller closes the waiter.
+func (s *Store) Wait(id uuid.UUID) (*Waiter, bool) { return s.waiters.add(id) }
+
+type waiters struct {
+	mu      sync.Mutex
+	byOrder map[uuid.UUID]*Waiter
+	count   int
+	arrived chan struct{} // signals that count is no longer 0
+}
+
+func (ws *waiters) init() {
+	ws.byOrder = make(map[uuid.UUID]*Waiter)
+	ws.arrived = make(chan struct{}, 1)
+}
+
+func (ws *waiters) add(id uuid.UUID) (*Waiter, bool) {
+	w := &Waiter{id: id, since: time.Now(), final: make(chan order.Order, 1), all: ws}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.count == maxWaiters {
+		return nil, false
+	}
+	w.next = ws.byOrder[id]
+	ws.byOrder[id] = w
+	if ws.count++; ws.count == 1 {
+		select {
+		case ws.arrived <- struct{}{}:
+		default:
+		}
+	}
+	return w, true
+}
+
+func (ws *waiters) remove(w *Waiter) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	head := ws.byOrder[w.id]
+	if head == w {
+		if w.next == nil {
+			delete(ws.byOrder, w.id)
+		} else {
+			ws.byOrder[w.id] = w.next
+		}
+		ws.count--
+		return
+	}
+	for ; head != nil; head = head.next {
+		if head.next == w {
+			head.next = w.next
+			ws.count--
+			return
+		}
+	}
+}
+
+// tell gives a final order to those who wait for it.
+func (ws *waiters) tell(o order.Order) {
+	if !o.Status.Final() {
+		return
+	}
+	ws.mu.Lock()
+	head := ws.byOrder[o.ID]
+	delete(ws.byOrder, o.ID)
+	for w := head; w != nil; w = w.next {
+		ws.count--
+	}
+	ws.mu.Unlock()
+	for w := head; w != nil; w = w.next {
+		w.final <- o
+	}
+}
+
+// orders lists what has been waited for since before a time, and whether
+// anything is waited for at all.
+func (ws *waiters) orders(before time.Time) (ids [][16]byte, any bool) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for id, w := range ws.byOrder {
+		for ; w != nil; w = w.next {
+			if w.since.Before(before) {
+				ids = append(ids, id)
+				break
+			}
+		}
+	}
+	return ids, ws.count > 0
+}
+
+// runPolls finds what other replicas did to the orders that are waited for
+// here, until ctx is done.
+func (s *Store) runPolls(ctx context.Context) {
+	failing := false
+	interval := pollInterval
+	for {
+		if !sleep(ctx, interval) {
+			return
+		}
+		began := time.Now()
+		ids, any := s.waiters.orders(began.Add(-pollAge))
+		if !any {
+			select {
+			case <-s.waiters.arrived:
+			case <-ctx.Done():
+				return
+			}
+			interval = pollAge
+			continue
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		found, err := s.poll(ctx, ids)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !failing:
+			slog.WarnContext(ctx, "cannot look for orders that are waited for, will try again", "error", err)
+		case err == nil && failing:
+			slog.InfoContext(ctx, "can look for orders that are waited for again")
+		}
+		failing = err != nil
+		if found > 0 {
+			interval = pollInterval
+		} else {
+			interval = min(2*interval, pollIntervalNo)
+		}
+		interval = max(interval, pollShare*time.Since(began))
+	}
+}
+
+// poll tells the waiters of those orders that have come to an end and returns
+// how many there are.
+func (s *Store) poll(ctx context.Context, ids [][16]byte) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, `
+select `+columns+`
+from orders
+where order_id = any($1::uuid[])
+  and status <> 'Pending'`, ids)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	found := 0
+	for rows.Next() {
+		o, err := scan(rows)
+		if err != nil {
+			return found, err
+		}
+		s.waiters.tell(o)
+		found++
+	}
+	return found, rows.Err()
+}
