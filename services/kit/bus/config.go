@@ -1,0 +1,119 @@
+package bus
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// Config says how to reach the broker and how to work with it.
+type Config struct {
+	URL          string `env:"AMQP_URL" help:"RabbitMQ URL, e.g. amqp://user:password@host:5672/; amqps:// for TLS"`
+	UsernameFile string `env:"AMQP_USERNAME_FILE" help:"file with the broker user's name; with AMQP_PASSWORD_FILE it takes the place of the URL's and is read again for every new connection"`
+	PasswordFile string `env:"AMQP_PASSWORD_FILE" help:"file with the broker user's password"`
+	CAFile       string `env:"AMQP_CA_FILE" help:"PEM file of the authority that signed the broker's certificate; the system's authorities otherwise"`
+
+	Prefetch   int           `env:"BUS_PREFETCH" envDefault:"256" help:"most unacknowledged messages of one queue"`
+	Batch      int           `env:"BUS_BATCH" envDefault:"128" help:"most messages handled in one transaction"`
+	RetryDelay time.Duration `env:"BUS_RETRY_DELAY" envDefault:"200ms" help:"delay before a failed message is tried again; doubles with each try up to 30s. 0 leaves delays to the broker"`
+	// ConfirmTimeout bounds the wait for a publisher confirm. An alarm of the
+	// broker stops the clock.
+	ConfirmTimeout time.Duration `env:"BUS_CONFIRM_TIMEOUT" envDefault:"10s" help:"longest wait for the broker to confirm a published message"`
+	// DrainTimeout bounds how long a stopping consumer goes on handling what
+	// it has already received.
+	DrainTimeout time.Duration `env:"BUS_DRAIN_TIMEOUT" envDefault:"4s" help:"longest time to finish received messages when stopping; the rest is given back"`
+}
+
+// Validate reports every bad field. The URL itself never appears in the
+// error: it holds a password.
+func (c Config) Validate() error {
+	var errs []error
+	if c.URL == "" {
+		errs = append(errs, errors.New("AMQP_URL: is required"))
+	} else if _, err := amqp.ParseURI(c.URL); err != nil {
+		errs = append(errs, errors.New("AMQP_URL: is not an amqp:// or amqps:// URL"))
+	}
+	if (c.UsernameFile == "") != (c.PasswordFile == "") {
+		errs = append(errs, errors.New("AMQP_USERNAME_FILE: and AMQP_PASSWORD_FILE go together"))
+	}
+	if c.Prefetch < 1 || c.Prefetch > 65_535 {
+		errs = append(errs, errors.New("BUS_PREFETCH: must be 1 to 65535"))
+	}
+	if c.Batch < 1 || c.Batch > c.Prefetch {
+		errs = append(errs, errors.New("BUS_BATCH: must be 1 to BUS_PREFETCH"))
+	}
+	if c.RetryDelay < 0 || c.RetryDelay > maxRetryDelay {
+		errs = append(errs, fmt.Errorf("BUS_RETRY_DELAY: must be 0 to %s", maxRetryDelay))
+	}
+	if c.ConfirmTimeout <= 0 {
+		errs = append(errs, errors.New("BUS_CONFIRM_TIMEOUT: must be positive"))
+	}
+	if c.DrainTimeout <= 0 {
+		errs = append(errs, errors.New("BUS_DRAIN_TIMEOUT: must be positive"))
+	}
+	return errors.Join(errs...)
+}
+
+// dial opens a connection that the broker's pages show under name. Files are
+// read anew, so a rotated password or authority serves the next connection.
+func (c Config) dial(name string) (*amqp.Connection, error) {
+	uri, err := amqp.ParseURI(c.URL)
+	if err != nil {
+		return nil, errors.New("AMQP_URL: is not an amqp:// or amqps:// URL")
+	}
+	if c.UsernameFile != "" {
+		if uri.Username, err = readLine(c.UsernameFile); err != nil {
+			return nil, err
+		}
+		if uri.Password, err = readLine(c.PasswordFile); err != nil {
+			return nil, err
+		}
+	}
+	properties := amqp.NewConnectionProperties()
+	properties.SetClientConnectionName(name)
+	config := amqp.Config{
+		SASL:       []amqp.Authentication{uri.PlainAuth()},
+		Vhost:      uri.Vhost,
+		Heartbeat:  10 * time.Second,
+		Properties: properties,
+		Dial: func(network, addr string) (net.Conn, error) {
+			const timeout = 5 * time.Second
+			conn, err := net.DialTimeout(network, addr, timeout)
+			if err != nil {
+				return nil, err
+			}
+			// Bounds the handshake; the library lifts it afterwards.
+			return conn, conn.SetDeadline(time.Now().Add(timeout))
+		},
+	}
+	if uri.Scheme == "amqps" {
+		config.TLSClientConfig = &tls.Config{ServerName: uri.Host, MinVersion: tls.VersionTLS12}
+		if c.CAFile != "" {
+			pem, err := os.ReadFile(c.CAFile)
+			if err != nil {
+				return nil, fmt.Errorf("read the broker's authority: %w", err)
+			}
+			pool := x509.NewCertPool()
+			if !pool.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("AMQP_CA_FILE: %s holds no PEM certificate", c.CAFile)
+			}
+			config.TLSClientConfig.RootCAs = pool
+		}
+	}
+	return amqp.DialConfig(uri.String(), config)
+}
+
+func readLine(file string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read broker credentials: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}

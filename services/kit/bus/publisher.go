@@ -1,0 +1,200 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// ErrUnroutable means that no queue is bound for the event's routing key: the
+// topology is not there, or not yet.
+var ErrUnroutable = errors.New("no queue takes this event")
+
+// errUnconfirmed covers a negative confirm and a channel that closed before
+// the confirm came. Either way the event may or may not be in its queues.
+var errUnconfirmed = errors.New("the broker did not confirm")
+
+// Publisher publishes events to one exchange. It is safe for concurrent use.
+type Publisher struct {
+	exchange string
+	timeout  time.Duration
+	link     *link
+
+	mu      sync.Mutex // one batch at a time: returns are told apart by channel
+	ch      *amqp.Channel
+	returns chan amqp.Return
+}
+
+// maxPublish is how many events one Publish may carry: the buffer for returned
+// ones has to hold them all, as the library delivers returns from its reader.
+const maxPublish = 512
+
+// NewPublisher makes a publisher to exchange, called name on the broker's
+// pages. It works once Run does.
+func NewPublisher(cfg Config, name, exchange string) *Publisher {
+	return &Publisher{exchange: exchange, timeout: cfg.ConfirmTimeout, link: newLink(cfg, name+" publisher")}
+}
+
+// Run keeps the publisher connected until ctx is done.
+func (p *Publisher) Run(ctx context.Context) error {
+	p.link.run(ctx)
+	return nil
+}
+
+// Ready says why nothing can be published now, nil if it can.
+func (p *Publisher) Ready(context.Context) error {
+	err, _ := p.link.state()
+	return err
+}
+
+// Await waits until the broker can be published to, or ctx is done.
+func (p *Publisher) Await(ctx context.Context) error {
+	for {
+		err, changed := p.link.state()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-changed:
+		}
+	}
+}
+
+// Publish sends the events in one go and waits for all their confirms. The
+// result has an entry for each event: nil when it was routed to at least one
+// queue and confirmed, ErrUnroutable, or another error that means unknown:
+// publish it again. It fails at once while the broker cannot be reached.
+func (p *Publisher) Publish(ctx context.Context, events []Event) []error {
+	errs := make([]error, len(events))
+	for from := 0; from < len(events); from += maxPublish {
+		to := min(from+maxPublish, len(events))
+		p.publish(ctx, events[from:to], errs[from:to])
+	}
+	return errs
+}
+
+func (p *Publisher) publish(ctx context.Context, events []Event, errs []error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ch, err := p.channel()
+	if err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return
+	}
+	started := time.Now()
+	confirms := make([]*amqp.DeferredConfirmation, len(events))
+	spans := startPublishSpans(p.exchange, events, started)
+	for i := range events {
+		confirms[i], errs[i] = ch.PublishWithDeferredConfirm(p.exchange, events[i].RoutingKey, true, false, toPublishing(spans.event(i)))
+		if errs[i] != nil {
+			for j := i; j < len(errs); j++ {
+				errs[j] = fmt.Errorf("publish: %w", errs[i])
+			}
+			break
+		}
+	}
+	p.await(ctx, ch, confirms, errs)
+	// The reader hands a return over before it sees the confirm, so all
+	// returns of this batch are in the buffer by now.
+	var unroutable map[string]string
+	for len(p.returns) > 0 {
+		r, ok := <-p.returns
+		if !ok { // the channel has closed
+			break
+		}
+		if unroutable == nil {
+			unroutable = map[string]string{}
+		}
+		unroutable[r.MessageId] = r.ReplyText
+	}
+	if unroutable != nil {
+		for i := range events {
+			if reason, ok := unroutable[events[i].ID.String()]; ok && errs[i] == nil {
+				errs[i] = fmt.Errorf("%w: %s to %s: %s", ErrUnroutable, events[i].RoutingKey, p.exchange, reason)
+			}
+		}
+	}
+	spans.end(errs)
+	recordPublished(ctx, p.exchange, events, errs, time.Since(started))
+}
+
+// await fills errs for what is not confirmed in time.
+func (p *Publisher) await(ctx context.Context, ch *amqp.Channel, confirms []*amqp.DeferredConfirmation, errs []error) {
+	timer := time.NewTimer(p.timeout)
+	defer timer.Stop()
+	var failed error
+	for i, confirm := range confirms {
+		if confirm == nil {
+			continue // not sent; its error is there
+		}
+		for failed == nil && !isDone(confirm) {
+			select {
+			case <-confirm.Done():
+			case <-ctx.Done():
+				failed = ctx.Err()
+			case <-timer.C:
+				if p.link.isBlocked() {
+					timer.Reset(p.timeout)
+					continue
+				}
+				failed = fmt.Errorf("%w within %s", errUnconfirmed, p.timeout)
+			}
+		}
+		switch {
+		case isDone(confirm) && confirm.Acked():
+		case isDone(confirm):
+			errs[i] = errUnconfirmed
+		default:
+			errs[i] = failed
+		}
+	}
+	if failed != nil {
+		// Late confirms and returns of this batch must not be taken for those
+		// of the next.
+		_ = ch.Close()
+		p.ch = nil
+	}
+}
+
+func isDone(c *amqp.DeferredConfirmation) bool {
+	select {
+	case <-c.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// channel returns the open channel, or opens one. The caller holds mu.
+func (p *Publisher) channel() (*amqp.Channel, error) {
+	if err, _ := p.link.state(); err != nil {
+		return nil, err
+	}
+	if p.ch != nil && !p.ch.IsClosed() {
+		return p.ch, nil
+	}
+	p.link.mu.Lock()
+	conn := p.link.conn
+	p.link.mu.Unlock()
+	if conn == nil {
+		return nil, amqp.ErrClosed
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("open channel: %w", err)
+	}
+	if err := ch.Confirm(false); err != nil {
+		return nil, fmt.Errorf("turn on confirms: %w", err)
+	}
+	p.returns = ch.NotifyReturn(make(chan amqp.Return, maxPublish))
+	p.ch = ch
+	return ch, nil
+}

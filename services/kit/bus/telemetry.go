@@ -1,0 +1,284 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Spans and metrics follow OpenTelemetry's semantic conventions for messaging
+// and for RabbitMQ (https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/).
+
+const scope = "orderflow.internal/kit/bus"
+
+// outboxWaitKey is the time in seconds between the commit of an event's outbox
+// row and its publishing.
+const outboxWaitKey = attribute.Key("orderflow.outbox.wait")
+
+// AttemptKey counts the failed deliveries before this one.
+const attemptKey = attribute.Key("orderflow.delivery.attempt")
+
+func tracer() trace.Tracer { return otel.Tracer(scope) }
+
+// publishSpans are the spans of one batch of publishes, one for each event,
+// children of what caused the event.
+type publishSpans struct {
+	events []Event
+	spans  []trace.Span // nil when nothing is recorded
+}
+
+func startPublishSpans(exchange string, events []Event, now time.Time) publishSpans {
+	p := publishSpans{events: events}
+	t := tracer()
+	propagator := otel.GetTextMapPropagator()
+	for i, e := range events {
+		parent := propagator.Extract(context.Background(), propagation.MapCarrier(e.Trace))
+		ctx, span := t.Start(parent, "publish "+exchange, trace.WithSpanKind(trace.SpanKindProducer), trace.WithTimestamp(now))
+		if !span.IsRecording() {
+			continue // the event carries its cause's context on
+		}
+		if p.spans == nil {
+			p.spans = make([]trace.Span, len(events))
+			p.events = append([]Event(nil), events...)
+		}
+		span.SetAttributes(
+			semconv.MessagingSystemRabbitMQ,
+			semconv.MessagingOperationName("publish"),
+			semconv.MessagingOperationTypeSend,
+			semconv.MessagingDestinationName(exchange),
+			semconv.MessagingRabbitMQDestinationRoutingKey(e.RoutingKey),
+			semconv.MessagingMessageID(e.ID.String()),
+			semconv.MessagingMessageConversationID(e.Subject),
+			semconv.MessagingMessageBodySize(len(e.Body)),
+			outboxWaitKey.Float64(max(0, now.Sub(e.Time).Seconds())),
+		)
+		p.spans[i] = span
+		carrier := propagation.MapCarrier{}
+		propagator.Inject(ctx, carrier)
+		p.events[i].Trace = carrier
+	}
+	return p
+}
+
+func (p publishSpans) event(i int) Event { return p.events[i] }
+
+func (p publishSpans) end(errs []error) {
+	for i, span := range p.spans {
+		if span == nil {
+			continue
+		}
+		endSpan(span, errs[i])
+	}
+}
+
+func endSpan(span trace.Span, err error) {
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+		span.SetAttributes(semconv.ErrorTypeKey.String(errorType(err)))
+	}
+	span.End()
+}
+
+// errorType is a word of low cardinality for metrics and spans.
+func errorType(err error) string {
+	var permanent *permanentError
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, ErrUnroutable):
+		return "unroutable"
+	case errors.Is(err, errUnconfirmed):
+		return "unconfirmed"
+	case errors.As(err, &permanent):
+		return "permanent"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	case errors.Is(err, context.Canceled):
+		return "canceled"
+	default:
+		return "other"
+	}
+}
+
+// startProcess makes the span of handling one message: a child of the span
+// that published it, whatever batch it is handled in.
+func startProcess(r *received, queue string) {
+	parent := otel.GetTextMapPropagator().Extract(context.Background(), propagation.MapCarrier(r.event.Trace))
+	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindConsumer)}
+	if r.attempt > 0 {
+		// A retry happens long after its cause: the link marks it as one.
+		options = append(options, trace.WithLinks(trace.Link{
+			SpanContext: trace.SpanContextFromContext(parent),
+			Attributes:  []attribute.KeyValue{attemptKey.Int(r.attempt)},
+		}))
+	}
+	r.ctx, r.span = tracer().Start(parent, "process "+queue, options...)
+	if !r.span.IsRecording() {
+		return
+	}
+	r.span.SetAttributes(
+		semconv.MessagingSystemRabbitMQ,
+		semconv.MessagingOperationName("process"),
+		semconv.MessagingOperationTypeProcess,
+		semconv.MessagingDestinationName(queue),
+		semconv.MessagingRabbitMQDestinationRoutingKey(r.event.RoutingKey),
+		semconv.MessagingMessageID(r.event.ID.String()),
+		semconv.MessagingMessageConversationID(r.event.Subject),
+		semconv.MessagingMessageBodySize(len(r.event.Body)),
+		attemptKey.Int(r.attempt),
+	)
+}
+
+// startBatch makes the span of a whole batch, which links to its messages'.
+// It is a trace of its own: a batch has many causes.
+func startBatch(ctx context.Context, queue string, batch []*received) (context.Context, trace.Span) {
+	if !batch[0].span.SpanContext().IsValid() {
+		return ctx, trace.SpanFromContext(context.Background())
+	}
+	links := make([]trace.Link, 0, len(batch))
+	for _, r := range batch {
+		if sc := r.span.SpanContext(); sc.IsValid() {
+			links = append(links, trace.Link{SpanContext: sc})
+		}
+	}
+	return tracer().Start(ctx, "process batch "+queue, trace.WithNewRoot(), trace.WithLinks(links...),
+		trace.WithAttributes(
+			semconv.MessagingSystemRabbitMQ,
+			semconv.MessagingOperationName("process"),
+			semconv.MessagingOperationTypeProcess,
+			semconv.MessagingDestinationName(queue),
+			semconv.MessagingBatchMessageCount(len(batch)),
+		))
+}
+
+type instruments struct {
+	publishDuration metric.Float64Histogram
+	processDuration metric.Float64Histogram
+	sent            metric.Int64Counter
+	consumed        metric.Int64Counter
+	lag             metric.Float64Histogram
+	outboxWait      metric.Float64Histogram
+	retried         metric.Int64Counter
+	deadLettered    metric.Int64Counter
+	batchSize       metric.Int64Histogram
+}
+
+// seconds are bucket bounds for durations from a fast publish to an outage.
+var seconds = metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60)
+
+var instrument = newInstruments(otel.Meter(scope))
+
+func newInstruments(m metric.Meter) instruments {
+	var errs []error
+	keep := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	var i instruments
+	var err error
+	i.publishDuration, err = m.Float64Histogram("messaging.client.operation.duration", seconds, metric.WithUnit("s"), metric.WithDescription("Time from sending a batch of messages to their confirms."))
+	keep(err)
+	i.processDuration, err = m.Float64Histogram("messaging.process.duration", seconds, metric.WithUnit("s"), metric.WithDescription("Time to handle a batch of messages, its transaction included."))
+	keep(err)
+	i.sent, err = m.Int64Counter("messaging.client.sent.messages", metric.WithUnit("{message}"), metric.WithDescription("Messages published, by outcome."))
+	keep(err)
+	i.consumed, err = m.Int64Counter("messaging.client.consumed.messages", metric.WithUnit("{message}"), metric.WithDescription("Messages handled, by outcome."))
+	keep(err)
+	i.lag, err = m.Float64Histogram("orderflow.consumer.lag", seconds, metric.WithUnit("s"), metric.WithDescription("Age of an event when its handling begins."))
+	keep(err)
+	i.outboxWait, err = m.Float64Histogram("orderflow.outbox.wait", seconds, metric.WithUnit("s"), metric.WithDescription("Time between an event's making and its publishing."))
+	keep(err)
+	i.retried, err = m.Int64Counter("orderflow.consumer.retries", metric.WithUnit("{message}"), metric.WithDescription("Failed deliveries that will be tried again."))
+	keep(err)
+	i.deadLettered, err = m.Int64Counter("orderflow.consumer.dead_letters", metric.WithUnit("{message}"), metric.WithDescription("Messages this consumer sent to a dead-letter queue."))
+	keep(err)
+	i.batchSize, err = m.Int64Histogram("orderflow.consumer.batch.size", metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128, 256), metric.WithUnit("{message}"), metric.WithDescription("Messages handled in one transaction."))
+	keep(err)
+	for _, err := range errs {
+		otel.Handle(err)
+	}
+	return i
+}
+
+func recordPublished(ctx context.Context, exchange string, events []Event, errs []error, took time.Duration) {
+	type outcome struct{ key, failure string }
+	counts := make(map[outcome]int64, 2)
+	for i, e := range events {
+		counts[outcome{e.RoutingKey, errorType(errs[i])}]++
+	}
+	started := time.Now().Add(-took)
+	wait := metric.WithAttributeSet(attribute.NewSet(semconv.MessagingDestinationName(exchange)))
+	for _, e := range events {
+		instrument.outboxWait.Record(ctx, max(0, started.Sub(e.Time).Seconds()), wait)
+	}
+	for o, n := range counts {
+		attrs := []attribute.KeyValue{
+			semconv.MessagingSystemRabbitMQ,
+			semconv.MessagingOperationName("publish"),
+			semconv.MessagingDestinationName(exchange),
+			semconv.MessagingRabbitMQDestinationRoutingKey(o.key),
+		}
+		if o.failure != "" {
+			attrs = append(attrs, semconv.ErrorTypeKey.String(o.failure))
+		}
+		set := metric.WithAttributeSet(attribute.NewSet(attrs...))
+		instrument.sent.Add(ctx, n, set)
+		instrument.publishDuration.Record(ctx, took.Seconds(), set)
+	}
+}
+
+// queueAttributes are a queue's metric attributes, made once.
+type queueAttributes struct {
+	handled, failed, queue     metric.MeasurementOption
+	ok, deadLettered, retrying metric.MeasurementOption
+}
+
+func newQueueAttributes(queue string) queueAttributes {
+	base := []attribute.KeyValue{semconv.MessagingSystemRabbitMQ, semconv.MessagingOperationName("process"), semconv.MessagingDestinationName(queue)}
+	with := func(more ...attribute.KeyValue) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(append(more, base...)...))
+	}
+	return queueAttributes{
+		handled:      with(),
+		failed:       with(semconv.ErrorTypeKey.String("handler")),
+		queue:        metric.WithAttributeSet(attribute.NewSet(semconv.MessagingDestinationName(queue))),
+		ok:           with(),
+		deadLettered: with(semconv.ErrorTypeKey.String("dead-lettered")),
+		retrying:     with(semconv.ErrorTypeKey.String("retried")),
+	}
+}
+
+func (q queueAttributes) recordHandled(ctx context.Context, batch []*received, started time.Time, err error) {
+	outcome := q.handled
+	if err != nil {
+		outcome = q.failed
+	}
+	instrument.processDuration.Record(ctx, time.Since(started).Seconds(), outcome)
+	instrument.batchSize.Record(ctx, int64(len(batch)), q.queue)
+	for _, r := range batch {
+		instrument.lag.Record(r.ctx, max(0, started.Sub(r.event.Time).Seconds()), q.queue)
+	}
+}
+
+func (q queueAttributes) recordConsumed(ctx context.Context, handled, deadLettered, retried int) {
+	if handled > 0 {
+		instrument.consumed.Add(ctx, int64(handled), q.ok)
+	}
+	if deadLettered > 0 {
+		instrument.consumed.Add(ctx, int64(deadLettered), q.deadLettered)
+		instrument.deadLettered.Add(ctx, int64(deadLettered), q.queue)
+	}
+	if retried > 0 {
+		instrument.consumed.Add(ctx, int64(retried), q.retrying)
+		instrument.retried.Add(ctx, int64(retried), q.queue)
+	}
+}
