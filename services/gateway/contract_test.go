@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+var update = flag.Bool("update", false, "write the services' documents anew from openapi.yaml")
+
+// The services' documents are the gateway's, cut to one tag and with the paths
+// as the services know them. So there is one contract to edit and none to
+// compare.
+func TestServiceDocuments(t *testing.T) {
+	for service, port := range map[string]string{"orders": "5003", "products": "5232", "customers": "5002"} {
+		t.Run(service, func(t *testing.T) {
+			file := filepath.Join("..", service, "openapi.yaml")
+			want := serviceDocument(t, service, port)
+			if *update {
+				if err := os.WriteFile(file, want, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s is not what gateway/openapi.yaml says: edit that, then run"+
+					" go test ./gateway -run TestServiceDocuments -update", file)
+			}
+		})
+	}
+}
+
+func serviceDocument(t *testing.T, service, port string) []byte {
+	t.Helper()
+	source, err := os.ReadFile("openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file yaml.Node
+	if err := yaml.Unmarshal(source, &file); err != nil {
+		t.Fatal(err)
+	}
+	doc := file.Content[0]
+	file.HeadComment, doc.HeadComment, doc.Content[0].HeadComment = "", "", "# Cut from gateway/openapi.yaml, do not edit:\n" +
+		"# go test ./gateway -run TestServiceDocuments -update"
+
+	title := value(value(doc, "info"), "title")
+	title.Value += " " + service
+	server := value(doc, "servers").Content[0]
+	value(server, "url").Value = "http://localhost:" + port
+	value(server, "description").Value = "The service itself, as started on one machine; clients use the gateway"
+	tags := value(doc, "tags")
+	tags.Content = slices.DeleteFunc(tags.Content, func(tag *yaml.Node) bool {
+		return value(tag, "name").Value != service
+	})
+
+	paths := value(doc, "paths")
+	retain(paths, func(path, _ *yaml.Node) bool {
+		ours := path.Value == "/"+service || strings.HasPrefix(path.Value, "/"+service+"/")
+		path.Value = apiPrefix + path.Value
+		return ours
+	})
+	for _, path := range paths.Content {
+		for _, operation := range path.Content {
+			if responses := value(operation, "responses"); responses != nil {
+				// Only the gateway gives up waiting for an answer.
+				retain(responses, func(status, _ *yaml.Node) bool { return status.Value != "504" })
+			}
+		}
+	}
+	retainReferenced(doc)
+
+	var out bytes.Buffer
+	encoder := yaml.NewEncoder(&out)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(&file); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// retainReferenced drops the components that nothing leads to any more.
+func retainReferenced(doc *yaml.Node) {
+	seen := map[string]bool{}
+	components := value(doc, "components")
+	var follow func(n *yaml.Node)
+	follow = func(n *yaml.Node) {
+		if ref := value(n, "$ref"); ref != nil && !seen[ref.Value] {
+			seen[ref.Value] = true
+			kind, name, _ := strings.Cut(strings.TrimPrefix(ref.Value, "#/components/"), "/")
+			follow(value(value(components, kind), name))
+		}
+		if event := value(n, "x-event-data"); event != nil {
+			seen["#/components/schemas/"+event.Value] = true
+			follow(value(value(components, "schemas"), event.Value))
+		}
+		for _, child := range n.Content {
+			follow(child)
+		}
+	}
+	follow(value(doc, "paths"))
+	for i := 0; i < len(components.Content); i += 2 {
+		kind := components.Content[i].Value
+		retain(components.Content[i+1], func(name, _ *yaml.Node) bool {
+			return seen["#/components/"+kind+"/"+name.Value]
+		})
+	}
+	retain(components, func(_, named *yaml.Node) bool { return len(named.Content) > 0 })
+}
+
+// value returns a mapping's value, nil when there is none.
+func value(mapping *yaml.Node, key string) *yaml.Node {
+	if mapping == nil || mapping.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value == key {
+			return mapping.Content[i+1]
+		}
+	}
+	return nil
+}
+
+func retain(mapping *yaml.Node, keep func(key, value *yaml.Node) bool) {
+	var kept []*yaml.Node
+	for i := 0; i < len(mapping.Content); i += 2 {
+		if keep(mapping.Content[i], mapping.Content[i+1]) {
+			kept = append(kept, mapping.Content[i], mapping.Content[i+1])
+		}
+	}
+	mapping.Content = kept
+}

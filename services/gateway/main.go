@@ -1,0 +1,5 @@
+package main
+
+const apiPrefix = "/api"
+
+func main() {}
