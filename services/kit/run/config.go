@@ -1,0 +1,163 @@
+package run
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/caarlos0/env/v11"
+
+	"orderflow.internal/kit/telemetry"
+)
+
+// Load fills a T from the environment of the process and validates it: T
+// itself and every struct in it that has a Validate() error method. The error
+// has one line for everything that is wrong. [Main] does this for a program's
+// own configuration.
+func Load[T any]() (T, error) {
+	return load[T](env.ToMap(os.Environ()), nil)
+}
+
+func load[T any](environ, defaults map[string]string) (T, error) {
+	// "Set but empty" is what compose files and chart templates produce for
+	// "not given".
+	given := maps.Clone(environ)
+	maps.DeleteFunc(given, func(_, value string) bool { return value == "" })
+	for name, value := range defaults {
+		if _, ok := given[name]; !ok {
+			given[name] = value
+		}
+	}
+
+	var cfg T
+	if err := env.ParseWithOptions(&cfg, env.Options{Environment: given}); err != nil {
+		return cfg, explain[T](err, given)
+	}
+	return cfg, validate(reflect.ValueOf(&cfg).Elem())
+}
+
+// explain names the variables behind the parser's errors, which know only Go
+// field names: it parses each variable by itself and sees which ones fail.
+func explain[T any](err error, given map[string]string) error {
+	var errs []error
+	for _, e := range flatten(err) {
+		var unset env.VarIsNotSetError
+		if errors.As(e, &unset) {
+			errs = append(errs, fmt.Errorf("%s: must be set", unset.Key))
+		}
+	}
+	required := len(errs)
+	for _, v := range variables(reflect.TypeFor[T]()) {
+		value, ok := given[v.name]
+		if !ok {
+			continue
+		}
+		var cfg T
+		alone := env.ParseWithOptions(&cfg, env.Options{Environment: map[string]string{v.name: value}})
+		for _, e := range flatten(alone) {
+			var bad env.ParseError
+			if !errors.As(e, &bad) {
+				continue
+			}
+			if v.secret {
+				errs = append(errs, fmt.Errorf("%s: is not a valid %s", v.name, bad.Type))
+			} else {
+				errs = append(errs, fmt.Errorf("%s=%q: %w", v.name, value, bad.Err))
+			}
+		}
+	}
+	if len(errs) == required && required == 0 {
+		return err // a mistake in the struct itself
+	}
+	return errors.Join(errs...)
+}
+
+func flatten(err error) []error {
+	var all env.AggregateError
+	if errors.As(err, &all) {
+		return all.Errors
+	}
+	if err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
+// validate calls Validate on every struct in v, then on v. An error is kept
+// once: an embedded struct lends its Validate to the struct around it.
+func validate(v reflect.Value) error {
+	seen := map[string]bool{}
+	var errs []error
+	var visit func(reflect.Value)
+	visit = func(v reflect.Value) {
+		for i := range v.NumField() {
+			if f := v.Field(i); v.Type().Field(i).IsExported() && f.Kind() == reflect.Struct {
+				visit(f)
+			}
+		}
+		c, ok := v.Addr().Interface().(interface{ Validate() error })
+		if !ok {
+			return
+		}
+		if err := c.Validate(); err != nil && !seen[err.Error()] {
+			seen[err.Error()] = true
+			errs = append(errs, err)
+		}
+	}
+	visit(v)
+	return errors.Join(errs...)
+}
+
+type variable struct {
+	name, value, help string
+	secret            bool
+}
+
+// variables lists what t reads from the environment, in the order of its
+// fields.
+func variables(t reflect.Type) []variable {
+	var all []variable
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("env"), ",")
+		switch {
+		case name != "":
+			all = append(all, variable{name, f.Tag.Get("envDefault"), f.Tag.Get("help"), f.Tag.Get("secret") == "true"})
+		case f.Type.Kind() == reflect.Struct && f.IsExported():
+			all = append(all, variables(f.Type)...)
+		}
+	}
+	return all
+}
+
+func (p Program[C]) help() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s.\n\nUsage:\n", p.Name, p.Summary)
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "  %s\trun until SIGTERM or SIGINT (a second one exits at once)\n", p.Name)
+	if p.Migrate != nil {
+		fmt.Fprintf(w, "  %s migrate\tbring the database up to date and exit\n", p.Name)
+	}
+	fmt.Fprintf(w, "  %s --version\n  %s --help\n", p.Name, p.Name)
+	fmt.Fprint(w, "\nEnvironment:\n")
+	for _, v := range append(variables(reflect.TypeFor[C]()), variables(reflect.TypeFor[base]())...) {
+		if d, ok := p.Defaults[v.name]; ok {
+			v.value = d
+		}
+		if v.value != "" {
+			v.help += " (default " + v.value + ")"
+		}
+		fmt.Fprintf(w, "  %s\t%s\n", v.name, strings.TrimSpace(v.help))
+	}
+	for _, v := range telemetry.Variables() {
+		fmt.Fprintf(w, "  %s\t%s\n", v[0], v[1])
+	}
+	if err := w.Flush(); err != nil {
+		panic(err) // a strings.Builder does not fail
+	}
+	return b.String()
+}

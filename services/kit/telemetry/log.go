@@ -1,0 +1,143 @@
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// LogConfig says what is logged and how.
+type LogConfig struct {
+	Level  slog.Level `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	Format string     `env:"LOG_FORMAT" envDefault:"auto" help:"text, json or auto: text on a terminal"`
+}
+
+// Validate rejects an unknown format.
+func (c LogConfig) Validate() error {
+	switch c.Format {
+	case "auto", "text", "json":
+		return nil
+	}
+	return fmt.Errorf("LOG_FORMAT=%q: is none of auto, text, json", c.Format)
+}
+
+func (c LogConfig) handler(out *os.File, service string) slog.Handler {
+	if c.Format == "text" || c.Format == "auto" && isTerminal(out) {
+		return traced{newLineHandler(out, c.Level)}
+	}
+	json := slog.NewJSONHandler(out, &slog.HandlerOptions{Level: c.Level})
+	return traced{json.WithAttrs([]slog.Attr{slog.String("service", service)})}
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// traced adds the ids of the context's span to each line.
+type traced struct{ slog.Handler }
+
+func (h traced) Handle(ctx context.Context, r slog.Record) error {
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		r.AddAttrs(
+			slog.String("trace_id", span.TraceID().String()),
+			slog.String("span_id", span.SpanID().String()),
+		)
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h traced) WithAttrs(attrs []slog.Attr) slog.Handler { return traced{h.Handler.WithAttrs(attrs)} }
+func (h traced) WithGroup(name string) slog.Handler       { return traced{h.Handler.WithGroup(name)} }
+
+// lineHandler writes "15:04:05.000 INFO  message key=value …".
+type lineHandler struct {
+	attrs slog.Handler // writes the attributes to line.buf
+	line  *line
+}
+
+type line struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+	out io.Writer
+}
+
+func newLineHandler(out io.Writer, level slog.Level) lineHandler {
+	l := &line{out: out}
+	attrs := slog.NewTextHandler(&l.buf, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && (a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
+			return slog.Attr{}
+		}
+		return a
+	}})
+	return lineHandler{attrs, l}
+}
+
+func (h lineHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.attrs.Enabled(ctx, level)
+}
+
+func (h lineHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.line.mu.Lock()
+	defer h.line.mu.Unlock()
+	h.line.buf.Reset()
+	fmt.Fprintf(&h.line.buf, "%s %-5s %s ", r.Time.Format("15:04:05.000"), r.Level, r.Message)
+	r.Time = time.Time{} // written: the text handler leaves a zero time out
+	if err := h.attrs.Handle(ctx, r); err != nil {
+		return err
+	}
+	_, err := h.line.out.Write(h.line.buf.Bytes())
+	return err
+}
+
+func (h lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return lineHandler{h.attrs.WithAttrs(attrs), h.line}
+}
+
+func (h lineHandler) WithGroup(name string) slog.Handler {
+	return lineHandler{h.attrs.WithGroup(name), h.line}
+}
+
+// errorLog is told of every failure inside OpenTelemetry, a dead receiver's
+// once a second. It logs at most one a minute and says how many it left out.
+type errorLog struct {
+	log    *slog.Logger
+	now    func() time.Time
+	mu     sync.Mutex
+	next   time.Time
+	hidden int
+}
+
+const errorLogInterval = time.Minute
+
+func newErrorLog(h slog.Handler) *errorLog { return &errorLog{log: slog.New(h), now: time.Now} }
+
+// Handle implements otel.ErrorHandler.
+func (e *errorLog) Handle(err error) {
+	e.mu.Lock()
+	now := e.now()
+	if now.Before(e.next) {
+		e.hidden++
+		e.mu.Unlock()
+		return
+	}
+	e.next = now.Add(errorLogInterval)
+	hidden := e.hidden
+	e.hidden = 0
+	e.mu.Unlock()
+	e.log.Warn("telemetry failed", "err", err, "not_logged_before", hidden)
+}
+
+// errorsOnly keeps OpenTelemetry's own chatter out of the log.
+type errorsOnly struct{ slog.Handler }
+
+func (h errorsOnly) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelError && h.Handler.Enabled(ctx, level)
+}

@@ -1,0 +1,126 @@
+package telemetry
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/trace"
+)
+
+// Variables lists the OTEL_* variables worth a line in a program's help text.
+func Variables() [][2]string {
+	return [][2]string{
+		{"OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go, e.g. http://localhost:4318 (default: nowhere)"},
+		{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf, http/json or grpc (default http/protobuf)"},
+		{"OTEL_TRACES_SAMPLER", "which traces are recorded (default parentbased_always_on)"},
+		{"OTEL_METRICS_EXPORTER", "prometheus, also otlp, or none (default prometheus: read from the admin port)"},
+		{"OTEL_...", "every other standard OpenTelemetry variable"},
+	}
+}
+
+// newSpanExporter returns nil when spans are wanted nowhere.
+func newSpanExporter(ctx context.Context) (trace.SpanExporter, error) {
+	exporters, err := list("OTEL_TRACES_EXPORTER", "otlp", "otlp", "none")
+	if err != nil {
+		return nil, err
+	}
+	endpoint := first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+	if slices.Contains(exporters, "none") || endpoint == "" {
+		return nil, nil
+	}
+	grpc, err := useGRPC("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+	if err != nil {
+		return nil, err
+	}
+	// Endpoint, headers, TLS, compression and timeout: the exporters read the
+	// variables themselves.
+	var exporter trace.SpanExporter
+	if grpc {
+		exporter, err = otlptracegrpc.New(ctx)
+	} else {
+		exporter, err = otlptracehttp.New(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("OTLP trace exporter: %w", err)
+	}
+	return exporter, nil
+}
+
+func newMetricExporter(ctx context.Context) (metric.Exporter, error) {
+	grpc, err := useGRPC("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
+	if err != nil {
+		return nil, err
+	}
+	var exporter metric.Exporter
+	if grpc {
+		exporter, err = otlpmetricgrpc.New(ctx)
+	} else {
+		exporter, err = otlpmetrichttp.New(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("OTLP metric exporter: %w", err)
+	}
+	return exporter, nil
+}
+
+// batchOptions are for bursts of some thousand spans a second and for traces
+// that can be looked at soon; OTEL_BSP_* wins.
+func batchOptions() []trace.BatchSpanProcessorOption {
+	var options []trace.BatchSpanProcessorOption
+	if os.Getenv("OTEL_BSP_MAX_QUEUE_SIZE") == "" {
+		options = append(options, trace.WithMaxQueueSize(8192))
+	}
+	if os.Getenv("OTEL_BSP_SCHEDULE_DELAY") == "" {
+		options = append(options, trace.WithBatchTimeout(time.Second))
+	}
+	if os.Getenv("OTEL_BSP_EXPORT_TIMEOUT") == "" {
+		options = append(options, trace.WithExportTimeout(10*time.Second))
+	}
+	return options
+}
+
+func useGRPC(variable string) (bool, error) {
+	switch protocol := first(variable, "OTEL_EXPORTER_OTLP_PROTOCOL"); protocol {
+	case "", "http/protobuf", "http/json":
+		return false, nil
+	case "grpc":
+		return true, nil
+	default:
+		return false, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL=%q: is none of grpc, http/protobuf, http/json", protocol)
+	}
+}
+
+// first is the value of the first of the variables that has one.
+func first(variables ...string) string {
+	for _, v := range variables {
+		if value := os.Getenv(v); value != "" {
+			return value
+		}
+	}
+	return ""
+}
+
+// list splits a comma-separated variable.
+func list(variable, otherwise string, known ...string) ([]string, error) {
+	value := os.Getenv(variable)
+	if value == "" {
+		value = otherwise
+	}
+	values := strings.Split(value, ",")
+	for i, v := range values {
+		values[i] = strings.TrimSpace(v)
+		if !slices.Contains(known, values[i]) {
+			return nil, fmt.Errorf("%s=%q: is none of %s", variable, values[i], strings.Join(known, ", "))
+		}
+	}
+	return values, nil
+}

@@ -1,0 +1,81 @@
+package web
+
+import (
+	"encoding/base64"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+)
+
+// Bounds of a page.
+const (
+	DefaultLimit = 50
+	MaxLimit     = 200
+)
+
+// PathUUID returns the UUID in the path parameter name, in the canonical form
+// only: one resource has one address.
+func PathUUID(r *http.Request, name string) (uuid.UUID, error) {
+	return parseUUID(name, chi.URLParam(r, name))
+}
+
+// QueryUUID returns the UUID in the query parameter name; ok tells whether it
+// was given.
+func QueryUUID(r *http.Request, name string) (id uuid.UUID, ok bool, err error) {
+	value := r.URL.Query().Get(name)
+	if value == "" {
+		return uuid.Nil, false, nil
+	}
+	id, err = parseUUID(name, value)
+	return id, err == nil, err
+}
+
+func parseUUID(name, value string) (uuid.UUID, error) {
+	id, err := uuid.Parse(value)
+	// Parse takes braces, urn:uuid: and no hyphens, too.
+	if err != nil || len(value) != len("xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx") {
+		return uuid.Nil, BadParameter(name, "must be a UUID")
+	}
+	return id, nil
+}
+
+// Page returns the query's limit, 1 to 200 (50 when not given), and cursor, ""
+// for the first page. See ParseCursor.
+func Page(r *http.Request) (limit int, after string, err error) {
+	query := r.URL.Query()
+	limit = DefaultLimit
+	if query.Has("limit") {
+		limit, err = strconv.Atoi(query.Get("limit"))
+		if err != nil || limit < 1 || limit > MaxLimit {
+			return 0, "", BadParameter("limit", "must be an integer from 1 to "+strconv.Itoa(MaxLimit))
+		}
+	}
+	return limit, query.Get("after"), nil
+}
+
+const cursorSeparator = "\x1f"
+
+// Cursor packs the sort key of a page's last row into an opaque string. The
+// parts must not contain the control character 0x1F.
+func Cursor(parts ...string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strings.Join(parts, cursorSeparator)))
+}
+
+// ParseCursor returns the parts of a cursor, or a 400 when there are not
+// exactly n. Clients can make up cursors: the parts are untrusted input.
+func ParseCursor(after string, n int) ([]string, error) {
+	data, err := base64.RawURLEncoding.Strict().DecodeString(after)
+	parts := strings.Split(string(data), cursorSeparator)
+	if err != nil || len(parts) != n {
+		return nil, BadCursor()
+	}
+	return parts, nil
+}
+
+// BadCursor is a cursor whose parts make no sense: 400.
+func BadCursor() *Problem {
+	return BadParameter("after", "must be a cursor from an earlier answer")
+}

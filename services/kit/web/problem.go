@@ -1,0 +1,228 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"orderflow.internal/kit/postgres"
+)
+
+// Problem is an RFC 9457 problem details object. It is an error, and may be
+// returned by a [Handle] function as it is.
+type Problem struct {
+	Type     string       `json:"type"` // stable, one of the /problems/… of this package
+	Title    string       `json:"title"`
+	Status   int          `json:"status"`
+	Detail   string       `json:"detail,omitempty"`
+	Instance string       `json:"instance,omitempty"`
+	Errors   []FieldError `json:"errors,omitempty"` // every bad field, not only the first
+
+	retryAfter time.Duration
+	cause      error
+}
+
+// FieldError says what is wrong with one field, named as in
+// "items[0].quantity", or with a parameter or header, named as it is sent.
+type FieldError struct {
+	Field  string `json:"field"`
+	Detail string `json:"detail"`
+}
+
+func (p *Problem) Error() string {
+	s := p.Title
+	if p.Detail != "" {
+		s += ": " + p.Detail
+	}
+	for _, e := range p.Errors {
+		s += "; " + e.Field + " " + e.Detail
+	}
+	if p.cause != nil {
+		s += ": " + p.cause.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause given with Because.
+func (p *Problem) Unwrap() error { return p.cause }
+
+// Because keeps err for the log. Clients do not see it.
+func (p *Problem) Because(err error) *Problem {
+	p.cause = err
+	return p
+}
+
+// statusClientGone is the code by which metrics and spans tell a request whose
+// client went away before the answer; nobody receives it.
+const statusClientGone = 499
+
+// retryAfter is what a client is told to wait when something is down.
+const retryAfter = time.Second
+
+// Invalid is a well-formed request whose fields break a rule: 422.
+func Invalid(fields ...FieldError) *Problem {
+	return &Problem{Type: "/problems/validation", Title: "The request is not valid", Status: http.StatusUnprocessableEntity, Errors: fields}
+}
+
+// BadParameter is a path, query or header parameter that cannot be read: 400.
+func BadParameter(name, detail string) *Problem {
+	return &Problem{Type: "/problems/invalid-parameter", Title: "A parameter is not valid", Status: http.StatusBadRequest,
+		Errors: []FieldError{{name, detail}}}
+}
+
+// NotFound is a resource that does not exist: 404.
+func NotFound(detail string) *Problem {
+	return &Problem{Type: "/problems/not-found", Title: "Not found", Status: http.StatusNotFound, Detail: detail}
+}
+
+// Conflict is a request that the state of the resource forbids: 409.
+func Conflict(detail string) *Problem {
+	return &Problem{Type: "/problems/conflict", Title: "Conflict with the current state", Status: http.StatusConflict, Detail: detail}
+}
+
+// PreconditionFailed is an If-Match that no longer holds: 412.
+func PreconditionFailed(detail string) *Problem {
+	return &Problem{Type: "/problems/precondition-failed", Title: "The resource has changed", Status: http.StatusPreconditionFailed, Detail: detail}
+}
+
+// PreconditionRequired is a missing If-Match: 428.
+func PreconditionRequired(detail string) *Problem {
+	return &Problem{Type: "/problems/precondition-required", Title: "A precondition is required", Status: http.StatusPreconditionRequired, Detail: detail}
+}
+
+// IdempotencyMismatch is an Idempotency-Key used before with another request:
+// 422.
+func IdempotencyMismatch() *Problem {
+	return &Problem{Type: "/problems/idempotency-mismatch", Title: "The idempotency key was used for another request",
+		Status: http.StatusUnprocessableEntity, Detail: "Use a new Idempotency-Key for a different request."}
+}
+
+// BadGateway is an upstream that answered, but not with HTTP that can be
+// passed on: 502.
+func BadGateway(detail string) *Problem {
+	return &Problem{Type: "/problems/bad-gateway", Title: "Bad gateway", Status: http.StatusBadGateway, Detail: detail}
+}
+
+// Unavailable is a dependency that is down for now: 503 with Retry-After.
+func Unavailable(detail string) *Problem {
+	return &Problem{Type: "/problems/unavailable", Title: "Temporarily unavailable", Status: http.StatusServiceUnavailable,
+		Detail: detail, retryAfter: retryAfter}
+}
+
+func malformed(field, detail string) *Problem {
+	p := &Problem{Type: "/problems/malformed-json", Title: "The body is not the JSON that is expected", Status: http.StatusBadRequest}
+	if field == "" {
+		p.Detail = detail
+	} else {
+		p.Errors = []FieldError{{field, detail}}
+	}
+	return p
+}
+
+func tooLarge() *Problem {
+	return &Problem{Type: "/problems/too-large", Title: "The body is too large", Status: http.StatusRequestEntityTooLarge,
+		Detail: fmt.Sprintf("At most %d bytes are accepted.", maxBody)}
+}
+
+func unsupportedMediaType(detail string) *Problem {
+	return &Problem{Type: "/problems/unsupported-media-type", Title: "Unsupported media type", Status: http.StatusUnsupportedMediaType, Detail: detail}
+}
+
+func methodNotAllowed() *Problem {
+	return &Problem{Type: "/problems/method-not-allowed", Title: "Method not allowed", Status: http.StatusMethodNotAllowed}
+}
+
+func internal() *Problem {
+	return &Problem{Type: "/problems/internal", Title: "Internal error", Status: http.StatusInternalServerError}
+}
+
+// Error is the one table from errors to answers. It never returns nil and tells
+// the client nothing about an error that it does not know.
+func Error(err error) *Problem {
+	var problem *Problem
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &problem):
+		return problem
+	case errors.As(err, &tooLong):
+		return tooLarge().Because(err)
+	case postgres.Unavailable(err):
+		return Unavailable("The database cannot be reached.").Because(err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return Unavailable("The request took too long.").Because(err)
+	default:
+		return internal().Because(err)
+	}
+}
+
+// Write sends p as the answer.
+func (p *Problem) Write(w http.ResponseWriter) {
+	body, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings and numbers only
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	// Set for an answer that is not given now.
+	for _, name := range []string{"Content-Length", "Content-Encoding", "ETag", "Location", "Last-Modified"} {
+		h.Del(name)
+	}
+	if p.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(p.retryAfter/time.Second)))
+	}
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(body) // a client that is gone needs no answer
+}
+
+// Handle answers with the problem that [Error] makes of fn's error and logs it
+// when the fault is ours (5xx). When fn had begun an answer, the connection is
+// cut, so that the client does not take the part for the whole.
+func Handle(fn func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		err := fn(w, r)
+		if err == nil {
+			return
+		}
+		fail(w, r, err)
+	}
+}
+
+func fail(w http.ResponseWriter, r *http.Request, err error) {
+	problem := Error(err)
+	if r.Context().Err() != nil && problem.Status >= 500 {
+		// The client is gone; what failed did so for that reason.
+		problem = &Problem{Type: problem.Type, Title: "Client closed the request", Status: statusClientGone}
+	}
+	if problem.Status >= 500 {
+		level := slog.LevelError
+		if problem.Status == http.StatusServiceUnavailable {
+			level = slog.LevelWarn
+		}
+		slog.Log(r.Context(), level, "request failed",
+			"method", r.Method, "route", routePattern(r), "status", problem.Status, "err", err)
+	}
+	if rec := findRecorder(w); rec != nil && rec.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	problem.Write(w)
+}
+
+// routePattern is the route's pattern, "" when none matched.
+func routePattern(r *http.Request) string {
+	rctx := chi.RouteContext(r.Context())
+	if rctx == nil {
+		return ""
+	}
+	if len(rctx.RoutePatterns) == 1 {
+		return rctx.RoutePatterns[0]
+	}
+	return rctx.RoutePattern()
+}

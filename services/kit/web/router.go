@@ -1,0 +1,235 @@
+package web
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+const scope = "orderflow.internal/kit/web"
+
+// NewRouter returns a router that gives each request a server span and a place
+// in the metric http.server.request.duration, both by route and after the
+// OpenTelemetry conventions; that turns a panic into a logged 500; that answers
+// HEAD where there is a GET; and whose 404 and 405 are problems.
+//
+// Call it after telemetry is set up.
+func NewRouter() *chi.Mux {
+	router := chi.NewRouter()
+	router.Use(newObserver().wrap, middleware.GetHead)
+	router.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		NotFound("There is nothing at " + r.URL.Path + ".").Write(w)
+	})
+	router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		for _, method := range knownMethods {
+			if router.Match(chi.NewRouteContext(), method, r.URL.Path) {
+				w.Header().Add("Allow", method)
+			}
+		}
+		methodNotAllowed().Write(w)
+	})
+	return router
+}
+
+var knownMethods = []string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+	http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace,
+}
+
+// observer is the tracing, measuring and recovering middleware, in one so that
+// a request pays for one wrapped ResponseWriter and one deferred call.
+type observer struct {
+	tracer     trace.Tracer // nil: tracing is off
+	propagator propagation.TextMapPropagator
+	duration   metric.Float64Histogram
+	series     sync.Map // series -> []metric.RecordOption
+}
+
+// series identifies one time series of the duration histogram.
+type series struct {
+	method, route string
+	status        int
+}
+
+func newObserver() *observer {
+	o := &observer{propagator: otel.GetTextMapPropagator()}
+	provider := otel.GetTracerProvider()
+	if _, off := provider.(noop.TracerProvider); !off {
+		o.tracer = provider.Tracer(scope)
+	}
+	var err error
+	o.duration, err = otel.Meter(scope).Float64Histogram(semconvDuration,
+		metric.WithUnit("s"),
+		metric.WithDescription("Duration of HTTP server requests."),
+		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10))
+	if err != nil {
+		otel.Handle(err) // the instrument returned with it does nothing
+	}
+	return o
+}
+
+const semconvDuration = "http.server.request.duration"
+
+func (o *observer) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		method := knownMethod(r.Method)
+
+		ctx := r.Context()
+		if carriesContext(r.Header) {
+			ctx = o.propagator.Extract(ctx, propagation.HeaderCarrier(r.Header))
+		}
+		var span trace.Span
+		if o.tracer != nil {
+			ctx, span = o.tracer.Start(ctx, spanName(method, ""),
+				trace.WithSpanKind(trace.SpanKindServer),
+				trace.WithTimestamp(start),
+				trace.WithAttributes(requestAttributes(r, method)...))
+		}
+		if ctx != r.Context() {
+			r = r.WithContext(ctx)
+		}
+
+		rec := &recorder{ResponseWriter: w}
+		defer func() {
+			v := recover()
+			if v != nil && v != http.ErrAbortHandler { //nolint:errorlint // it is panicked as it is
+				slog.ErrorContext(ctx, "panic in a request", "method", r.Method, "route", routePattern(r),
+					"panic", v, "stack", string(debug.Stack()))
+				if rec.status == 0 {
+					internal().Write(rec)
+					v = nil
+				} else {
+					v = http.ErrAbortHandler // logged; the part sent must not look whole
+				}
+			}
+			o.done(r, rec, span, method, start, v != nil)
+			if v != nil {
+				panic(v)
+			}
+		}()
+		next.ServeHTTP(rec, r)
+	})
+}
+
+// done ends the span and records the duration. An aborted answer counts as a
+// failure, whatever status was sent.
+func (o *observer) done(r *http.Request, rec *recorder, span trace.Span, method string, start time.Time, aborted bool) {
+	status := rec.status
+	switch {
+	case aborted && status < 400:
+		status = http.StatusInternalServerError
+	case status == 0:
+		status = http.StatusOK // what net/http sends for a handler that wrote nothing
+	}
+	route := routePattern(r)
+	ctx := r.Context()
+	if span != nil && span.IsRecording() {
+		span.SetName(spanName(method, route))
+		attrs := make([]attribute.KeyValue, 0, 3)
+		attrs = append(attrs, semconv.HTTPResponseStatusCode(status))
+		if route != "" {
+			attrs = append(attrs, semconv.HTTPRoute(route))
+		}
+		if status >= 500 {
+			attrs = append(attrs, semconv.ErrorTypeKey.String(strconv.Itoa(status)))
+			span.SetStatus(codes.Error, "")
+		}
+		span.SetAttributes(attrs...)
+	}
+	o.duration.Record(ctx, time.Since(start).Seconds(), o.options(series{method, route, status})...)
+	if span != nil {
+		span.End()
+	}
+}
+
+// options returns the attributes of a series, made once: hashing them for each
+// request would cost more than the measurement.
+func (o *observer) options(key series) []metric.RecordOption {
+	if options, ok := o.series.Load(key); ok {
+		return options.([]metric.RecordOption)
+	}
+	attrs := []attribute.KeyValue{
+		semconv.HTTPRequestMethodKey.String(key.method),
+		semconv.HTTPResponseStatusCode(key.status),
+		semconv.URLScheme("http"),
+	}
+	if key.route != "" {
+		attrs = append(attrs, semconv.HTTPRoute(key.route))
+	}
+	if key.status >= 500 {
+		attrs = append(attrs, semconv.ErrorTypeKey.String(strconv.Itoa(key.status)))
+	}
+	options := []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attrs...))}
+	o.series.Store(key, options)
+	return options
+}
+
+// carriesContext saves the propagator's work for requests without a context.
+// Header keys are canonical.
+func carriesContext(h http.Header) bool {
+	return h["Traceparent"] != nil || h["Baggage"] != nil
+}
+
+// knownMethod keeps the method's cardinality low, as the conventions ask.
+func knownMethod(method string) string {
+	for _, m := range knownMethods {
+		if m == method {
+			return m
+		}
+	}
+	return "_OTHER"
+}
+
+func spanName(method, route string) string {
+	if method == "_OTHER" {
+		method = "HTTP"
+	}
+	if route == "" {
+		return method
+	}
+	return method + " " + route
+}
+
+// requestAttributes leaves out what could tell about a person: the client's
+// address, the user agent and the query.
+func requestAttributes(r *http.Request, method string) []attribute.KeyValue {
+	attrs := make([]attribute.KeyValue, 0, 7)
+	attrs = append(attrs,
+		semconv.HTTPRequestMethodKey.String(method),
+		semconv.URLPath(r.URL.Path),
+		semconv.URLScheme("http"),
+	)
+	if method != r.Method {
+		attrs = append(attrs, semconv.HTTPRequestMethodOriginal(r.Method))
+	}
+	host, port, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		host = r.Host
+	}
+	attrs = append(attrs, semconv.ServerAddress(host))
+	if n, err := strconv.Atoi(port); err == nil {
+		attrs = append(attrs, semconv.ServerPort(n))
+	}
+	if r.ProtoMajor == 2 {
+		attrs = append(attrs, semconv.NetworkProtocolVersion("2"))
+	} else {
+		attrs = append(attrs, semconv.NetworkProtocolVersion("1.1"))
+	}
+	return attrs
+}
