@@ -50,7 +50,7 @@ func serviceDocument(t *testing.T, service, port string) []byte {
 		t.Fatal(err)
 	}
 	doc := file.Content[0]
-	file.HeadComment, doc.HeadComment, doc.Content[0].HeadComment = "", "", "# Cut from gateway/openapi.yaml, do not edit:\n" +
+	file.HeadComment, doc.HeadComment, doc.Content[0].HeadComment = "", "", "# Cut from gateway/openapi.yaml, do not edit:\n"+
 		"# go test ./gateway -run TestServiceDocuments -update"
 
 	title := value(value(doc, "info"), "title")
