@@ -1,0 +1,190 @@
+// Package api serves profiles and order histories over HTTP as openapi.yaml
+// describes it.
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"orderflow.internal/customers/internal/customer"
+	"orderflow.internal/customers/internal/store"
+	"orderflow.internal/kit/web"
+)
+
+type api struct {
+	store *store.Store
+}
+
+// New returns the service's public handler.
+func New(s *store.Store) http.Handler {
+	a := &api{store: s}
+	r := web.NewRouter()
+	r.Get("/api/customers", web.Handle(a.list))
+	r.Post("/api/customers", web.Handle(a.add))
+	r.Get("/api/customers/{customerId}", web.Handle(a.get))
+	r.Put("/api/customers/{customerId}", web.Handle(a.change))
+	r.Get("/api/customers/{customerId}/orders", web.Handle(a.orders))
+	return r
+}
+
+type customerBody struct {
+	CustomerID uuid.UUID `json:"customerId"`
+	Name       string    `json:"name"`
+	Email      string    `json:"email"`
+	Version    int64     `json:"version"`
+	CreatedAt  time.Time `json:"createdAt"`
+	UpdatedAt  time.Time `json:"updatedAt"`
+}
+
+func bodyOf(c customer.Customer) customerBody {
+	return customerBody{
+		CustomerID: c.ID,
+		Name:       c.Name,
+		Email:      c.Email,
+		Version:    c.Version,
+		CreatedAt:  c.CreatedAt.UTC(),
+		UpdatedAt:  c.UpdatedAt.UTC(),
+	}
+}
+
+// write answers with a customer and its version as the entity tag.
+func write(w http.ResponseWriter, status int, c customer.Customer) error {
+	w.Header().Set("ETag", `"`+strconv.FormatInt(c.Version, 10)+`"`)
+	return web.Write(w, status, bodyOf(c))
+}
+
+func (a *api) list(w http.ResponseWriter, r *http.Request) error {
+	limit, cursor, err := web.Page(r)
+	if err != nil {
+		return err
+	}
+	after, err := parseCursor(cursor)
+	if err != nil {
+		return err
+	}
+	// One more than asked tells whether there is a next page.
+	found, err := a.store.Customers(r.Context(), after, limit+1)
+	if err != nil {
+		return err
+	}
+	page := struct {
+		Customers []customerBody `json:"customers"`
+		Next      string         `json:"next,omitempty"`
+	}{Customers: make([]customerBody, 0, min(len(found), limit))}
+	if len(found) > limit {
+		found = found[:limit]
+		page.Next = cursorOf(found[limit-1])
+	}
+	for _, c := range found {
+		page.Customers = append(page.Customers, bodyOf(c))
+	}
+	return web.Write(w, http.StatusOK, page)
+}
+
+func cursorOf(c customer.Customer) string {
+	return web.Cursor(strconv.FormatInt(c.CreatedAt.UnixMicro(), 10), c.ID.String())
+}
+
+func parseCursor(cursor string) (customer.Customer, error) {
+	if cursor == "" {
+		return customer.Customer{}, nil
+	}
+	parts, err := web.ParseCursor(cursor, 2)
+	if err != nil {
+		return customer.Customer{}, err
+	}
+	micros, errTime := strconv.ParseInt(parts[0], 10, 64)
+	id, errID := uuid.Parse(parts[1])
+	createdAt := time.UnixMicro(micros)
+	// The bound keeps out times that PostgreSQL cannot hold.
+	if errTime != nil || errID != nil || micros < 0 || createdAt.Year() > 9999 {
+		return customer.Customer{}, web.BadCursor()
+	}
+	return customer.Customer{ID: id, CreatedAt: createdAt}, nil
+}
+
+func (a *api) get(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.PathUUID(r, "customerId")
+	if err != nil {
+		return err
+	}
+	c, err := a.store.Customer(r.Context(), id)
+	if err != nil {
+		return problem(err)
+	}
+	return write(w, http.StatusOK, c)
+}
+
+func (a *api) add(w http.ResponseWriter, r *http.Request) error {
+	c, err := readAdded(w, r)
+	if err != nil {
+		return err
+	}
+	c, err = a.store.Create(r.Context(), c)
+	if err != nil {
+		return problem(err)
+	}
+	w.Header().Set("Location", "/api/customers/"+c.ID.String())
+	return write(w, http.StatusCreated, c)
+}
+
+func (a *api) change(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.PathUUID(r, "customerId")
+	if err != nil {
+		return err
+	}
+	versions, err := ifMatch(r)
+	if err != nil {
+		return err
+	}
+	name, email, err := readChange(w, r)
+	if err != nil {
+		return err
+	}
+	c, err := a.store.Edit(r.Context(), id, versions, name, email)
+	if err != nil {
+		return problem(err)
+	}
+	return write(w, http.StatusOK, c)
+}
+
+// problem is what a caller is told of the store's errors; those that are not
+// the caller's business are left to web.Error.
+func problem(err error) error {
+	switch {
+	case errors.Is(err, customer.ErrNotFound):
+		return web.NotFound("there is no such customer")
+	case errors.Is(err, customer.ErrExists):
+		return web.Conflict("a customer with this customerId exists")
+	case errors.Is(err, customer.ErrStale):
+		return web.PreconditionFailed("the customer was changed since the version that If-Match names")
+	}
+	return err
+}
+
+// ifMatch returns the versions that If-Match names (RFC 9110, 13.1.1), nil when
+// there is no condition. Weak tags and tags that are no versions match nothing.
+func ifMatch(r *http.Request) ([]int64, error) {
+	header := strings.Join(r.Header.Values("If-Match"), ",")
+	if header == "" || header == "*" {
+		return nil, nil
+	}
+	versions := []int64{}
+	for tag := range strings.SplitSeq(header, ",") {
+		strong := strings.Trim(tag, " \t")
+		opaque := strings.TrimPrefix(strong, "W/")
+		if len(opaque) < 2 || opaque[0] != '"' || opaque[len(opaque)-1] != '"' {
+			return nil, web.BadParameter("If-Match", `must be * or entity tags such as "3"`)
+		}
+		version, err := strconv.ParseInt(opaque[1:len(opaque)-1], 10, 64)
+		if err == nil && opaque == strong {
+			versions = append(versions, version)
+		}
+	}
+	return versions, nil
+}

@@ -1,0 +1,105 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"orderflow.internal/customers/internal/customer"
+)
+
+const customerColumns = `customer_id, name, email, version, created_at, updated_at`
+
+func scanCustomer(row pgx.CollectableRow) (customer.Customer, error) {
+	var c customer.Customer
+	err := row.Scan(&c.ID, &c.Name, &c.Email, &c.Version, &c.CreatedAt, &c.UpdatedAt)
+	return c, err
+}
+
+// one runs a query that returns one customer or, for pgx.ErrNoRows, none.
+func (s *Store) one(ctx context.Context, sql string, args ...any) (customer.Customer, error) {
+	rows, err := s.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return customer.Customer{}, err
+	}
+	return pgx.CollectExactlyOneRow(rows, scanCustomer)
+}
+
+// Customers lists up to limit customers in the order they were added, from the
+// one behind after, of which CreatedAt and ID count; its zero value is before
+// the first.
+func (s *Store) Customers(ctx context.Context, after customer.Customer, limit int) ([]customer.Customer, error) {
+	rows, err := s.pool.Query(ctx, `
+select `+customerColumns+`
+from customers
+where (created_at, customer_id) > ($1, $2)
+order by created_at, customer_id
+limit $3`, after.CreatedAt, after.ID, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list customers: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, scanCustomer)
+	if err != nil {
+		return nil, fmt.Errorf("list customers: %w", err)
+	}
+	return list, nil
+}
+
+// Customer returns one profile or customer.ErrNotFound.
+func (s *Store) Customer(ctx context.Context, id uuid.UUID) (customer.Customer, error) {
+	c, err := s.one(ctx, `
+select `+customerColumns+`
+from customers
+where customer_id = $1`, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = customer.ErrNotFound
+	}
+	if err != nil {
+		return c, fmt.Errorf("customer %s: %w", id, err)
+	}
+	return c, nil
+}
+
+// Create adds a profile and returns it as stored, or customer.ErrExists.
+func (s *Store) Create(ctx context.Context, c customer.Customer) (customer.Customer, error) {
+	created, err := s.one(ctx, `
+insert into customers (customer_id, name, email)
+values ($1, $2, $3)
+on conflict (customer_id) do nothing
+returning `+customerColumns, c.ID, c.Name, c.Email)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = customer.ErrExists
+	}
+	if err != nil {
+		return created, fmt.Errorf("create customer %s: %w", c.ID, err)
+	}
+	return created, nil
+}
+
+// Edit changes the profile if it has one of the versions (nil: whichever it
+// has), and returns it as stored; otherwise customer.ErrStale or
+// customer.ErrNotFound.
+func (s *Store) Edit(ctx context.Context, id uuid.UUID, versions []int64, name, email string) (customer.Customer, error) {
+	c, err := s.one(ctx, `
+update customers
+set name = $3,
+    email = $4,
+    version = version + 1,
+    updated_at = now()
+where customer_id = $1
+  and ($2::bigint[] is null or version = any($2))
+returning `+customerColumns, id, versions, name, email)
+	if errors.Is(err, pgx.ErrNoRows) {
+		// Profiles are never deleted: one that is there has another version.
+		if _, err = s.Customer(ctx, id); err == nil {
+			err = customer.ErrStale
+		}
+	}
+	if err != nil {
+		return c, fmt.Errorf("edit customer %s: %w", id, err)
+	}
+	return c, nil
+}

@@ -1,0 +1,65 @@
+// Command customers keeps profiles and each customer's order history, which it
+// builds from the orders' events.
+package main
+
+import (
+	"context"
+
+	"orderflow.internal/customers/internal/api"
+	"orderflow.internal/customers/internal/consumer"
+	"orderflow.internal/customers/internal/store"
+	"orderflow.internal/events"
+	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
+	"orderflow.internal/kit/web"
+)
+
+type config struct {
+	Web      web.Config
+	Postgres postgres.Config
+	Bus      bus.Config
+}
+
+func main() {
+	run.Main(run.Program[config]{
+		Name:     "customers",
+		Summary:  "serves customer profiles and order histories",
+		Defaults: map[string]string{"HTTP_ADDR": ":5002", "ADMIN_ADDR": ":6002"},
+		Serve:    serve,
+		Migrate:  migrate,
+	})
+}
+
+func migrate(ctx context.Context, cfg config) error {
+	pool, err := postgres.Open(ctx, cfg.Postgres)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	return postgres.Migrate(ctx, pool, store.Migrations())
+}
+
+func serve(ctx context.Context, info run.Info, cfg config) error {
+	pool, err := postgres.Open(ctx, cfg.Postgres)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
+	customers := store.New(pool)
+	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, consumer.Subscriptions(customers)...)
+	server := web.NewServer(cfg.Web, api.New(customers), web.Admin(info.Metrics, web.Checks{
+		"database": pool.Ping,
+		"schema":   schema.Ready,
+		"consumer": orders.Ready,
+	}))
+
+	// Stopped in the reverse order: what takes work in before what it needs.
+	var group run.Group
+	group.Add("admin", server.RunAdmin)
+	group.Add("schema", schema.Run)
+	group.Add("consumer", schema.Then(orders.Run))
+	group.Add("http", schema.Then(server.Run))
+	return group.Run(ctx, cfg.Web.ShutdownTimeout)
+}

@@ -1,0 +1,234 @@
+// Package api serves the catalogue over HTTP as openapi.yaml describes it.
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"orderflow.internal/kit/web"
+	"orderflow.internal/products/internal/product"
+	"orderflow.internal/products/internal/store"
+)
+
+type api struct {
+	store *store.Store
+}
+
+// New returns the service's public handler.
+func New(s *store.Store) http.Handler {
+	a := &api{store: s}
+	r := web.NewRouter()
+	r.Get("/api/products", web.Handle(a.list))
+	r.Post("/api/products", web.Handle(a.add))
+	r.Get("/api/products/{productId}", web.Handle(a.get))
+	r.Put("/api/products/{productId}", web.Handle(a.change))
+	r.Delete("/api/products/{productId}", web.Handle(a.delete))
+	r.Post("/api/products/{productId}/restock", web.Handle(a.restock))
+	return r
+}
+
+type productBody struct {
+	ProductID  uuid.UUID `json:"productId"`
+	Name       string    `json:"name"`
+	PriceCents int64     `json:"priceCents"`
+	Currency   string    `json:"currency"`
+	Stock      int       `json:"stock"`
+	Reserved   int       `json:"reserved"`
+	Version    int64     `json:"version"`
+	CreatedAt  time.Time `json:"createdAt"`
+	UpdatedAt  time.Time `json:"updatedAt"`
+}
+
+func bodyOf(p product.Product) productBody {
+	return productBody{
+		ProductID:  p.ID,
+		Name:       p.Name,
+		PriceCents: p.PriceCents,
+		Currency:   p.Currency,
+		Stock:      p.Stock,
+		Reserved:   p.Reserved,
+		Version:    p.Version,
+		CreatedAt:  p.CreatedAt.UTC(),
+		UpdatedAt:  p.UpdatedAt.UTC(),
+	}
+}
+
+// write answers with a product and its version as the entity tag. The tag is
+// for If-Match: orders change stock without changing it.
+func write(w http.ResponseWriter, status int, p product.Product) error {
+	w.Header().Set("ETag", `"`+strconv.FormatInt(p.Version, 10)+`"`)
+	return web.Write(w, status, bodyOf(p))
+}
+
+func (a *api) list(w http.ResponseWriter, r *http.Request) error {
+	limit, cursor, err := web.Page(r)
+	if err != nil {
+		return err
+	}
+	after, err := parseCursor(cursor)
+	if err != nil {
+		return err
+	}
+	// One more than asked tells whether there is a next page.
+	found, err := a.store.Products(r.Context(), after, limit+1)
+	if err != nil {
+		return err
+	}
+	page := struct {
+		Products []productBody `json:"products"`
+		Next     string        `json:"next,omitempty"`
+	}{Products: make([]productBody, 0, min(len(found), limit))}
+	if len(found) > limit {
+		found = found[:limit]
+		page.Next = cursorOf(found[limit-1])
+	}
+	for _, p := range found {
+		page.Products = append(page.Products, bodyOf(p))
+	}
+	return web.Write(w, http.StatusOK, page)
+}
+
+func cursorOf(p product.Product) string {
+	return web.Cursor(strconv.FormatInt(p.CreatedAt.UnixMicro(), 10), p.ID.String())
+}
+
+func parseCursor(cursor string) (product.Product, error) {
+	if cursor == "" {
+		return product.Product{}, nil
+	}
+	parts, err := web.ParseCursor(cursor, 2)
+	if err != nil {
+		return product.Product{}, err
+	}
+	micros, errTime := strconv.ParseInt(parts[0], 10, 64)
+	id, errID := uuid.Parse(parts[1])
+	createdAt := time.UnixMicro(micros)
+	// The bound keeps out times that PostgreSQL cannot hold.
+	if errTime != nil || errID != nil || micros < 0 || createdAt.Year() > 9999 {
+		return product.Product{}, web.BadCursor()
+	}
+	return product.Product{ID: id, CreatedAt: createdAt}, nil
+}
+
+func (a *api) get(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.PathUUID(r, "productId")
+	if err != nil {
+		return err
+	}
+	p, err := a.store.Product(r.Context(), id)
+	if err != nil {
+		return problem(err)
+	}
+	return write(w, http.StatusOK, p)
+}
+
+func (a *api) add(w http.ResponseWriter, r *http.Request) error {
+	p, err := readAdded(w, r)
+	if err != nil {
+		return err
+	}
+	p, err = a.store.Create(r.Context(), p)
+	if err != nil {
+		return problem(err)
+	}
+	w.Header().Set("Location", "/api/products/"+p.ID.String())
+	return write(w, http.StatusCreated, p)
+}
+
+func (a *api) change(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.PathUUID(r, "productId")
+	if err != nil {
+		return err
+	}
+	versions, err := ifMatch(r)
+	if err != nil {
+		return err
+	}
+	change, err := readChange(w, r)
+	if err != nil {
+		return err
+	}
+	p, err := a.store.Edit(r.Context(), id, versions, change.Name, *change.PriceCents, change.Currency)
+	if err != nil {
+		return problem(err)
+	}
+	return write(w, http.StatusOK, p)
+}
+
+func (a *api) delete(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.PathUUID(r, "productId")
+	if err != nil {
+		return err
+	}
+	versions, err := ifMatch(r)
+	if err != nil {
+		return err
+	}
+	if err := a.store.Delete(r.Context(), id, versions); err != nil {
+		return problem(err)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a *api) restock(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.PathUUID(r, "productId")
+	if err != nil {
+		return err
+	}
+	quantity, err := readRestock(w, r)
+	if err != nil {
+		return err
+	}
+	p, err := a.store.Restock(r.Context(), id, quantity)
+	if err != nil {
+		return problem(err)
+	}
+	return write(w, http.StatusOK, p)
+}
+
+// problem is what a caller is told of the store's errors; those that are not
+// the caller's business are left to web.Error.
+func problem(err error) error {
+	switch {
+	case errors.Is(err, product.ErrNotFound):
+		return web.NotFound("there is no such product")
+	case errors.Is(err, product.ErrExists):
+		return web.Conflict("a product with this productId exists or existed")
+	case errors.Is(err, product.ErrStale):
+		return web.PreconditionFailed("the product was changed since the version that If-Match names")
+	case errors.Is(err, product.ErrTooMuchStock):
+		return web.Invalid(web.FieldError{
+			Field:  "quantity",
+			Detail: "stock and reserved together must not exceed " + strconv.Itoa(product.MaxStock),
+		})
+	}
+	return err
+}
+
+// ifMatch returns the versions that If-Match names (RFC 9110, 13.1.1), nil when
+// there is no condition. Weak tags and tags that are no versions match nothing.
+func ifMatch(r *http.Request) ([]int64, error) {
+	header := strings.Join(r.Header.Values("If-Match"), ",")
+	if header == "" || header == "*" {
+		return nil, nil
+	}
+	versions := []int64{}
+	for tag := range strings.SplitSeq(header, ",") {
+		strong := strings.Trim(tag, " \t")
+		opaque := strings.TrimPrefix(strong, "W/")
+		if len(opaque) < 2 || opaque[0] != '"' || opaque[len(opaque)-1] != '"' {
+			return nil, web.BadParameter("If-Match", `must be * or entity tags such as "3"`)
+		}
+		version, err := strconv.ParseInt(opaque[1:len(opaque)-1], 10, 64)
+		if err == nil && opaque == strong {
+			versions = append(versions, version)
+		}
+	}
+	return versions, nil
+}

@@ -1,0 +1,52 @@
+// Package product holds the catalogue's types and the rule by which orders take
+// stock. It knows no database and no broker.
+package product
+
+import (
+	"errors"
+	"math"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	// MaxStock is the most pieces of one product there can be, reserved ones
+	// included. Bounding the sum means that giving stock back never overflows.
+	MaxStock = math.MaxInt32
+	// MaxAdded is the most pieces that one request may bring in.
+	MaxAdded = 1_000_000_000
+	// MaxPriceCents is the highest price of one piece.
+	MaxPriceCents = 100_000_000
+	// MaxName is the length of the longest name, in characters.
+	MaxName = 200
+	// DefaultCurrency is that of products that name none.
+	DefaultCurrency = "EUR"
+)
+
+// Product is one entry of the catalogue with its stock.
+type Product struct {
+	ID         uuid.UUID
+	Name       string
+	PriceCents int64
+	Currency   string // ISO 4217
+	Stock      int    // pieces that can still be ordered
+	Reserved   int    // pieces that orders hold; Stock + Reserved <= MaxStock
+	// Version counts edits and restocking. Orders leave it alone: otherwise
+	// every order would make an editor's page stale.
+	Version   int64
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+var (
+	// ErrNotFound: no such product, or it was deleted.
+	ErrNotFound = errors.New("product not found")
+	// ErrExists: the id is taken, possibly by a deleted product, whose orders
+	// may still give stock back to it.
+	ErrExists = errors.New("product already exists")
+	// ErrStale: the product was edited since the caller read it.
+	ErrStale = errors.New("product was changed meanwhile")
+	// ErrTooMuchStock: the sum of stock and reserved would exceed MaxStock.
+	ErrTooMuchStock = errors.New("too much stock")
+)

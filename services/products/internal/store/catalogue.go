@@ -1,0 +1,161 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"orderflow.internal/products/internal/product"
+)
+
+const productColumns = `product_id, name, price_cents, currency, stock, reserved, version, created_at, updated_at`
+
+func scanProduct(row pgx.CollectableRow) (product.Product, error) {
+	var p product.Product
+	err := row.Scan(&p.ID, &p.Name, &p.PriceCents, &p.Currency, &p.Stock, &p.Reserved, &p.Version, &p.CreatedAt, &p.UpdatedAt)
+	return p, err
+}
+
+// one runs a query that returns one product or, for pgx.ErrNoRows, none.
+func (s *Store) one(ctx context.Context, sql string, args ...any) (product.Product, error) {
+	rows, err := s.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return product.Product{}, err
+	}
+	return pgx.CollectExactlyOneRow(rows, scanProduct)
+}
+
+// Products lists up to limit products in the order they were created, from the
+// one behind after, of which CreatedAt and ID count; its zero value is before
+// the first.
+func (s *Store) Products(ctx context.Context, after product.Product, limit int) ([]product.Product, error) {
+	rows, err := s.pool.Query(ctx, `
+select `+productColumns+`
+from products
+where (created_at, product_id) > ($1, $2)
+  and deleted_at is null
+order by created_at, product_id
+limit $3`, after.CreatedAt, after.ID, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list products: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, scanProduct)
+	if err != nil {
+		return nil, fmt.Errorf("list products: %w", err)
+	}
+	return list, nil
+}
+
+// Product returns one product or product.ErrNotFound.
+func (s *Store) Product(ctx context.Context, id uuid.UUID) (product.Product, error) {
+	p, err := s.one(ctx, `
+select `+productColumns+`
+from products
+where product_id = $1
+  and deleted_at is null`, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = product.ErrNotFound
+	}
+	if err != nil {
+		return p, fmt.Errorf("product %s: %w", id, err)
+	}
+	return p, nil
+}
+
+// Create adds a product and returns it as stored, or product.ErrExists.
+func (s *Store) Create(ctx context.Context, p product.Product) (product.Product, error) {
+	created, err := s.one(ctx, `
+insert into products (product_id, name, price_cents, currency, stock)
+values ($1, $2, $3, $4, $5)
+on conflict (product_id) do nothing
+returning `+productColumns, p.ID, p.Name, p.PriceCents, p.Currency, p.Stock)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = product.ErrExists
+	}
+	if err != nil {
+		return created, fmt.Errorf("create product %s: %w", p.ID, err)
+	}
+	return created, nil
+}
+
+// Edit changes name, price and, unless nil, currency of the product if it has
+// one of the versions (nil: whichever it has), and returns it as stored;
+// otherwise product.ErrStale or product.ErrNotFound.
+func (s *Store) Edit(ctx context.Context, id uuid.UUID, versions []int64, name string, priceCents int64, currency *string) (product.Product, error) {
+	p, err := s.one(ctx, `
+update products
+set name = $3,
+    price_cents = $4,
+    currency = coalesce($5, currency),
+    version = version + 1,
+    updated_at = now()
+where product_id = $1
+  and ($2::bigint[] is null or version = any($2))
+  and deleted_at is null
+returning `+productColumns, id, versions, name, priceCents, currency)
+	if err != nil {
+		return p, fmt.Errorf("edit product %s: %w", id, s.whyNone(ctx, err, id, product.ErrStale))
+	}
+	return p, nil
+}
+
+// Delete takes the product out of the catalogue if it has one of the versions,
+// with the errors of Edit. No order gets it from now on.
+func (s *Store) Delete(ctx context.Context, id uuid.UUID, versions []int64) error {
+	tag, err := s.pool.Exec(ctx, `
+update products
+set deleted_at = now(),
+    updated_at = now()
+where product_id = $1
+  and ($2::bigint[] is null or version = any($2))
+  and deleted_at is null`, id, versions)
+	if err == nil && tag.RowsAffected() == 0 {
+		err = s.whyNone(ctx, pgx.ErrNoRows, id, product.ErrStale)
+	}
+	if err != nil {
+		return fmt.Errorf("delete product %s: %w", id, err)
+	}
+	return nil
+}
+
+// Restock adds quantity pieces and returns the product as stored, or
+// product.ErrTooMuchStock or product.ErrNotFound.
+func (s *Store) Restock(ctx context.Context, id uuid.UUID, quantity int) (product.Product, error) {
+	p, err := s.one(ctx, `
+update products
+set stock = stock + $2,
+    version = version + 1,
+    updated_at = now()
+where product_id = $1
+  and stock::bigint + reserved + $2 <= $3
+  and deleted_at is null
+returning `+productColumns, id, quantity, product.MaxStock)
+	if err != nil {
+		return p, fmt.Errorf("restock product %s: %w", id, s.whyNone(ctx, err, id, product.ErrTooMuchStock))
+	}
+	return p, nil
+}
+
+// whyNone turns pgx.ErrNoRows of a conditional update into product.ErrNotFound
+// or, when the product is there, into unmet, the condition's own error.
+func (s *Store) whyNone(ctx context.Context, err error, id uuid.UUID, unmet error) error {
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	var there bool
+	err = s.pool.QueryRow(ctx, `
+select exists (
+  select from products
+  where product_id = $1
+    and deleted_at is null)`, id).Scan(&there)
+	switch {
+	case err != nil:
+		return err
+	case there:
+		return unmet
+	}
+	return product.ErrNotFound
+}

@@ -1,0 +1,77 @@
+// Command products keeps the catalogue and its stock: it serves the products
+// API, reserves stock for orders and takes it back from cancelled ones.
+package main
+
+import (
+	"context"
+	"time"
+
+	"orderflow.internal/events"
+	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/inbox"
+	"orderflow.internal/kit/outbox"
+	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
+	"orderflow.internal/kit/web"
+	"orderflow.internal/products/internal/api"
+	"orderflow.internal/products/internal/consumer"
+	"orderflow.internal/products/internal/store"
+)
+
+// inboxRetention outlasts a dead letter that is sent back after a long weekend.
+const inboxRetention = 7 * 24 * time.Hour
+
+type config struct {
+	Web      web.Config
+	Postgres postgres.Config
+	Bus      bus.Config
+}
+
+func main() {
+	run.Main(run.Program[config]{
+		Name:     "products",
+		Summary:  "serves the catalogue and reserves stock for orders",
+		Defaults: map[string]string{"HTTP_ADDR": ":5232", "ADMIN_ADDR": ":6232"},
+		Serve:    serve,
+		Migrate:  migrate,
+	})
+}
+
+func migrate(ctx context.Context, cfg config) error {
+	pool, err := postgres.Open(ctx, cfg.Postgres)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	return postgres.Migrate(ctx, pool, store.Migrations())
+}
+
+func serve(ctx context.Context, info run.Info, cfg config) error {
+	pool, err := postgres.Open(ctx, cfg.Postgres)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
+	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange)
+	relay := outbox.NewRelay(pool, publisher)
+	products := store.New(pool, relay.Committed)
+	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, consumer.Subscriptions(products)...)
+	server := web.NewServer(cfg.Web, api.New(products), web.Admin(info.Metrics, web.Checks{
+		"database":  pool.Ping,
+		"schema":    schema.Ready,
+		"publisher": publisher.Ready,
+		"consumer":  orders.Ready,
+	}))
+
+	// Stopped in the reverse order: what takes work in before what it needs.
+	var group run.Group
+	group.Add("admin", server.RunAdmin)
+	group.Add("schema", schema.Run)
+	group.Add("publisher", publisher.Run)
+	group.Add("relay", schema.Then(relay.Run))
+	group.Add("inbox", schema.Then(inbox.Cleaner(pool, inboxRetention)))
+	group.Add("consumer", schema.Then(orders.Run))
+	group.Add("http", schema.Then(server.Run))
+	return group.Run(ctx, cfg.Web.ShutdownTimeout)
+}
