@@ -217,7 +217,8 @@ set status = c.status,
     updated_at = c.updated_at
 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::integer[], $9::timestamptz[])
   as c(order_id, status, reason, items, shortages, total_cents, currency, version, updated_at)
-where o.order_id = c.order_id`,
+where o.order_id = c.order_id
+  and o.order_id = any($1::uuid[])`, // again, or a new table is scanned whole until its first analyze
 		ids, statuses, reasons, items, shortages, totals, currencies, versions, times)
 	outbox.Insert(b, told)
 	return b, nil

@@ -90,7 +90,10 @@ for update skip locked`, [16]byte(idsAt(placedBefore)), overdueAtOnce).Query(fun
 	}
 	s.tell(changes)
 	for _, c := range changes {
-		slog.WarnContext(c.cause, "order timed out: no stock answer came", "order_id", c.order.ID)
+		slog.DebugContext(c.cause, "order timed out", "order_id", c.order.ID)
+	}
+	if len(changes) > 0 { // one line: in an outage there are thousands
+		slog.WarnContext(ctx, "orders timed out: no stock answer came", "orders", len(changes), "first_order_id", changes[0].order.ID)
 	}
 	return len(overdue), nil
 }

@@ -1,0 +1,384 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"orderflow.internal/events"
+	"orderflow.internal/kit/bus"
+	"orderflow.internal/orders/internal/order"
+)
+
+func TestPlaceStoresOrderAndEvent(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool).run(t)
+	o := newOrder(t)
+
+	placed := mustPlace(t, r, o)
+
+	if diff := cmp.Diff(o, placed); diff != "" {
+		t.Errorf("placed (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(o, mustGet(t, r, o.ID)); diff != "" {
+		t.Errorf("stored (-want +got):\n%s", diff)
+	}
+	if len(r.sent) != 1 {
+		t.Fatalf("%d events", len(r.sent))
+	}
+	e := r.sent[0]
+	created, err := events.DecodeOrderCreated(e.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := events.OrderCreated{OrderID: o.ID, CustomerID: o.CustomerID, Version: 1, CreatedAt: o.CreatedAt,
+		Items: []events.Item{{ProductID: cup, Quantity: 2}, {ProductID: pot, Quantity: 1}}}
+	if diff := cmp.Diff(want, created); diff != "" {
+		t.Errorf("event (-want +got):\n%s", diff)
+	}
+	if n := count(t, pool, `select count(*) from outbox where id = $1 and routing_key = 'order.created' and subject = $2`, e.ID, o.ID.String()); n != 1 {
+		t.Errorf("%d outbox rows", n)
+	}
+}
+
+// placeTogether queues orders before the loops run, so that they share a
+// transaction, and returns each one's outcome.
+func placeTogether(t *testing.T, r *replica, placements ...func(context.Context) error) []error {
+	t.Helper()
+	errs := make([]error, len(placements))
+	var all sync.WaitGroup
+	for i, place := range placements {
+		all.Go(func() { errs[i] = place(t.Context()) })
+		for len(r.placements) != i+1 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	r.run(t)
+	all.Wait()
+	return errs
+}
+
+func TestOrdersPlacedTogetherShareATransaction(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool)
+	var placements []func(context.Context) error
+	for range placementBatch {
+		o := newOrder(t)
+		placements = append(placements, func(ctx context.Context) error {
+			_, _, err := r.Place(ctx, o, Key{})
+			return err
+		})
+	}
+	if err := errors.Join(placeTogether(t, r, placements...)...); err != nil {
+		t.Fatal(err)
+	}
+	// All rows of a transaction carry its number.
+	if n := count(t, pool, `select count(distinct xmin::text) from orders`); n != 1 {
+		t.Errorf("%d transactions for %d orders", n, len(placements))
+	}
+	if n := count(t, pool, `select count(*) from outbox`); n != placementBatch {
+		t.Errorf("%d events", n)
+	}
+}
+
+func TestARefusedOrderDoesNotFailItsMates(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	taken := newOrder(t)
+	mustPlace(t, newReplica(t, pool).run(t), taken)
+	good, alsoGood := newOrder(t), newOrder(t)
+
+	r := newReplica(t, pool)
+	place := func(o order.Order) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, _, err := r.Place(ctx, o, Key{})
+			return err
+		}
+	}
+	errs := placeTogether(t, r, place(good), place(taken), place(alsoGood))
+
+	var pg *pgconn.PgError
+	if !errors.As(errs[1], &pg) || pg.Code != "23505" {
+		t.Errorf("an order whose id is taken: %v", errs[1])
+	}
+	for i, o := range []order.Order{good, taken, alsoGood} {
+		if i != 1 && errs[i] != nil {
+			t.Errorf("mate %d: %v", i, errs[i])
+		}
+		mustGet(t, r, o.ID)
+	}
+	if got := r.events(); len(got) != 2 || got[taken.ID.String()] != nil {
+		t.Errorf("events: %v", got)
+	}
+}
+
+func TestACancelledRequestIsNotPlaced(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool)
+	gone, stays := newOrder(t), newOrder(t)
+	errs := placeTogether(t, r,
+		func(ctx context.Context) error {
+			ctx, cancel := context.WithCancel(ctx)
+			go func() {
+				for len(r.placements) == 0 {
+					time.Sleep(time.Millisecond)
+				}
+				cancel()
+			}()
+			_, _, err := r.Place(ctx, gone, Key{})
+			return err
+		},
+		func(ctx context.Context) error {
+			_, _, err := r.Place(ctx, stays, Key{})
+			return err
+		})
+	if !errors.Is(errs[0], context.Canceled) || errs[1] != nil {
+		t.Errorf("gone: %v, stays: %v", errs[0], errs[1])
+	}
+	if _, err := r.Get(t.Context(), gone.ID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the cancelled order: %v", err)
+	}
+	mustGet(t, r, stays.ID)
+}
+
+func TestPlaceRefusesWhenTooManyWait(t *testing.T) {
+	t.Parallel()
+	r := newReplica(t, openDatabase(t))
+	for range placementQueue {
+		r.placements <- &placement{ctx: t.Context(), queued: time.Now(), done: make(chan struct{})}
+	}
+	if _, _, err := r.Place(t.Context(), newOrder(t), Key{}); !errors.Is(err, ErrBusy) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestPlaceGivesUpOnAnOrderQueuedForTooLong(t *testing.T) {
+	t.Parallel()
+	r := newReplica(t, openDatabase(t))
+	p := &placement{ctx: t.Context(), order: newOrder(t), queued: time.Now().Add(-placementPatience - time.Second), done: make(chan struct{})}
+	r.placements <- p
+	r.run(t)
+	<-p.done
+	if !errors.Is(p.err, ErrBusy) {
+		t.Errorf("got %v", p.err)
+	}
+}
+
+func TestPlacementsInHandSurviveTheStop(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool)
+	o := newOrder(t)
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := r.Place(t.Context(), o, Key{})
+		done <- err
+	}()
+	for len(r.placements) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := r.Run(ctx, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, r, o.ID)
+}
+
+func key(text, request string) Key { return Key{Text: text, Hash: sha256.Sum256([]byte(request))} }
+
+func TestIdempotencyKey(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool).run(t)
+	ctx := t.Context()
+	first := newOrder(t)
+	if _, replayed, err := r.Place(ctx, first, key("k1", "two cups")); err != nil || replayed {
+		t.Fatalf("first: replayed %v, error %v", replayed, err)
+	}
+
+	t.Run("same request", func(t *testing.T) {
+		got, replayed, err := r.Place(ctx, newOrder(t), key("k1", "two cups"))
+		if err != nil || !replayed {
+			t.Fatalf("replayed %v, error %v", replayed, err)
+		}
+		if diff := cmp.Diff(first, got); diff != "" {
+			t.Errorf("(-first +got):\n%s", diff)
+		}
+	})
+	t.Run("another request", func(t *testing.T) {
+		if _, _, err := r.Place(ctx, newOrder(t), key("k1", "three cups")); !errors.Is(err, ErrKeyReused) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("same request after the end", func(t *testing.T) {
+		mustAnswer(t, r, reserved(first))
+		got, replayed, err := r.Place(ctx, newOrder(t), key("k1", "two cups"))
+		if err != nil || !replayed || got.ID != first.ID || got.Status != order.Confirmed {
+			t.Errorf("replayed %v, order %s %s, error %v", replayed, got.ID, got.Status, err)
+		}
+	})
+	t.Run("another key", func(t *testing.T) {
+		o := newOrder(t)
+		if got, replayed, err := r.Place(ctx, o, key("k2", "two cups")); err != nil || replayed || got.ID != o.ID {
+			t.Errorf("replayed %v, order %s, error %v", replayed, got.ID, err)
+		}
+	})
+	if n := count(t, pool, `select count(*) from orders`); n != 2 {
+		t.Errorf("%d orders", n)
+	}
+	t.Run("expired", func(t *testing.T) {
+		if _, err := pool.Exec(ctx, `update idempotency_keys set created_at = now() - interval '24 hours 1 second' where key = 'k1'`); err != nil {
+			t.Fatal(err)
+		}
+		o := newOrder(t)
+		if got, replayed, err := r.Place(ctx, o, key("k1", "three cups")); err != nil || replayed || got.ID != o.ID {
+			t.Errorf("replayed %v, order %s, error %v", replayed, got.ID, err)
+		}
+		if got, replayed, err := r.Place(ctx, newOrder(t), key("k1", "three cups")); err != nil || !replayed || got.ID != o.ID {
+			t.Errorf("again: replayed %v, order %s, error %v", replayed, got.ID, err)
+		}
+	})
+}
+
+func TestIdempotencyKeysInOneBatch(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool)
+	var ids [5]uuid.UUID
+	var replays [5]bool
+	place := func(i int, k Key) func(context.Context) error {
+		return func(ctx context.Context) error {
+			o, replayed, err := r.Place(ctx, newOrder(t), k)
+			ids[i], replays[i] = o.ID, replayed
+			return err
+		}
+	}
+	errs := placeTogether(t, r,
+		place(0, key("a", "x")), place(1, key("a", "x")), place(2, key("a", "y")), place(3, key("b", "x")), place(4, Key{}))
+	for i, err := range errs {
+		if i == 2 {
+			if !errors.Is(err, ErrKeyReused) {
+				t.Errorf("key reused in the batch: %v", err)
+			}
+		} else if err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if ids[0] != ids[1] || replays != [5]bool{1: true} {
+		t.Errorf("ids %v, replays %v", ids, replays)
+	}
+	if n := count(t, pool, `select count(*) from orders`); n != 3 {
+		t.Errorf("%d orders", n)
+	}
+}
+
+// The same requests reach two replicas at the same time, many keys at once and
+// in any sequence: one order per key, and everybody is told of it.
+func TestIdempotencyKeyRace(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	replicas := []*replica{newReplica(t, pool).run(t), newReplica(t, pool).run(t)}
+	const keys, tries = 25, 12
+	var mu sync.Mutex
+	owners := map[string]map[uuid.UUID]int{}
+	created := 0
+	var all sync.WaitGroup
+	for try := range tries {
+		for k := range keys {
+			all.Go(func() {
+				text := fmt.Sprint("key ", (k*7+try*11)%keys)
+				o, replayed, err := replicas[try%2].Place(t.Context(), newOrder(t), key(text, text))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if owners[text] == nil {
+					owners[text] = map[uuid.UUID]int{}
+				}
+				owners[text][o.ID]++
+				if !replayed {
+					created++
+				}
+			})
+		}
+	}
+	all.Wait()
+	for text, orders := range owners {
+		if len(orders) != 1 {
+			t.Errorf("%s: orders %v", text, orders)
+		}
+	}
+	if n := count(t, pool, `select count(*) from orders`); n != keys || created != keys {
+		t.Errorf("%d orders, %d answers of a new one, want %d", n, created, keys)
+	}
+}
+
+func TestForgetKeys(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool)
+	if _, err := pool.Exec(t.Context(), `
+insert into idempotency_keys (key, request_hash, order_id, created_at)
+select n::text, '', gen_random_uuid(), now() - n * interval '1 minute'
+from generate_series(1, 4000) as n`); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.forgetKeys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, pool, `select count(*) from idempotency_keys`); n < 1439 || n > 1440 {
+		t.Errorf("%d keys left, want those of 24 hours", n)
+	}
+}
+
+// BenchmarkPlace prints orders/s at several numbers of concurrent requests.
+func BenchmarkPlace(b *testing.B) {
+	for _, concurrency := range []int{1, 64, 256} {
+		b.Run(fmt.Sprint(concurrency), func(b *testing.B) {
+			pool := openDatabase(b)
+			s, err := New(pool, func([]bus.Event) {})
+			if err != nil {
+				b.Fatal(err)
+			}
+			r := (&replica{Store: s}).run(b)
+			b.ReportAllocs()
+			todo := make(chan struct{}, concurrency)
+			var workers sync.WaitGroup
+			for range concurrency {
+				workers.Go(func() {
+					for range todo {
+						if _, _, err := r.Place(context.Background(), newOrder(b), Key{}); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			b.ResetTimer()
+			for range b.N {
+				todo <- struct{}{}
+			}
+			close(todo)
+			workers.Wait()
+			b.StopTimer()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "orders/s")
+			b.ReportMetric(float64(b.N)/float64(count(b, pool, `select count(distinct xmin::text) from orders`)), "orders/commit")
+		})
+	}
+}
