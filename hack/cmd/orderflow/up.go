@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"orderflow.internal/hack/console"
+	"orderflow.internal/hack/logs"
+	"orderflow.internal/hack/stack"
+)
+
+func upCommand() *cobra.Command {
+	var flags upFlags
+	cmd := &cobra.Command{
+		Use:   "up [flags]",
+		Short: "Start the whole system on this machine",
+		Long: `Starts the whole system on this machine: a RabbitMQ and a PostgreSQL of its own, the four services, a small
+catalogue and a first order, and then follows the logs. Ctrl-C stops everything.
+
+Missing Debian packages (rabbitmq-server, postgresql) are installed after saying so, which needs root or sudo. Data,
+logs and passwords are in .run/up; ports are on the loopback interface; the machine's own instances are left alone.
+OTEL_*, LOG_LEVEL, ORDER_*, BUS_* and DATABASE_MAX_CONNS are handed on to the services.`,
+		Example: `  hack/up                                                start, follow the logs, Ctrl-C stops all
+  hack/up --detach                                       leave it running; hack/down stops it
+  hack/up --rabbitmq-image rabbitmq:4.3.4-management     with another RabbitMQ, run by Docker
+  hack/up --infra                                        only RabbitMQ and PostgreSQL, services from your editor`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o, err := newOptions()
+			if err != nil {
+				return err
+			}
+			o.RabbitMQImage, o.AMQPURL, o.ManagementURL = flags.RabbitMQImage, flags.AMQPURL, flags.ManagementURL
+			o.Offset, o.Detach = flags.Offset, flags.Detach
+			return flags.run(cmd.Context(), console.New(os.Stdout), o)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.BoolVarP(&flags.Detach, "detach", "d", false, "leave everything running and return")
+	f.BoolVar(&flags.infra, "infra", false, "start only RabbitMQ and PostgreSQL")
+	f.IntVar(&flags.Offset, "port-offset", 0, "add this `number` to every port")
+	brokerFlags(f, &flags.Options)
+	return cmd
+}
+
+type upFlags struct {
+	stack.Options // only what flags set
+	infra         bool
+}
+
+func (f upFlags) run(ctx context.Context, c *console.Console, o stack.Options) (err error) {
+	started := time.Now()
+	if packages := o.Missing(); len(packages) > 0 {
+		c.Printf("Missing on this machine: %s. Installing with apt-get (their own services are not started).",
+			strings.Join(packages, ", "))
+		if err := c.Step(ctx, "install "+strings.Join(packages, ", "), func(ctx context.Context) error {
+			return stack.Install(ctx, packages, c)
+		}); err != nil {
+			return err
+		}
+	}
+	o.Step = c.Step
+	s, err := stack.New(o)
+	if err != nil {
+		return alreadyUp(err)
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if s.Running() {
+		return errors.New("the system is running already: hack/status shows it, hack/down stops it")
+	}
+	c.Printf("%s  data, logs and passwords are in %s", c.Paint(console.Bold, "Starting Orderflow"), short(o.Root, s.Dir))
+	keep := false
+	defer func() {
+		if !keep {
+			err = errors.Join(err, stopAll(ctx, c, s))
+		}
+	}()
+	if err := f.start(ctx, c, s); err != nil {
+		return interrupted(ctx, err)
+	}
+	c.Printf("\n%s\n", c.Paint(console.Bold, fmt.Sprintf("Running after %.1f s", time.Since(started).Seconds())))
+	printURLs(c, s, f.infra)
+	if f.Detach {
+		keep = true
+		c.Printf("\nhack/status shows it, hack/down stops it.")
+		return nil
+	}
+	c.Printf("\nCtrl-C stops everything. The logs:\n")
+	return follow(ctx, c, s)
+}
+
+func (f upFlags) start(ctx context.Context, c *console.Console, s *stack.Stack) error {
+	if err := s.StartServers(ctx, !f.infra); err != nil {
+		return err
+	}
+	if err := s.WriteEnvironments(); err != nil {
+		return err
+	}
+	if f.infra {
+		return nil
+	}
+	if err := s.StartServices(ctx); err != nil {
+		return err
+	}
+	if err := c.Step(ctx, "fill the catalogue", func(ctx context.Context) error {
+		return fillCatalogue(ctx, s.BaseURL())
+	}); err != nil {
+		return err
+	}
+	var way *journey
+	if err := c.Step(ctx, "place an order", func(ctx context.Context) (err error) {
+		way, err = placeOrder(ctx, s)
+		return err
+	}); err != nil {
+		return err
+	}
+	c.Printf("")
+	way.print(c)
+	return nil
+}
+
+func alreadyUp(err error) error {
+	var inUse *stack.InUseError
+	if errors.As(err, &inUse) {
+		return fmt.Errorf("the system is started already by process %d: end that with Ctrl-C or hack/down", inUse.PID)
+	}
+	return err
+}
+
+// interrupted makes of a Ctrl-C what it is: no failure worth telling about.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return errTold
+	}
+	return err
+}
+
+// stopAll stops what runs, also after Ctrl-C.
+func stopAll(ctx context.Context, c *console.Console, s *stack.Stack) error {
+	if !s.Running() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	return c.Step(ctx, "stop everything", s.Stop)
+}
+
+// stopTimeout is more than a service takes to drain (10 s) and the servers take to shut down.
+const stopTimeout = 40 * time.Second
+
+// follow shows the logs until Ctrl-C and tells when a part ends by itself.
+func follow(ctx context.Context, c *console.Console, s *stack.Stack) error {
+	var sources []logs.Source
+	for _, unit := range s.Units() {
+		_, service := unit.(*stack.Service)
+		sources = append(sources, logs.Source{Name: unit.Name(), Path: unit.Log(), Server: !service})
+		if done := unit.Done(); done != nil {
+			go func() {
+				select {
+				case <-ctx.Done():
+				case <-done:
+					c.Printf("%s", c.Paint(console.Red, fmt.Sprintf("%s has ended by itself; its log: %s. Ctrl-C, then hack/up starts anew.",
+						unit.Name(), unit.Log())))
+				}
+			}()
+		}
+	}
+	if err := logs.Follow(ctx, c, c.Colored(), false, sources...); err != nil {
+		return err
+	}
+	c.Printf("")
+	return nil
+}
+
+func printURLs(c *console.Console, s *stack.Stack, infra bool) {
+	line := func(what, where string) { c.Printf("  %-12s %s", what, where) }
+	if !infra {
+		line("gateway", s.BaseURL()+"/products  /orders  /customers")
+		for _, service := range s.Services() {
+			line(service.Name(), service.URL()+"  metrics "+service.AdminURL()+"/metrics")
+		}
+	}
+	root := s.Options.Root
+	line("RabbitMQ", s.Broker.PublicURL()+"  user admin, password in "+short(root, filepath.Join(s.Dir, "secrets.json")))
+	line("PostgreSQL", s.Postgres.Address()+"  a database per service, URLs in "+short(root, s.EnvironmentDir()))
+	if infra {
+		return
+	}
+	c.Printf("\nOrder something:\n")
+	c.Printf(`  curl -X POST %s/orders -H "Content-Type: application/json" -d '{"customerId":"%s","productId":"%s","quantity":2}'`,
+		strings.Replace(s.BaseURL(), "127.0.0.1", "localhost", 1), demoCustomer, demoProduct)
+}
+
+// short shows a path below the root as people type it.
+func short(root, path string) string {
+	if rel, err := filepath.Rel(root, path); err == nil {
+		return rel
+	}
+	return path
+}

@@ -1,0 +1,99 @@
+package logs
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+// Follow copies what is added to the sources, from now on or from their beginning, to out until ctx is done.
+func Follow(ctx context.Context, out io.Writer, color, fromStart bool, sources ...Source) error {
+	f := formatter{color: color}
+	followers := make([]*follower, len(sources))
+	for i, s := range sources {
+		f.width = max(f.width, len(s.Name))
+		followers[i] = &follower{source: s}
+		if !fromStart {
+			if err := followers[i].skip(); err != nil {
+				return err
+			}
+		}
+	}
+	for {
+		for _, w := range followers {
+			if err := w.copy(out, f); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// follower reads one file that grows.
+type follower struct {
+	source  Source
+	file    *os.File
+	reader  *bufio.Reader
+	partial string // of a line whose end is not written yet
+}
+
+func (w *follower) open() error {
+	if w.file != nil {
+		return nil
+	}
+	file, err := os.Open(w.source.Path)
+	if err != nil {
+		return err
+	}
+	w.file, w.reader = file, bufio.NewReader(file)
+	return nil
+}
+
+func (w *follower) skip() error {
+	err := w.open()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = w.file.Seek(0, io.SeekEnd)
+	return err
+}
+
+func (w *follower) copy(out io.Writer, f formatter) error {
+	err := w.open()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // not started yet
+	}
+	if err != nil {
+		return err
+	}
+	for {
+		text, err := w.reader.ReadString('\n')
+		w.partial += text
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("follow the log of %s: %w", w.source.Name, err)
+		}
+		line := f.format(w.source, strings.TrimSuffix(w.partial, "\n"))
+		w.partial = ""
+		if line == "" {
+			continue
+		}
+		if _, err := fmt.Fprintln(out, line); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,221 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// Broker is the stack's RabbitMQ: the distribution's package, an image run by Docker, or one that is there already.
+type Broker struct {
+	*process
+	opts     Options
+	dir      string // of the stack
+	secrets  *secrets
+	topology *topology
+	driver   brokerDriver
+}
+
+// brokerDriver is one way to run RabbitMQ.
+type brokerDriver interface {
+	// prepare makes what a start needs; the definitions carry password hashes.
+	prepare(ctx context.Context, b *Broker, definitions []byte) error
+	// start begins to run it; stop and kill return when it has ended.
+	start(ctx context.Context, b *Broker) error
+	stop(ctx context.Context, b *Broker) error
+	kill(ctx context.Context, b *Broker) error
+	// ctl runs rabbitmqctl at the node.
+	ctl(ctx context.Context, b *Broker, args ...string) (string, error)
+	// pid is the process whose tree is the broker.
+	pid(ctx context.Context, b *Broker) (int, error)
+	purge(ctx context.Context, b *Broker) error
+}
+
+// ErrNotOurs means that the broker is one of the user's choice, which a stack neither starts nor stops.
+var ErrNotOurs = errors.New("the broker was given by URL: it is not this stack's to start, stop or control")
+
+// Start runs the broker, with the topology of the charts in it, and waits until it takes connections.
+func (b *Broker) Start(ctx context.Context) error {
+	admin := adminUser
+	if b.external() {
+		admin = ""
+	}
+	definitions, err := b.topology.withPasswords(func(user string) (string, error) {
+		return b.secrets.get("rabbitmq-" + user)
+	}, admin)
+	if err != nil {
+		return err
+	}
+	if err := b.driver.prepare(ctx, b, definitions); err != nil {
+		return err
+	}
+	if err := b.driver.start(ctx, b); err != nil {
+		return err
+	}
+	return b.WaitReady(ctx)
+}
+
+// WaitReady returns when the broker takes AMQP connections and its management API answers.
+func (b *Broker) WaitReady(ctx context.Context) error {
+	return b.poll(ctx, 100*time.Millisecond, b.Ready)
+}
+
+// Ready reports whether the broker serves AMQP and HTTP now.
+func (b *Broker) Ready(ctx context.Context) error {
+	if err := b.API(ctx, http.MethodGet, "/api/whoami", nil, nil); err != nil {
+		return err
+	}
+	config := amqp.Config{Dial: amqp.DefaultDial(3 * time.Second)}
+	conn, err := amqp.DialConfig(b.AdminURL(), config)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// Stop shuts the broker down cleanly; one given by URL is left alone.
+func (b *Broker) Stop(ctx context.Context) error { return b.driver.stop(ctx, b) }
+
+// Kill ends the broker with SIGKILL.
+func (b *Broker) Kill(ctx context.Context) error { return b.driver.kill(ctx, b) }
+
+// Ctl runs rabbitmqctl with the arguments at the broker's node and returns its output.
+func (b *Broker) Ctl(ctx context.Context, args ...string) (string, error) {
+	return b.driver.ctl(ctx, b, args...)
+}
+
+// Name is "rabbitmq".
+func (b *Broker) Name() string { return b.name }
+
+// Port takes AMQP connections; 0 for a broker given by URL.
+func (b *Broker) Port() int {
+	if b.external() {
+		return 0
+	}
+	return b.opts.ports().AMQP
+}
+
+// PublicURL is the address of the management pages, without a password.
+func (b *Broker) PublicURL() string {
+	u, _ := url.Parse(b.ManagementURL()) // checked by Options.validate
+	u.User = nil
+	return u.String()
+}
+
+// Usage returns what the broker's processes have used; ErrNotOurs for one given by URL.
+func (b *Broker) Usage() (Usage, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	pid, err := b.driver.pid(ctx, b)
+	if err != nil {
+		return Usage{}, err
+	}
+	return usageOf(pid)
+}
+
+// Vhost is the virtual host that holds the topology.
+func (b *Broker) Vhost() string { return b.topology.vhosts[0] }
+
+// Users are the broker users that the topology names: the services.
+func (b *Broker) Users() []string {
+	var names []string
+	for _, u := range b.topology.users {
+		names = append(names, u["name"].(string)) // withPasswords has checked it
+	}
+	return names
+}
+
+// AdminURL is the AMQP URL of a user who may do everything.
+func (b *Broker) AdminURL() string {
+	if b.external() {
+		u, _ := url.Parse(b.opts.AMQPURL) // checked by Options.validate
+		return b.amqpURL(u.User)
+	}
+	return b.amqpURL(url.UserPassword(adminUser, b.secrets.values["rabbitmq-"+adminUser]))
+}
+
+// ServiceURL is the AMQP URL of a service's own user.
+func (b *Broker) ServiceURL(service string) string {
+	return b.amqpURL(url.UserPassword(service, b.secrets.values["rabbitmq-"+service]))
+}
+
+func (b *Broker) amqpURL(user *url.Userinfo) string {
+	u := url.URL{Scheme: "amqp", Host: address(b.opts.ports().AMQP)}
+	if b.external() {
+		given, _ := url.Parse(b.opts.AMQPURL) // checked by Options.validate
+		u.Scheme, u.Host = given.Scheme, given.Host
+	}
+	u.User = user
+	// In AMQP URLs the vhost "/" is written %2F, an empty path means no vhost is named.
+	return strings.TrimSuffix(u.String(), "/") + "/" + url.PathEscape(b.Vhost())
+}
+
+// ManagementURL is the base URL of the management API, administrator's name and password included.
+func (b *Broker) ManagementURL() string {
+	if b.external() {
+		return strings.TrimSuffix(b.opts.ManagementURL, "/")
+	}
+	u := url.URL{
+		Scheme: "http", Host: address(b.opts.ports().Management),
+		User: url.UserPassword(adminUser, b.secrets.values["rabbitmq-"+adminUser]),
+	}
+	return u.String()
+}
+
+func (b *Broker) external() bool { return b.opts.AMQPURL != "" }
+
+// nodeEnv is the environment of the node and of rabbitmqctl: nothing in it points at an instance of the machine's own.
+func (b *Broker) nodeEnv() []string {
+	p := b.opts.ports()
+	return []string{
+		"LANG=C.UTF-8", "TZ=UTC",
+		"RABBITMQ_NODENAME=orderflow@localhost",
+		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", p.Distribution),
+		fmt.Sprintf("ERL_EPMD_PORT=%d", p.Epmd),
+		"ERL_EPMD_ADDRESS=127.0.0.1",
+		"RABBITMQ_LOGS=-",
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
+	}
+}
+
+// config is rabbitmq.conf; the definitions lie at the path given.
+func (b *Broker) config(definitions string) string {
+	p := b.opts.ports()
+	return strings.Join([]string{
+		"listeners.tcp.1 = " + address(p.AMQP),
+		"management.tcp.ip = 127.0.0.1",
+		fmt.Sprintf("management.tcp.port = %d", p.Management),
+		"load_definitions = " + definitions,
+		"log.console = true",
+		"log.console.level = info",
+		"log.file = false",
+		// A developer's machine has other things to do: half a gigabyte of write-ahead log in memory is for servers.
+		"raft.wal_max_size_bytes = 64000000",
+		"vm_memory_high_watermark.absolute = 2GB",
+		"disk_free_limit.absolute = 500MB",
+		"",
+	}, "\n")
+}
+
+const enabledPlugins = "[rabbitmq_management].\n"
+
+// writeFiles writes the broker's configuration files into a folder. They may be read by others, as the user inside a
+// container is: passwords are in them only as salted hashes of random text.
+func writeFiles(dir string, files map[string]string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, text := range files {
+		if err := os.WriteFile(dir+"/"+name, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package stack
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// environment is all the service sees: what the stack knows, then what the options and Setenv add.
+func (s *Service) environment() []string {
+	o := s.stack.Options
+	values := map[string]string{
+		"PATH":       os.Getenv("PATH"),
+		"TZ":         "UTC",
+		"HTTP_ADDR":  address(s.port),
+		"ADMIN_ADDR": address(s.admin),
+		"LOG_FORMAT": "json", // hack/up makes it readable
+	}
+	if s.spec.database {
+		values["DATABASE_URL"] = s.stack.Postgres.ServiceURL(s.spec.name)
+		values["AMQP_URL"] = s.stack.Broker.ServiceURL(s.spec.name)
+	} else {
+		for _, spec := range serviceSpecs {
+			if spec.database {
+				values[strings.ToUpper(spec.name)+"_URL"] = strings.Join(s.stack.upstreams(spec), ",")
+			}
+		}
+	}
+	for _, more := range []map[string]string{o.Env, o.ServiceEnv[s.spec.name], s.env} {
+		for key, value := range more {
+			values[key] = value
+		}
+	}
+	env := make([]string, 0, len(values))
+	for key, value := range values {
+		env = append(env, key+"="+value)
+	}
+	slices.Sort(env)
+	return env
+}
+
+func (s *Stack) upstreams(spec serviceSpec) []string {
+	var urls []string
+	for i := 1; i <= s.Options.instances(spec.name); i++ {
+		port, _ := s.Options.ports().portsOf(spec, i)
+		urls = append(urls, "http://"+address(port))
+	}
+	return urls
+}
+
+// EnvironmentDir holds a file per service with the environment it runs in, for one that is started from an editor.
+func (s *Stack) EnvironmentDir() string { return filepath.Join(s.Dir, "env") }
+
+// WriteEnvironments writes the files of EnvironmentDir; passwords are in them, so only this user may read them.
+func (s *Stack) WriteEnvironments() error {
+	if err := os.MkdirAll(s.EnvironmentDir(), 0o700); err != nil {
+		return err
+	}
+	for _, service := range s.services {
+		text := strings.Join(service.environment(), "\n") + "\n"
+		if err := os.WriteFile(filepath.Join(s.EnvironmentDir(), service.Name()+".env"), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,43 @@
+package stack
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// FindRoot returns the repository's root: the nearest folder above this program or the working folder with a go.work.
+func FindRoot() (string, error) {
+	var starts []string
+	if program, err := os.Executable(); err == nil {
+		starts = append(starts, filepath.Dir(program))
+	}
+	if here, err := os.Getwd(); err == nil {
+		starts = append(starts, here)
+	}
+	for _, dir := range starts {
+		for ; ; dir = filepath.Dir(dir) {
+			if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
+				return dir, nil
+			}
+			if dir == filepath.Dir(dir) {
+				break
+			}
+		}
+	}
+	return "", errors.New("run this inside the repository: no go.work found above the working folder")
+}
+
+// tail returns the last lines of a file, or why it cannot be read.
+func tail(path string, lines int) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// dockerEnv is what the docker client needs of this program's environment.
+func dockerEnv() []string { return os.Environ() }

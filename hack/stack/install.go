@@ -1,0 +1,101 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const rabbitmqBin = "/usr/lib/rabbitmq/bin"
+
+// postgresBin returns the folder of the newest installed PostgreSQL server.
+func postgresBin() (string, error) {
+	servers, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if err != nil {
+		return "", err
+	}
+	if len(servers) == 0 {
+		return "", missing(errors.New("no /usr/lib/postgresql/*/bin/postgres"))
+	}
+	newest := slices.MaxFunc(servers, func(a, b string) int { return majorOf(a) - majorOf(b) })
+	return filepath.Dir(newest), nil
+}
+
+func majorOf(server string) int {
+	major, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(server)))) // 0 sorts before every real one
+	return major
+}
+
+func postgresVersion() string {
+	bin, err := postgresBin()
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(filepath.Dir(bin))
+}
+
+func missing(err error) error {
+	return fmt.Errorf("%w: install it with: sudo apt-get install %s", err, strings.Join(debianPackages, " "))
+}
+
+var debianPackages = []string{"postgresql", "rabbitmq-server"}
+
+// Missing returns the Debian packages that this stack needs and the machine lacks.
+func (o Options) Missing() []string {
+	var packages []string
+	if _, err := postgresBin(); err != nil {
+		packages = append(packages, "postgresql")
+	}
+	own := o.AMQPURL == "" && o.RabbitMQImage == ""
+	if _, err := os.Stat(filepath.Join(rabbitmqBin, "rabbitmq-server")); own && err != nil {
+		packages = append(packages, "rabbitmq-server")
+	}
+	return packages
+}
+
+// Install installs Debian packages as root or with sudo. Their own services are neither started nor enabled: the
+// stack runs instances of its own.
+func Install(ctx context.Context, packages []string, out io.Writer) error {
+	remedy := fmt.Sprintf("install them yourself: apt-get install %s", strings.Join(packages, " "))
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return fmt.Errorf("this is no Debian (%w): install PostgreSQL and RabbitMQ, or use --rabbitmq-image", err)
+	}
+	command := []string{"sh", "-c", installScript, "install"}
+	if os.Geteuid() != 0 {
+		if _, err := exec.LookPath("sudo"); err != nil {
+			return fmt.Errorf("%s must be installed, and this is neither root nor is there sudo: as root, %s",
+				strings.Join(packages, " and "), remedy)
+		}
+		command = append([]string{"sudo"}, command...)
+	}
+	cmd := exec.CommandContext(ctx, command[0], append(command[1:], packages...)...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, out, out // sudo may ask for a password
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("apt-get failed (%w): %s", err, remedy)
+	}
+	return nil
+}
+
+// A policy-rc.d that answers 101 is Debian's way to install a server without starting it.
+const installScript = `set -eu
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  printf '#!/bin/sh\nexit 101\n' >$policy
+  chmod 755 $policy
+  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt="apt-get -q -o DPkg::Lock::Timeout=600"
+$apt update
+$apt install -y --no-install-recommends "$@"
+if [ -d /run/systemd/system ]; then
+  for package in "$@"; do systemctl disable --quiet "$package.service"; done
+fi
+`

@@ -1,0 +1,127 @@
+package stack
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// serviceSpec is what differs between the services.
+type serviceSpec struct {
+	name     string
+	port     int
+	database bool // has a database and a broker user
+}
+
+var serviceSpecs = []serviceSpec{
+	{"orders", 5003, true},
+	{"products", 5232, true},
+	{"customers", 5002, true},
+	{"gateway", 5108, false},
+}
+
+// Service is one running instance of a service.
+type Service struct {
+	*process
+	stack       *Stack
+	spec        serviceSpec
+	number      int
+	port, admin int
+	env         map[string]string // wins over the stack's
+}
+
+func newService(s *Stack, spec serviceSpec, number int) *Service {
+	name := spec.name
+	if number > 1 {
+		name = fmt.Sprintf("%s-%d", spec.name, number)
+	}
+	service := &Service{process: newProcess(s.Dir, name), stack: s, spec: spec, number: number, env: make(map[string]string)}
+	service.port, service.admin = s.Options.ports().portsOf(spec, number)
+	return service
+}
+
+// Name is the service's, with "-2" and so on for further instances.
+func (s *Service) Name() string { return s.name }
+
+// Port serves the service's own API.
+func (s *Service) Port() int { return s.port }
+
+// URL is the base URL of the service's own API.
+func (s *Service) URL() string { return "http://" + address(s.port) }
+
+// AdminURL is the base URL of /livez, /readyz and /metrics.
+func (s *Service) AdminURL() string { return "http://" + address(s.admin) }
+
+// Setenv sets a variable for the next start.
+func (s *Service) Setenv(key, value string) { s.env[key] = value }
+
+// Start runs the built service and waits until it says it is ready.
+func (s *Service) Start(ctx context.Context) error {
+	if err := s.Launch(); err != nil {
+		return err
+	}
+	return s.WaitReady(ctx)
+}
+
+// Launch runs the built service without waiting for it.
+func (s *Service) Launch() error {
+	for _, port := range []int{s.port, s.admin} {
+		if err := waitFree(port, s.name, 3*time.Second); err != nil {
+			return err
+		}
+	}
+	return s.run(command{
+		path: s.binary(), env: s.environment(), dir: s.stack.Dir,
+		detach: s.stack.Options.Detach, stop: syscall.SIGTERM,
+	})
+}
+
+// Migrate runs the service's migrations to their end.
+func (s *Service) Migrate(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, s.binary(), "migrate")
+	cmd.Env, cmd.Dir = s.environment(), s.stack.Dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s migrate: %w\n%s", s.spec.name, err, out)
+	}
+	return nil
+}
+
+// WaitReady returns when the service says it is ready.
+func (s *Service) WaitReady(ctx context.Context) error {
+	return s.poll(ctx, 25*time.Millisecond, s.Ready)
+}
+
+// Ready reports whether the service says it is ready now; the error holds what it says otherwise.
+func (s *Service) Ready(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.AdminURL()+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+	if err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s: %s", req.URL, res.Status, strings.TrimSpace(string(text)))
+	}
+	return nil
+}
+
+// Stop sends SIGTERM and waits; a service that has not ended when ctx is done is killed, and that is an error.
+func (s *Service) Stop(ctx context.Context) error { return s.terminate(ctx) }
+
+// Kill ends the service with SIGKILL.
+func (s *Service) Kill(context.Context) error { return s.kill() }
+
+func (s *Service) binary() string { return filepath.Join(s.stack.binDir(), s.spec.name) }
