@@ -66,6 +66,7 @@ func (w *worker) consume(ctx context.Context, ch *amqp.Channel, tag string, arri
 		case <-stop:
 			stop = nil
 			w.setState(errors.New("draining"))
+			w.quiesce(arrived)
 			if err := ch.Cancel(tag, false); err != nil {
 				slog.WarnContext(ctx, "consumer not cancelled in order", "queue", w.sub.queue, "error", err)
 				return
@@ -75,6 +76,11 @@ func (w *worker) consume(ctx context.Context, ch *amqp.Channel, tag string, arri
 		case d, ok := <-arrived:
 			if !ok {
 				w.releaseHeld(ctx, ch, -1)
+				if ctx.Err() != nil {
+					// Tag 0 is all that is outstanding: messages that crossed the
+					// cancel, which the library has dropped.
+					w.settled(ctx, ch.Nack(0, true, true))
+				}
 				return
 			}
 			batch := append(make([]amqp.Delivery, 0, 1+len(arrived)), d)
@@ -88,6 +94,27 @@ func (w *worker) consume(ctx context.Context, ch *amqp.Channel, tag string, arri
 			}
 			w.process(work, ch, batch)
 			w.releaseHeld(ctx, ch, w.consumer.cfg.Prefetch/2)
+		}
+	}
+}
+
+// quiesce waits until no message is on its way to us: the prefetch window is
+// full, as nothing is acknowledged meanwhile, or none has come for a while. A
+// message that crosses the cancel would be given back, and before RabbitMQ 4.3
+// that counts as a failed delivery.
+func (w *worker) quiesce(arrived <-chan amqp.Delivery) {
+	const pause, quietFor, atMost = 5 * time.Millisecond, 4, 40
+	quiet := 0
+	for range atMost {
+		n := len(arrived)
+		if n+len(w.held) >= w.consumer.cfg.Prefetch {
+			return
+		}
+		time.Sleep(pause)
+		if len(arrived) > n {
+			quiet = 0
+		} else if quiet++; quiet == quietFor {
+			return
 		}
 	}
 }

@@ -147,7 +147,8 @@ func (v Vhost) manage(method, path string, body any) (int, []byte, error) {
 		return 0, nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	client := http.Client{Timeout: 30 * time.Second}
+	// No connection is kept: tests look for goroutines that are left over.
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
 		return 0, nil, err
@@ -158,4 +159,36 @@ func (v Vhost) manage(method, path string, body any) (int, []byte, error) {
 		return 0, nil, fmt.Errorf("read answer: %w", err)
 	}
 	return resp.StatusCode, answer, nil
+}
+
+// CloseConnection closes a client's connection from the broker's side. One
+// that is gone already is fine.
+func (v Vhost) CloseConnection(t testing.TB, name string) {
+	t.Helper()
+	path := "/api/connections/" + url.PathEscape(name)
+	if status, answer, err := v.manage(http.MethodDelete, path, nil); err != nil || (status/100 != 2 && status != http.StatusNotFound) {
+		t.Fatalf("DELETE %s: %d %s %v", path, status, answer, err)
+	}
+}
+
+// Connections waits until the broker's statistics, which lag behind, show
+// connections to the virtual host, and returns their names.
+func (v Vhost) Connections(t testing.TB) []string {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		var open []struct{ Name string }
+		if err := json.Unmarshal(v.Manage(t, http.MethodGet, "/api/vhosts/"+v.Name+"/connections", nil), &open); err != nil {
+			t.Fatalf("read connections: %v", err)
+		}
+		if len(open) > 0 {
+			names := make([]string, len(open))
+			for i, c := range open {
+				names[i] = c.Name
+			}
+			return names
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatal("the broker shows no connection")
+	return nil
 }

@@ -1,0 +1,222 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"orderflow.internal/kit/kittest"
+	"orderflow.internal/kit/postgres"
+)
+
+func open(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	pool, err := postgres.Open(context.Background(), postgres.Config{URL: kittest.Postgres(t), MaxConns: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func scan[T any](t *testing.T, pool *pgxpool.Pool, query string) (v T) {
+	t.Helper()
+	if err := pool.QueryRow(context.Background(), query).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return v
+}
+
+func TestTxBatchCommitsAllOrNothing(t *testing.T) {
+	ctx := context.Background()
+	pool := open(t)
+	if _, err := pool.Exec(ctx, "create table t (n int primary key)"); err != nil {
+		t.Fatal(err)
+	}
+	insert := func(n int) *pgx.Batch {
+		b := &pgx.Batch{}
+		b.Queue("insert into t values ($1)", n)
+		return b
+	}
+	boom := errors.New("boom")
+	cases := []struct {
+		name  string
+		first *pgx.Batch
+		fn    func() (*pgx.Batch, error)
+		err   string // "" for none
+		rows  int    // what the case adds
+	}{
+		{"both", insert(1), func() (*pgx.Batch, error) { return insert(2), nil }, "", 2},
+		{"first alone", insert(3), func() (*pgx.Batch, error) { return nil, nil }, "", 1},
+		{"last alone", nil, func() (*pgx.Batch, error) { return insert(4), nil }, "", 1},
+		{"nothing", nil, func() (*pgx.Batch, error) { return nil, nil }, "", 0},
+		{"function fails", insert(5), func() (*pgx.Batch, error) { return nil, boom }, "boom", 0},
+		{"first fails", insert(1), func() (*pgx.Batch, error) { t.Error("called after first failed"); return nil, nil }, "duplicate key", 0},
+		{"last fails", insert(6), func() (*pgx.Batch, error) { return insert(1), nil }, "duplicate key", 0},
+		{"last of one round trip fails", nil, func() (*pgx.Batch, error) {
+			b := insert(7)
+			b.Queue("select 1/0")
+			return b, nil
+		}, "division by zero", 0},
+	}
+	before := 0
+	for _, c := range cases {
+		err := postgres.TxBatch(ctx, pool, c.first, c.fn)
+		if (err == nil) != (c.err == "") || (err != nil && !strings.Contains(err.Error(), c.err)) {
+			t.Errorf("%s: error is %v, want %q", c.name, err, c.err)
+		}
+		after := scan[int](t, pool, "select count(*)::int from t")
+		if after-before != c.rows {
+			t.Errorf("%s: added %d rows, want %d", c.name, after-before, c.rows)
+		}
+		before = after
+		if busy := pool.Stat().AcquiredConns(); busy != 0 {
+			t.Errorf("%s: %d connections not given back", c.name, busy)
+		}
+	}
+}
+
+func TestTxRollsBackEvenWhenTheCallerHasGone(t *testing.T) {
+	pool := open(t)
+	if _, err := pool.Exec(context.Background(), "create table t (n int)"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	err := postgres.Tx(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "insert into t values (1)"); err != nil {
+			return err
+		}
+		cancel()
+		return ctx.Err()
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+	if n := scan[int](t, pool, "select count(*)::int from t"); n != 0 {
+		t.Errorf("%d rows were committed", n)
+	}
+	if n := scan[int](t, pool, "select count(*)::int from pg_stat_activity where datname = current_database() and state like 'idle in%'"); n != 0 {
+		t.Errorf("%d transactions were left open", n)
+	}
+}
+
+func TestMigrateByManyReplicasAtOnce(t *testing.T) {
+	pool := open(t)
+	first := fstest.MapFS{"001_things.sql": {Data: []byte("create table things (id int);")}}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := postgres.Migrate(context.Background(), pool, first); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	second := fstest.MapFS{"001_things.sql": first["001_things.sql"], "002_names.sql": {Data: []byte("alter table things add name text;")}}
+	if err := postgres.Migrate(context.Background(), pool, second); err != nil {
+		t.Fatal(err)
+	}
+	scan[int](t, pool, "select count(name)::int from things")
+	if err := postgres.Migrate(context.Background(), pool, first); err != nil {
+		t.Errorf("an older release refuses a newer schema: %v", err)
+	}
+	bad := fstest.MapFS{"001_things.sql": first["001_things.sql"], "002_names.sql": second["002_names.sql"], "003_bad.sql": {Data: []byte("create tabel x;")}}
+	if err := postgres.Migrate(context.Background(), pool, bad); err == nil || !strings.Contains(err.Error(), "syntax error") {
+		t.Errorf("a broken migration: error is %v", err)
+	}
+}
+
+func TestMigrateWaitsForTheDatabase(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().String()
+	listener.Close() //nolint:errcheck // only its address was wanted
+	pool, err := postgres.Open(context.Background(), postgres.Config{URL: "postgres://x:secret@" + addr + "/x", MaxConns: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 400*time.Millisecond)
+	defer cancel()
+	started := time.Now()
+	if err := postgres.Migrate(ctx, pool, fstest.MapFS{}); err == nil {
+		t.Error("migrated without a database")
+	}
+	if time.Since(started) < 300*time.Millisecond {
+		t.Error("gave up instead of waiting")
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	pool := open(t)
+	_, syntax := pool.Exec(context.Background(), "selec 1")
+	_, refused := pgx.Connect(context.Background(), "postgres://x@127.0.0.1:1/x")
+	var killed error
+	err := postgres.Tx(context.Background(), pool, func(tx pgx.Tx) error {
+		var pid int
+		if err := tx.QueryRow(context.Background(), "select pg_backend_pid()").Scan(&pid); err != nil {
+			return err
+		}
+		if _, err := pool.Exec(context.Background(), "select pg_terminate_backend($1)", pid); err != nil {
+			return err
+		}
+		_, killed = tx.Exec(context.Background(), "select 1")
+		return killed
+	})
+	if err == nil {
+		t.Fatal("a terminated connection went on")
+	}
+	timeout, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	_, slow := pool.Exec(timeout, "select pg_sleep(5)")
+	for _, c := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"nil", nil, false},
+		{"syntax error", syntax, false},
+		{"duplicate key", &pgconn.PgError{Code: "23505"}, false},
+		{"connection refused", refused, true},
+		{"connection terminated", killed, true},
+		{"commit after that", err, true},
+		{"too slow", slow, true},
+		{"starting up", fmt.Errorf("begin: %w", &pgconn.PgError{Code: "57P03"}), true},
+		{"disk full", &pgconn.PgError{Code: "53100"}, true},
+		{"deadlock", &pgconn.PgError{Code: "40P01"}, true},
+		{"end of stream", fmt.Errorf("read: %w", io.ErrUnexpectedEOF), true},
+		{"caller gone", context.Canceled, false},
+	} {
+		if got := postgres.Unavailable(c.err); got != c.want {
+			t.Errorf("%s (%v): got %t, want %t", c.name, c.err, got, c.want)
+		}
+	}
+}
+
+func TestConfigNamesEveryBadFieldAndNoSecret(t *testing.T) {
+	err := postgres.Config{URL: "postgres://u:hunter2@host:notaport/x", MaxConns: 1}.Validate()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, field := range []string{"DATABASE_URL", "DATABASE_MAX_CONNS"} {
+		if !strings.Contains(err.Error(), field) {
+			t.Errorf("%s is not named in %q", field, err)
+		}
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the error tells the password: %q", err)
+	}
+}
