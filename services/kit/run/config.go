@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -34,23 +35,44 @@ func load[T any](environ, defaults map[string]string) (T, error) {
 	}
 
 	var cfg T
-	if err := env.ParseWithOptions(&cfg, env.Options{Environment: given}); err != nil {
-		return cfg, explain[T](err, given)
+	err := env.ParseWithOptions(&cfg, env.Options{Environment: given})
+	if err == nil {
+		return cfg, errors.Join(validate(reflect.ValueOf(&cfg).Elem())...)
 	}
-	return cfg, validate(reflect.ValueOf(&cfg).Elem())
+	bad := explain[T](err, given)
+	if len(bad) == 0 {
+		return cfg, err // a mistake in the struct itself
+	}
+
+	// The rules of the other variables are asked too, with those that cannot be
+	// read at their defaults.
+	maps.DeleteFunc(given, func(name, _ string) bool { _, ok := bad[name]; return ok })
+	cfg = *new(T)
+	_ = env.ParseWithOptions(&cfg, env.Options{Environment: given}) // can only repeat what must be set
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(bad)) {
+		errs = append(errs, bad[name])
+	}
+	for _, err := range validate(reflect.ValueOf(&cfg).Elem()) {
+		name := strings.TrimRight(strings.SplitN(err.Error(), " ", 2)[0], ":")
+		name, _, _ = strings.Cut(name, "=")
+		if _, told := bad[name]; !told {
+			errs = append(errs, err)
+		}
+	}
+	return cfg, errors.Join(errs...)
 }
 
-// explain names the variables behind the parser's errors, which know only Go
+// explain finds the variables behind the parser's errors, which know only Go
 // field names: it parses each variable by itself and sees which ones fail.
-func explain[T any](err error, given map[string]string) error {
-	var errs []error
+func explain[T any](err error, given map[string]string) map[string]error {
+	bad := map[string]error{}
 	for _, e := range flatten(err) {
 		var unset env.VarIsNotSetError
 		if errors.As(e, &unset) {
-			errs = append(errs, fmt.Errorf("%s: must be set", unset.Key))
+			bad[unset.Key] = fmt.Errorf("%s: must be set", unset.Key)
 		}
 	}
-	required := len(errs)
 	for _, v := range variables(reflect.TypeFor[T]()) {
 		value, ok := given[v.name]
 		if !ok {
@@ -59,37 +81,37 @@ func explain[T any](err error, given map[string]string) error {
 		var cfg T
 		alone := env.ParseWithOptions(&cfg, env.Options{Environment: map[string]string{v.name: value}})
 		for _, e := range flatten(alone) {
-			var bad env.ParseError
-			if !errors.As(e, &bad) {
-				continue
-			}
-			if v.secret {
-				errs = append(errs, fmt.Errorf("%s: is not a valid %s", v.name, bad.Type))
-			} else {
-				errs = append(errs, fmt.Errorf("%s=%q: %w", v.name, value, bad.Err))
+			var wrong env.ParseError
+			switch {
+			case !errors.As(e, &wrong):
+			case v.secret:
+				bad[v.name] = fmt.Errorf("%s: is not a valid %s", v.name, wrong.Type)
+			default:
+				bad[v.name] = fmt.Errorf("%s=%q: %w", v.name, value, wrong.Err)
 			}
 		}
 	}
-	if len(errs) == required && required == 0 {
-		return err // a mistake in the struct itself
-	}
-	return errors.Join(errs...)
+	return bad
 }
 
+// flatten returns the single errors behind one that was joined or aggregated.
 func flatten(err error) []error {
-	var all env.AggregateError
-	if errors.As(err, &all) {
-		return all.Errors
+	var all []error
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // one level at a time
+		for _, e := range joined.Unwrap() {
+			all = append(all, flatten(e)...)
+		}
+		return all
 	}
 	if err != nil {
-		return []error{err}
+		all = append(all, err)
 	}
-	return nil
+	return all
 }
 
 // validate calls Validate on every struct in v, then on v. An error is kept
 // once: an embedded struct lends its Validate to the struct around it.
-func validate(v reflect.Value) error {
+func validate(v reflect.Value) []error {
 	seen := map[string]bool{}
 	var errs []error
 	var visit func(reflect.Value)
@@ -103,13 +125,15 @@ func validate(v reflect.Value) error {
 		if !ok {
 			return
 		}
-		if err := c.Validate(); err != nil && !seen[err.Error()] {
-			seen[err.Error()] = true
-			errs = append(errs, err)
+		for _, err := range flatten(c.Validate()) {
+			if !seen[err.Error()] {
+				seen[err.Error()] = true
+				errs = append(errs, err)
+			}
 		}
 	}
 	visit(v)
-	return errors.Join(errs...)
+	return errs
 }
 
 type variable struct {

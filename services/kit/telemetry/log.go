@@ -28,7 +28,7 @@ func (c LogConfig) Validate() error {
 	return fmt.Errorf("LOG_FORMAT=%q: is none of auto, text, json", c.Format)
 }
 
-func (c LogConfig) handler(out *os.File, service string) slog.Handler {
+func (c LogConfig) handler(out io.Writer, service string) slog.Handler {
 	if c.Format == "text" || c.Format == "auto" && isTerminal(out) {
 		return traced{newLineHandler(out, c.Level)}
 	}
@@ -36,7 +36,11 @@ func (c LogConfig) handler(out *os.File, service string) slog.Handler {
 	return traced{json.WithAttrs([]slog.Attr{slog.String("service", service)})}
 }
 
-func isTerminal(f *os.File) bool {
+func isTerminal(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	if !ok {
+		return false
+	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -39,7 +40,11 @@ type Telemetry struct {
 // there is not: what cannot be sent is dropped, and at most one log line a
 // minute tells so.
 func Setup(ctx context.Context, service, version string, log LogConfig) (*Telemetry, error) {
-	handler := log.handler(os.Stderr, service)
+	return setup(ctx, service, version, log, os.Stderr)
+}
+
+func setup(ctx context.Context, service, version string, log LogConfig, out io.Writer) (*Telemetry, error) {
+	handler := log.handler(out, service)
 	slog.SetDefault(slog.New(handler))
 	otel.SetLogger(logr.FromSlogHandler(errorsOnly{handler}))
 	otel.SetErrorHandler(newErrorLog(handler))

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,14 +37,25 @@ func NewRouter() *chi.Mux {
 		NotFound("There is nothing at " + r.URL.Path + ".").Write(w)
 	})
 	router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		for _, method := range knownMethods {
-			if router.Match(chi.NewRouteContext(), method, r.URL.Path) {
-				w.Header().Add("Allow", method)
-			}
-		}
+		w.Header().Set("Allow", strings.Join(allowed(router, r.URL.Path), ", "))
 		methodNotAllowed().Write(w)
 	})
 	return router
+}
+
+// allowed lists the methods that the path has a route for.
+func allowed(routes chi.Routes, path string) []string {
+	var methods []string
+	for _, method := range knownMethods {
+		probe := method
+		if method == http.MethodHead {
+			probe = http.MethodGet // as middleware.GetHead has it
+		}
+		if routes.Match(chi.NewRouteContext(), probe, path) {
+			methods = append(methods, method)
+		}
+	}
+	return methods
 }
 
 var knownMethods = []string{
@@ -73,7 +85,7 @@ func newObserver() *observer {
 		o.tracer = provider.Tracer(scope)
 	}
 	var err error
-	o.duration, err = otel.Meter(scope).Float64Histogram(semconvDuration,
+	o.duration, err = otel.Meter(scope).Float64Histogram("http.server.request.duration",
 		metric.WithUnit("s"),
 		metric.WithDescription("Duration of HTTP server requests."),
 		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10))
@@ -82,8 +94,6 @@ func newObserver() *observer {
 	}
 	return o
 }
-
-const semconvDuration = "http.server.request.duration"
 
 func (o *observer) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

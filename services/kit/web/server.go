@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -39,10 +38,11 @@ func (c Config) Validate() error {
 }
 
 // Limits for clients that are slow or keep connections for nothing. There is no
-// limit on the time of an answer: long polls and event streams need it.
+// limit on the time of an answer: long polls and event streams need it. The
+// read timeout does not touch them, it ends when the body has been read.
 const (
 	headerTimeout  = 5 * time.Second
-	bodyTimeout    = 10 * time.Second
+	readTimeout    = 10 * time.Second // headers and body
 	idleTimeout    = 75 * time.Second
 	maxHeaderBytes = 32 << 10
 )
@@ -54,12 +54,16 @@ type Server struct {
 	admin     http.Handler
 	notReady  atomic.Bool   // since the drain began
 	finishing chan struct{} // closed when requests that wait should end
+
+	readTimeout time.Duration // shorter in tests
+	listening   chan net.Addr // told the address of each listener
 }
 
 // NewServer returns a server of handler at cfg.Addr (Run) and admin, usually
 // from [Admin], at cfg.AdminAddr (RunAdmin).
 func NewServer(cfg Config, handler, admin http.Handler) *Server {
-	return &Server{cfg: cfg, handler: handler, admin: admin, finishing: make(chan struct{})}
+	return &Server{cfg: cfg, handler: handler, admin: admin, finishing: make(chan struct{}),
+		readTimeout: readTimeout, listening: make(chan net.Addr, 2)}
 }
 
 type drainingKey struct{}
@@ -72,98 +76,81 @@ func Draining(ctx context.Context) <-chan struct{} {
 }
 
 // Run serves until ctx is done and then drains as the package documentation
-// says. It returns at once when it cannot listen, and an error when requests
-// had to be cut off. Call it once.
+// says. It returns at once when it cannot listen. Call it once.
 func (s *Server) Run(ctx context.Context) error {
 	base := context.WithValue(context.WithoutCancel(ctx), drainingKey{}, s.finishing)
-	server, served, err := s.serve("HTTP_ADDR", s.cfg.Addr, base, http.HandlerFunc(s.public))
+	l, err := s.listen(base, "HTTP_ADDR", s.cfg.Addr, http.HandlerFunc(s.public))
 	if err != nil {
 		return err
 	}
 	select {
-	case err := <-served:
+	case err := <-l.ended:
 		return err
 	case <-ctx.Done():
 	}
 
 	s.notReady.Store(true)
-	cut, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ShutdownTimeout*2/3)
+	cut, cancel := context.WithTimeout(base, s.cfg.ShutdownTimeout*2/3)
 	defer cancel()
 	delay := time.NewTimer(s.cfg.DrainDelay)
 	defer delay.Stop()
 	select {
-	case err := <-served:
+	case err := <-l.ended:
 		return err
 	case <-delay.C:
 	}
 	close(s.finishing)
-	return stop(cut, server, served)
+	l.stop(cut)
+	return nil
 }
 
 // RunAdmin serves the admin port until ctx is done.
 func (s *Server) RunAdmin(ctx context.Context) error {
-	server, served, err := s.serve("ADMIN_ADDR", s.cfg.AdminAddr, context.WithoutCancel(ctx), http.HandlerFunc(s.private))
+	base := context.WithoutCancel(ctx)
+	l, err := s.listen(base, "ADMIN_ADDR", s.cfg.AdminAddr, http.HandlerFunc(s.private))
 	if err != nil {
 		return err
 	}
 	select {
-	case err := <-served:
+	case err := <-l.ended:
 		return err
 	case <-ctx.Done():
 	}
-	cut, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	cut, cancel := context.WithTimeout(base, time.Second)
 	defer cancel()
-	if err := stop(cut, server, served); err != nil {
-		slog.Debug("admin connections cut off", "err", err) // a profile or a slow scrape
-	}
+	l.stop(cut)
 	return nil
 }
 
-func (s *Server) serve(variable, addr string, base context.Context, h http.Handler) (*http.Server, <-chan error, error) {
-	listener, err := (&net.ListenConfig{}).Listen(base, "tcp", addr)
+func (s *Server) listen(base context.Context, variable, addr string, h http.Handler) (*listener, error) {
+	socket, err := (&net.ListenConfig{}).Listen(base, "tcp", addr)
 	if err != nil {
-		_, port, _ := net.SplitHostPort(addr)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, nil, fmt.Errorf("port %s is in use: stop what listens there or set %s: %w", port, variable, err)
+			_, port, _ := net.SplitHostPort(addr)
+			return nil, fmt.Errorf("port %s is in use: stop what listens there or set %s: %w", port, variable, err)
 		}
-		return nil, nil, fmt.Errorf("%s: %w", variable, err)
+		return nil, fmt.Errorf("%s: %w", variable, err)
 	}
-	server := &http.Server{
+	l := &listener{name: variable, ended: make(chan error, 1), unused: map[net.Conn]struct{}{}}
+	l.server = &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       s.readTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnState:         l.track,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	slog.Info("listening", "addr", listener.Addr().String(), "for", variable)
-	return server, served, nil
-}
-
-// stop waits for the requests in flight until ctx is done and cuts off the
-// rest.
-func stop(ctx context.Context, server *http.Server, served <-chan error) error {
-	err := server.Shutdown(ctx)
-	if err != nil {
-		err = fmt.Errorf("requests cut off: %w", errors.Join(err, server.Close()))
-	}
-	<-served // http.ErrServerClosed
-	return err
+	go func() { l.ended <- l.server.Serve(socket) }()
+	slog.Info("listening", "addr", socket.Addr().String(), "setting", variable)
+	s.listening <- socket.Addr()
+	return l, nil
 }
 
 func (s *Server) public(w http.ResponseWriter, r *http.Request) {
 	if s.notReady.Load() {
 		w.Header().Set("Connection", "close")
-	}
-	if r.Body != http.NoBody {
-		control := http.NewResponseController(w)
-		// Not http.Server.ReadTimeout: that one runs on after the body and ends
-		// the context of requests that wait.
-		if err := control.SetReadDeadline(time.Now().Add(bodyTimeout)); err == nil {
-			r.Body = &timedBody{r.Body, control}
-		}
 	}
 	s.handler.ServeHTTP(w, r)
 }
@@ -174,18 +161,4 @@ func (s *Server) private(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.admin.ServeHTTP(w, r)
-}
-
-// timedBody lifts the connection's read deadline when the body has been read.
-type timedBody struct {
-	io.ReadCloser
-	control *http.ResponseController
-}
-
-func (b *timedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		_ = b.control.SetReadDeadline(time.Time{}) // fails only with the connection
-	}
-	return n, err
 }
