@@ -1,0 +1,13 @@
+// Package bench loads the order API through its public door, measures it, and checks that no order and no piece of
+// stock was lost or made up on the way.
+//
+// A run brings its own products and customers, so it can be pointed at a system in use. It has three stages:
+//
+//   - load: orders are posted in a closed loop (a fixed number in flight) or an open one (a fixed rate, latency counted
+//     from the moment an order was due, so that a stalled server cannot hide its stall by slowing the client down);
+//   - settle: the clock runs on until every accepted order is final and stands in its customer's history;
+//   - verify: what the API lists is compared with what it answered, with the stock and with the histories.
+//
+// With a [Stack] at hand it also tells what each process spent, and measures the raw limits of the database and the
+// broker on the same machine, so that the throughput can be read as a ratio.
+package bench

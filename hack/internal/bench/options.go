@@ -1,0 +1,120 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+)
+
+// Options describe one run. Start from Defaults.
+type Options struct {
+	BaseURL     string        // the gateway
+	Orders      int           // how many orders to place
+	Concurrency int           // closed loop: orders in flight; open loop: most requests in flight
+	Rate        float64       // orders per second; 0 is the closed loop
+	Products    int           // orders spread evenly over this many products
+	Hot         bool          // all orders want the same product
+	Items       int           // different products per order
+	Quantity    int           // pieces per item
+	Stock       int           // pieces of each product at the start; 0 is enough for every order
+	Async       bool          // post with respond-async and follow the orders by listing the pending ones
+	Poll        time.Duration // shortest pause between two such listings: the resolution of an asynchronous latency
+	Retry       bool          // send Idempotency-Key and try again after 503 with Retry-After or a lost connection
+	RetryFor    time.Duration // how long one order is tried before it counts as failed
+	Settle      time.Duration // how long after the last post everything must be final and in the histories
+	Seed        uint64        // chooses the products; equal seeds give equal orders
+	Keep        bool          // leave the products behind
+
+	Stack  *Stack        // the processes and servers behind BaseURL; nil leaves CPU and raw limits out
+	RawFor time.Duration // how long each raw limit is measured; 0 leaves them out
+
+	// Observe is told how the run stands every 200 ms and at each new stage, by one goroutine at a time. It may be nil.
+	Observe func(Progress)
+}
+
+// Stack is what a run can know about a system on its own machine. The URLs carry an administrator's credentials.
+type Stack struct {
+	Processes     []Process
+	DatabaseURL   string // may create databases
+	AMQPURL       string // the vhost in it is not used
+	ManagementURL string // may create vhosts
+}
+
+// Process is one named part of the stack. PIDs returns its root processes as they are now; their descendants are
+// found by the caller. None means the part is down.
+type Process struct {
+	Name string
+	PIDs func() []int
+}
+
+// Progress is how a run stands.
+type Progress struct {
+	Stage    string // "prepare", "load", "settle", "verify", "raw limits"
+	Orders   int
+	Accepted int
+	Final    int
+	Failed   int // given up
+	Retries  int
+	Elapsed  time.Duration // since the first order
+}
+
+// Defaults is a closed loop of 5,000 waiting orders over 100 products.
+func Defaults() Options {
+	return Options{
+		BaseURL:     "http://127.0.0.1:5108",
+		Orders:      5000,
+		Concurrency: 64,
+		Products:    100,
+		Items:       1,
+		Quantity:    1,
+		Poll:        25 * time.Millisecond,
+		RetryFor:    time.Minute,
+		Settle:      time.Minute,
+		Seed:        1,
+		RawFor:      2 * time.Second,
+	}
+}
+
+// The limits of the order API.
+const (
+	maxItems    = 100
+	maxQuantity = 10_000
+	maxPage     = 200
+	maxStock    = 1_000_000_000
+)
+
+func (o *Options) validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	if o.Hot {
+		o.Products = 1
+	}
+	base, err := url.Parse(o.BaseURL)
+	check(err == nil && (base.Scheme == "http" || base.Scheme == "https") && base.Host != "", "base URL %q: want http://host:port", o.BaseURL)
+	check(o.Orders > 0, "orders: want at least 1")
+	check(o.Concurrency > 0, "concurrency: want at least 1")
+	check(o.Rate >= 0, "rate: want 0 (closed loop) or more orders per second")
+	check(o.Products > 0, "products: want at least 1")
+	check(o.Items > 0 && o.Items <= min(o.Products, maxItems), "items: want 1 to %d, the number of products and at most %d", min(o.Products, maxItems), maxItems)
+	check(o.Quantity > 0 && o.Quantity <= maxQuantity, "quantity: want 1 to %d", maxQuantity)
+	check(o.Stock >= 0, "stock: want 0 (enough) or more pieces")
+	check(o.stock() <= maxStock, "stock: at most %d pieces, not %d", maxStock, o.stock())
+	check(o.Poll > 0, "poll: want more than 0")
+	check(o.RetryFor > 0, "retry time: want more than 0")
+	check(o.Settle > 0, "settle time: want more than 0")
+	check(o.RawFor >= 0, "raw time: want 0 (leave out) or more")
+	return errors.Join(errs...)
+}
+
+// stock is the pieces each product starts with.
+func (o *Options) stock() int {
+	if o.Stock > 0 {
+		return o.Stock
+	}
+	return o.Orders * o.Quantity
+}

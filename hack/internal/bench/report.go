@@ -1,0 +1,224 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/google/uuid"
+)
+
+// Report is what a run found.
+type Report struct {
+	Setup Setup `json:"setup"`
+
+	Accepted        int              `json:"accepted"`
+	States          map[state]int    `json:"states"`
+	Reasons         map[string]int   `json:"reasons"` // of the cancelled orders
+	Seconds         float64          `json:"seconds"` // until every accepted order was final and in its customer's history; 0: they were not in time
+	OrdersPerSecond float64          `json:"ordersPerSecond"`
+	Latency         Latency          `json:"latency"`
+	LateSends       int              `json:"lateSends"`   // open loop: sent more than 5 ms after their time
+	Errors          map[string]Count `json:"errors"`      // answers and losses other than success, each try counted
+	Retries         map[string]Count `json:"retries"`     // those of them that were tried again
+	FailedReads     map[string]Count `json:"failedReads"` // of the client's own bookkeeping, all tried again
+
+	CPU    *CPU     `json:"cpu,omitempty"`
+	Raw    *Raw     `json:"raw,omitempty"`
+	Checks []Check  `json:"checks"`
+	Notes  []string `json:"notes,omitempty"`
+}
+
+// Setup tells which run this was.
+type Setup struct {
+	BaseURL     string  `json:"baseUrl"`
+	Orders      int     `json:"orders"`
+	Concurrency int     `json:"concurrency"`
+	Rate        float64 `json:"rate"` // orders per second; 0 is the closed loop
+	Products    int     `json:"products"`
+	Stock       int     `json:"stock"` // of each product at the start
+	Items       int     `json:"items"`
+	Quantity    int     `json:"quantity"`
+	Async       bool    `json:"async"`
+	Retry       bool    `json:"retry"`
+	Seed        uint64  `json:"seed"`
+}
+
+// Latency is the time from POST (open loop: from when it was due) to the client's knowing the final state.
+type Latency struct {
+	Orders int     `json:"orders"`
+	P50    float64 `json:"p50Ms"`
+	P95    float64 `json:"p95Ms"`
+	P99    float64 `json:"p99Ms"`
+	Max    float64 `json:"maxMs"`
+}
+
+// Err is nil when every check held.
+func (r *Report) Err() error {
+	var errs []error
+	for _, c := range failed(r.Checks) {
+		errs = append(errs, fmt.Errorf("%s: %s", c.Name, c.Detail))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Report) note(format string, args ...any) {
+	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
+}
+
+func (l *load) report(e *evidence, checks []Check, end time.Duration) Report {
+	o := l.opts
+	r := Report{
+		Setup: Setup{
+			BaseURL: o.BaseURL, Orders: o.Orders, Concurrency: o.Concurrency, Rate: o.Rate, Products: o.Products,
+			Stock: o.stock(), Items: o.Items, Quantity: o.Quantity, Async: o.Async, Retry: o.Retry, Seed: o.Seed,
+		},
+		States:      make(map[state]int),
+		Reasons:     make(map[string]int),
+		Latency:     latency(l.placements),
+		LateSends:   int(l.late.Load()),
+		Errors:      l.errors.counts(),
+		Retries:     l.retries.counts(),
+		FailedReads: l.api.failedReads.counts(),
+		Checks:      checks,
+	}
+	for i := range l.placements {
+		if l.placements[i].id != uuid.Nil {
+			r.Accepted++
+		}
+	}
+	for _, o := range e.orders {
+		r.States[o.Status]++
+		if o.Status == cancelled {
+			r.Reasons[o.Reason]++
+		}
+	}
+	r.Seconds = end.Seconds()
+	if end > 0 {
+		r.OrdersPerSecond = float64(r.Accepted) / end.Seconds()
+	} else {
+		r.note("not every order was final and in its customer's history within %s after the last POST", o.Settle)
+	}
+	if o.Async {
+		r.note("final states were seen by listing the pending orders every %s or slower, which is part of the latency", o.Poll)
+	}
+	return r
+}
+
+func latency(placements []placement) Latency {
+	h := hdrhistogram.New(1, int64(time.Hour/time.Microsecond), 3)
+	for i := range placements {
+		if p := &placements[i]; p.final > 0 {
+			// Longer than the histogram's hour cannot be: the run would have ended.
+			_ = h.RecordValue(max(1, (p.final - p.due).Microseconds()))
+		}
+	}
+	ms := func(us int64) float64 { return float64(us) / 1000 }
+	return Latency{
+		Orders: int(h.TotalCount()),
+		P50:    ms(h.ValueAtPercentile(50)),
+		P95:    ms(h.ValueAtPercentile(95)),
+		P99:    ms(h.ValueAtPercentile(99)),
+		Max:    ms(h.Max()),
+	}
+}
+
+// Write writes the report for people.
+func (r *Report) Write(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "%s\n\n", r.Setup)
+	fmt.Fprintf(t, "orders/s\t%s\t%.2f s until every order was final and in its customer's history\n", number(int(r.OrdersPerSecond)), r.Seconds)
+	fmt.Fprintf(t, "POST to final\tp50 %.1f ms  p95 %.1f ms  p99 %.1f ms  max %.1f ms\n", r.Latency.P50, r.Latency.P95, r.Latency.P99, r.Latency.Max)
+	fmt.Fprintf(t, "states\t%s\n", counts(r.States))
+	if len(r.Reasons) > 0 {
+		fmt.Fprintf(t, "cancelled for\t%s\n", counts(r.Reasons))
+	}
+	if r.LateSends > 0 {
+		fmt.Fprintf(t, "sent late\t%s (all %s connections were busy, or the machine was)\n", number(r.LateSends), number(r.Setup.Concurrency))
+	}
+	writeErrors(t, "errors", r.Errors)
+	writeErrors(t, "retries", r.Retries)
+	writeErrors(t, "failed reads", r.FailedReads)
+	if r.CPU != nil {
+		fmt.Fprintf(t, "\nCPU seconds per 1,000 orders\n")
+		for _, p := range r.CPU.Processes {
+			fmt.Fprintf(t, "  %s\t%.3f\n", p.Name, p.Per1000)
+		}
+		fmt.Fprintf(t, "  all of these\t%.3f\n  load client\t%.3f\n", r.CPU.All, r.CPU.LoadClient)
+	}
+	if r.Raw != nil {
+		fmt.Fprintf(t, "\nRaw limits of this machine, in the same run\n")
+		fmt.Fprintf(t, "  single-row commits/s\t%s\tover %s connections; orders/s is %.2f of it\n", number(int(r.Raw.CommitsPerSecond)), number(r.Raw.Connections), r.Raw.OrdersPerCommit)
+		fmt.Fprintf(t, "  confirmed quorum-queue messages/s\t%s\t%s in flight; orders/s is %.2f of it\n", number(int(r.Raw.MessagesPerSecond)), number(r.Setup.Concurrency), r.Raw.OrdersPerMessage)
+	}
+	fmt.Fprintf(t, "\nChecks\n")
+	for _, c := range r.Checks {
+		verdict := "held"
+		if !c.OK {
+			verdict = "BROKEN"
+		}
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", c.Name, verdict, c.Detail)
+	}
+	if len(r.Notes) > 0 {
+		fmt.Fprintln(t)
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(t, "Note: %s\n", n)
+	}
+	return t.Flush()
+}
+
+// String is one line.
+func (s Setup) String() string {
+	parts := []string{number(s.Orders) + " orders"}
+	if s.Rate > 0 {
+		parts = append(parts, fmt.Sprintf("open loop at %g/s, at most %s at once", s.Rate, number(s.Concurrency)))
+	} else {
+		parts = append(parts, fmt.Sprintf("closed loop, %s at once", number(s.Concurrency)))
+	}
+	parts = append(parts, fmt.Sprintf("%s products with %s pieces each", number(s.Products), number(s.Stock)))
+	if s.Items > 1 || s.Quantity > 1 {
+		parts = append(parts, fmt.Sprintf("%d items of %s", s.Items, number(s.Quantity)))
+	}
+	if s.Async {
+		parts = append(parts, "asynchronous")
+	} else {
+		parts = append(parts, "waiting")
+	}
+	return strings.Join(append(parts, fmt.Sprintf("seed %d", s.Seed), s.BaseURL), " · ")
+}
+
+func writeErrors(w io.Writer, title string, kinds map[string]Count) {
+	names := slices.SortedFunc(maps.Keys(kinds), func(a, b string) int { return kinds[b].Count - kinds[a].Count })
+	for _, name := range names {
+		fmt.Fprintf(w, "%s\t%s × %s\t%s\n", title, number(kinds[name].Count), name, kinds[name].First)
+		title = ""
+	}
+}
+
+func counts[K ~string](m map[K]int) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%s %s", k, number(m[k])))
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// number writes 12345 as 12,345.
+func number(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

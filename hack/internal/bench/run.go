@@ -1,0 +1,168 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+)
+
+// ordersPerCustomer is how many orders of a run share a customer: one page of history, so that looking at the
+// histories stays a small part of the load.
+const ordersPerCustomer = maxPage
+
+// Run loads the system and reports. A promise that did not hold is in the report (see Report.Err); an error means
+// that the run could not be done: bad options, no server, or ctx done.
+func Run(ctx context.Context, opts Options) (r Report, err error) {
+	if err := opts.validate(); err != nil {
+		return Report{}, err
+	}
+	a, err := newAPI(opts.BaseURL, opts.Concurrency+readers+2)
+	if err != nil {
+		return Report{}, err
+	}
+	defer a.close()
+	l := &load{
+		opts:       &opts,
+		api:        a,
+		run:        uuid.New(),
+		customers:  make([]uuid.UUID, (opts.Orders+ordersPerCustomer-1)/ordersPerCustomer),
+		placements: make([]placement, opts.Orders),
+	}
+	for i := range l.customers {
+		l.customers[i] = uuid.New()
+	}
+	stage := newStage(l)
+	defer stage.stop()
+
+	stage.enter("prepare")
+	if !opts.Keep {
+		defer func() {
+			if left := l.deleteProducts(ctx); left > 0 {
+				r.note("%d products could not be deleted and are left", left)
+			}
+		}()
+	}
+	if err := l.createProducts(ctx); err != nil {
+		return Report{}, err
+	}
+	if r, err = l.measure(ctx, stage); err != nil {
+		return r, err
+	}
+	if opts.Stack == nil {
+		r.note("CPU time and raw limits are left out: there is no local stack behind %s", opts.BaseURL)
+	} else if opts.RawFor > 0 {
+		stage.enter("raw limits")
+		r.Raw, err = measureRaw(ctx, opts.Stack, opts.Concurrency, opts.RawFor, r.OrdersPerSecond)
+	}
+	return r, err
+}
+
+// measure is the run itself, from the first order to the verdict.
+func (l *load) measure(ctx context.Context, stage *stage) (Report, error) {
+	runtime.GC() // what preparing left behind is not the run's
+	var meter *cpuMeter
+	if l.opts.Stack != nil {
+		var err error
+		if meter, err = newCPUMeter(l.opts.Stack.Processes); err != nil {
+			return Report{}, err
+		}
+	}
+	own := ownCPU()
+	l.start = time.Now()
+	l.track = newTracker(l.api, l.start, l.opts.Poll, &l.final)
+	stage.enter("load")
+
+	stoppable, stop := context.WithCancel(ctx)
+	defer stop()
+	background, around := errgroup.WithContext(stoppable)
+	var low lowest
+	background.Go(func() error { return l.track.run(around) })
+	background.Go(func() (err error) { low, err = l.watchStock(around); return err })
+	if meter != nil {
+		background.Go(func() error { return meter.run(around) })
+	}
+
+	err := l.place(around)
+	var end time.Duration
+	if err == nil {
+		stage.enter("settle")
+		end, err = l.settleIn(around)
+	}
+	spent := ownCPU() - own
+	stop()
+	if cause := background.Wait(); cause != nil {
+		err = cause
+	}
+	if err != nil {
+		return Report{}, fmt.Errorf("load: %w", err)
+	}
+
+	stage.enter("verify")
+	checks, e, err := l.verify(ctx, low)
+	if err != nil {
+		return Report{}, fmt.Errorf("verify: %w", err)
+	}
+	r := l.report(&e, checks, end)
+	if meter != nil {
+		r.CPU = meter.report(spent, r.Accepted)
+		if names := meter.missing(); len(names) > 0 {
+			r.note("no process of %s was found: its CPU time is missing", strings.Join(names, ", "))
+		}
+	}
+	return r, nil
+}
+
+// settleIn returns 0 when not everything settled within the time for it.
+func (l *load) settleIn(ctx context.Context) (time.Duration, error) {
+	limited, cancel := context.WithTimeout(ctx, l.opts.Settle)
+	defer cancel()
+	end, err := l.settle(limited)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return 0, nil
+	}
+	return end, err
+}
+
+func (l *load) createProducts(ctx context.Context) error {
+	l.products = make([]product, l.opts.Products)
+	return parallel(ctx, len(l.products), func(ctx context.Context, i int) error {
+		made, err := l.api.createProduct(ctx, product{
+			ID:         uuid.New(),
+			Name:       fmt.Sprintf("bench %s %d", l.run, i+1),
+			PriceCents: int64(100 + i),
+			Stock:      l.opts.stock(),
+		})
+		l.products[i] = made
+		return err
+	})
+}
+
+// deleteProducts takes the run's products out of the catalogue, also after an interrupted run, and returns how many
+// the API did not let go.
+func (l *load) deleteProducts(ctx context.Context) int {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	var left atomic.Int64
+	parallel(ctx, len(l.products), func(ctx context.Context, i int) error {
+		if l.products[i].ID != uuid.Nil && l.api.deleteProduct(ctx, l.products[i].ID) != nil {
+			left.Add(1)
+		}
+		return nil
+	})
+	return int(left.Load())
+}
+
+func ownCPU() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0 // cannot fail: the only errors are a bad pointer and a bad first argument
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}

@@ -1,0 +1,443 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+func quick(url string) Options {
+	o := Defaults()
+	o.BaseURL = url
+	o.Orders = 300
+	o.Concurrency = 16
+	o.Products = 10
+	o.Poll = 2 * time.Millisecond
+	o.Settle = 400 * time.Millisecond
+	return o
+}
+
+func mustRun(t *testing.T, o Options) Report {
+	t.Helper()
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestHealthySystem(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*Options){
+		"closed":           func(*Options) {},
+		"closed async":     func(o *Options) { o.Async = true },
+		"open":             func(o *Options) { o.Rate = 2000 },
+		"open async":       func(o *Options) { o.Rate, o.Async = 2000, true },
+		"hot":              func(o *Options) { o.Hot = true },
+		"several items":    func(o *Options) { o.Items, o.Quantity = 3, 7 },
+		"retry":            func(o *Options) { o.Retry = true },
+		"one order":        func(o *Options) { o.Orders = 1 },
+		"one after other":  func(o *Options) { o.Concurrency = 1 },
+		"keep the product": func(o *Options) { o.Keep = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &fake{saga: 2 * time.Millisecond}
+			o := quick(f.serve(t))
+			change(&o)
+			r := mustRun(t, o)
+			if err := r.Err(); err != nil {
+				t.Error(err)
+			}
+			if r.Accepted != o.Orders || r.States[confirmed] != o.Orders || r.Latency.Orders != o.Orders || len(r.Errors) != 0 {
+				t.Errorf("report %+v", r)
+			}
+			if r.OrdersPerSecond <= 0 || r.Latency.P50 < 2 || r.Latency.P50 > r.Latency.Max {
+				t.Errorf("%v orders/s, latency %+v", r.OrdersPerSecond, r.Latency)
+			}
+			if left := len(f.products); (left > 0) != o.Keep {
+				t.Errorf("%d products are left, keep %v", left, o.Keep)
+			}
+			var keys []string
+			for key := range f.keys {
+				keys = append(keys, key)
+			}
+			if o.Retry && len(keys) != o.Orders || !o.Retry && (len(keys) != 1 || keys[0] != "") {
+				t.Errorf("%d idempotency keys, retry %v", len(keys), o.Retry)
+			}
+		})
+	}
+}
+
+func TestShortage(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	o := quick(f.serve(t))
+	o.Orders, o.Hot, o.Stock = 200, true, 100
+	r := mustRun(t, o)
+	if err := r.Err(); err != nil {
+		t.Error(err)
+	}
+	if r.States[confirmed] != 100 || r.States[cancelled] != 100 || r.Reasons["StockNotAvailable"] != 100 {
+		t.Errorf("states %v, reasons %v", r.States, r.Reasons)
+	}
+}
+
+// victim is the order, or the POST, that something happens to.
+const victim = 37
+
+// Every check is seen failing, and it alone.
+func TestBrokenPromises(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		sabotage func(f *fake)
+		options  func(o *Options)
+		want     string
+	}{
+		"an order is never final": {
+			sabotage: func(f *fake) { f.finish = func(o *fakeOrder) bool { return o.n != victim } },
+			options:  func(o *Options) { o.Async = true }, // or the server would wait 5 s
+			want:     acceptedFinal,
+		},
+		"an accepted order is gone": {
+			sabotage: func(f *fake) {
+				f.before = func(w http.ResponseWriter, _ *http.Request, n int) bool {
+					if n == victim {
+						w.WriteHeader(http.StatusCreated)
+						_ = json.NewEncoder(w).Encode(order{ID: uuid.New(), Status: confirmed})
+					}
+					return n == victim
+				}
+			},
+			want: acceptedFinal,
+		},
+		"an answer was not the last word": {
+			sabotage: func(f *fake) {
+				f.answered = func(o *fakeOrder) {
+					if o.n == victim {
+						o.Status = cancelled
+						f.products[o.Items[0].ProductID].Stock += o.Items[0].Quantity
+					}
+				}
+			},
+			want: acceptedFinal,
+		},
+		"an order is refused": {
+			sabotage: func(f *fake) {
+				f.before = func(w http.ResponseWriter, _ *http.Request, n int) bool {
+					if n == victim {
+						problem(w, http.StatusUnprocessableEntity, "validation", "no")
+					}
+					return n == victim
+				}
+			},
+			want: everyAccepted,
+		},
+		"a repeated request is stored twice": {
+			sabotage: func(f *fake) { f.before = f.storeAndForget },
+			options:  func(o *Options) { o.Retry = true },
+			want:     storedOnce,
+		},
+		"two orders get the same answer": {
+			sabotage: func(f *fake) {
+				f.before = func(_ http.ResponseWriter, r *http.Request, n int) bool {
+					if n == victim || n == victim+1 {
+						r.Header.Set("Idempotency-Key", "the same")
+					}
+					return false
+				}
+			},
+			want: storedOnce,
+		},
+		"stock is taken twice": {
+			sabotage: func(f *fake) {
+				f.reserve = func(o *fakeOrder) bool {
+					if o.n == victim {
+						f.reserveAll(o)
+					}
+					return f.reserveAll(o)
+				}
+			},
+			want: stockAgrees,
+		},
+		"a cancelled order keeps its stock": {
+			sabotage: func(f *fake) {
+				f.reserve = func(o *fakeOrder) bool { return f.reserveAll(o) && o.n != victim }
+			},
+			want: stockAgrees,
+		},
+		"stock is oversold for a moment": {
+			sabotage: func(f *fake) {
+				f.reserve = func(o *fakeOrder) bool {
+					if o.n == victim {
+						f.add(-1_000_000)
+					}
+					f.products[o.Items[0].ProductID].Stock -= o.Items[0].Quantity
+					return true
+				}
+				f.looked = func(p *product) {
+					if p.Stock < 0 {
+						f.add(1_000_000)
+					}
+				}
+			},
+			want: neverNegative,
+		},
+		"a history lacks an order": {
+			sabotage: func(f *fake) { f.tell = func(o *fakeOrder) bool { return o.n != victim } },
+			want:     historyAgrees,
+		},
+		"a history tells another state": {
+			sabotage: func(f *fake) {
+				f.tell = func(o *fakeOrder) bool {
+					if o.n == victim {
+						o.Status = cancelled
+					}
+					return true
+				}
+			},
+			want: historyAgrees,
+		},
+		"a history stays behind": {
+			sabotage: func(f *fake) {
+				f.tell = func(o *fakeOrder) bool {
+					if o.n == victim {
+						o.Status = pending
+					}
+					return true
+				}
+			},
+			want: historyAgrees,
+		},
+		"an order is in another customer's history": {
+			sabotage: func(f *fake) {
+				f.tell = func(o *fakeOrder) bool {
+					if o.n == victim {
+						for _, other := range f.orders {
+							if other.CustomerID != o.CustomerID {
+								o.CustomerID = other.CustomerID
+								break
+							}
+						}
+					}
+					return true
+				}
+			},
+			want: historyAgrees,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &fake{}
+			c.sabotage(f)
+			o := quick(f.serve(t))
+			if c.options != nil {
+				c.options(&o)
+			}
+			r := mustRun(t, o)
+			if broken := brokenChecks(r); !slices.Equal(broken, []string{c.want}) {
+				t.Errorf("broken checks %q, want %q alone: %v", broken, c.want, r.Checks)
+			}
+			if r.Err() == nil {
+				t.Error("no error from a report with broken checks")
+			}
+		})
+	}
+}
+
+func brokenChecks(r Report) []string {
+	var names []string
+	for _, c := range failed(r.Checks) {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+func TestRetries(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	tries := make(map[string]int)
+	f := &fake{before: func(w http.ResponseWriter, r *http.Request, n int) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		key := r.Header.Get("Idempotency-Key")
+		tries[key]++
+		switch {
+		case key == "" || tries[key] > 2:
+			return false
+		case tries[key] == 1 && n%2 == 0:
+			unavailable(w)
+			return true
+		case tries[key] == 1:
+			panic(http.ErrAbortHandler) // the connection is closed without an answer
+		}
+		return false
+	}}
+	o := quick(f.serve(t))
+	o.Retry = true
+	r := mustRun(t, o)
+	if err := r.Err(); err != nil {
+		t.Error(err)
+	}
+	if len(tries) != o.Orders {
+		t.Errorf("%d keys for %d orders", len(tries), o.Orders)
+	}
+	if n := r.Retries["503 unavailable"].Count + r.Retries["connection closed"].Count; n < o.Orders || len(r.Retries) != 2 {
+		t.Errorf("retries %v", r.Retries)
+	}
+	if !strings.Contains(r.Errors["503 unavailable"].First, "the database is away") {
+		t.Errorf("errors %v", r.Errors)
+	}
+}
+
+// Without --retry, nothing is sent twice, and an order of which nobody knows whether it was stored is no stranger.
+func TestUnclearOutcome(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	f.before = f.storeAndForget
+	o := quick(f.serve(t))
+	r := mustRun(t, o)
+	broken := brokenChecks(r)
+	if !slices.Equal(broken, []string{everyAccepted}) || len(r.Retries) != 0 || f.posts != o.Orders {
+		t.Errorf("broken %q, retries %v, %d posts", broken, r.Retries, f.posts)
+	}
+}
+
+// A server that stands still must not be hidden by a client that stands still with it.
+func TestOpenLoopCountsTheStall(t *testing.T) {
+	t.Parallel()
+	const stall = 300 * time.Millisecond
+	var once sync.Once
+	f := &fake{before: func(_ http.ResponseWriter, _ *http.Request, n int) bool {
+		if n == 100 {
+			once.Do(func() { time.Sleep(stall) })
+		}
+		return false
+	}}
+	o := quick(f.serve(t))
+	o.Orders, o.Rate, o.Concurrency = 400, 1000, 1
+	r := mustRun(t, o)
+	// 300 orders came due behind the stall; a closed loop would see one slow order of 400.
+	if r.Latency.P50 < 20 || r.LateSends < 200 {
+		t.Errorf("latency %+v, %d late sends", r.Latency, r.LateSends)
+	}
+	o.Rate = 0
+	once = sync.Once{}
+	f.posts = 0
+	if r = mustRun(t, o); r.Latency.P95 > 100 || r.Latency.Max < 300 {
+		t.Errorf("closed loop: latency %+v", r.Latency)
+	}
+}
+
+func TestOpenLoopKeepsTheRate(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	o := quick(f.serve(t))
+	o.Orders, o.Rate = 200, 400
+	if r := mustRun(t, o); r.Seconds < 0.49 || r.Seconds > 2 {
+		t.Errorf("200 orders at 400/s took %.2f s", r.Seconds)
+	}
+}
+
+// One listing tells about all pending orders.
+func TestAsyncAsksForManyAtOnce(t *testing.T) {
+	t.Parallel()
+	f := &fake{saga: 50 * time.Millisecond}
+	o := quick(f.serve(t))
+	o.Async, o.Poll, o.Concurrency = true, 10*time.Millisecond, 300
+	mustRun(t, o)
+	if f.lists > 60 {
+		t.Errorf("%d listings for %d orders", f.lists, o.Orders)
+	}
+}
+
+func TestObserve(t *testing.T) {
+	t.Parallel()
+	f := &fake{saga: 5 * time.Millisecond}
+	o := quick(f.serve(t))
+	var stages []string
+	var last Progress
+	o.Observe = func(p Progress) {
+		if p.Stage != last.Stage {
+			stages = append(stages, p.Stage)
+		}
+		last = p
+	}
+	mustRun(t, o)
+	if want := []string{"prepare", "load", "settle", "verify"}; !slices.Equal(stages, want) {
+		t.Errorf("stages %q, want %q", stages, want)
+	}
+	if last.Accepted != o.Orders || last.Final != o.Orders || last.Elapsed <= 0 {
+		t.Errorf("last %+v", last)
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	f := &fake{saga: time.Hour}
+	f.before = func(http.ResponseWriter, *http.Request, int) bool { cancel(); return false }
+	o := quick(f.serve(t))
+	if _, err := Run(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.products) != 0 {
+		t.Errorf("%d products are left", len(f.products))
+	}
+}
+
+func TestNoServer(t *testing.T) {
+	t.Parallel()
+	o := quick("http://127.0.0.1:1")
+	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestOptionsAreCheckedTogether(t *testing.T) {
+	t.Parallel()
+	o := Options{BaseURL: "nowhere", Rate: -1, Items: 5, Products: 2}
+	_, err := Run(t.Context(), o)
+	for _, want := range []string{"base URL", "orders", "concurrency", "rate", "items: want 1 to 2", "quantity"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+}
+
+func TestReport(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	r := mustRun(t, quick(f.serve(t)))
+	r.CPU = &CPU{Processes: []ProcessCPU{{Name: "postgres", Per1000: 0.25}}, All: 0.25, LoadClient: 0.1}
+	r.Raw = &Raw{CommitsPerSecond: 12345, Connections: 90, OrdersPerCommit: 0.5}
+	var text bytes.Buffer
+	if err := r.Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"300 orders", "p99", "Confirmed 300", "postgres", "0.250", "12,345", "history agrees", "left out"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, &text)
+		}
+	}
+	encoded, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again Report
+	if err := json.Unmarshal(encoded, &again); err != nil || !reflect.DeepEqual(r, again) {
+		t.Errorf("%v: %+v, want %+v", err, again, r)
+	}
+}

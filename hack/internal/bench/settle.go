@@ -1,0 +1,103 @@
+package bench
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// settle waits until every accepted order is final and stands in its customer's history as such, and returns when
+// that was seen. It returns ctx's error when that was not seen in time.
+func (l *load) settle(ctx context.Context) (time.Duration, error) {
+	for l.track.open.Load() > 0 {
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+	expected := make([][]uuid.UUID, len(l.customers))
+	for i := range l.placements {
+		if p := &l.placements[i]; p.id != uuid.Nil {
+			c := i % len(l.customers)
+			expected[c] = append(expected[c], p.id)
+		}
+	}
+	open := make([]int, len(l.customers))
+	for c := range open {
+		open[c] = c
+	}
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+		complete := make([]bool, len(open))
+		err := parallel(ctx, len(open), func(ctx context.Context, n int) error {
+			told, err := l.api.history(ctx, l.customers[open[n]])
+			complete[n] = err == nil && allFinal(told, expected[open[n]])
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+		var left []int
+		for n, c := range open {
+			if !complete[n] {
+				left = append(left, c)
+			}
+		}
+		if open = left; len(open) == 0 {
+			return time.Since(l.start), nil
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func allFinal(told []order, expected []uuid.UUID) bool {
+	entries := byID(told)
+	for _, id := range expected {
+		if entry, found := entries[id]; !found || !entry.Status.final() {
+			return false
+		}
+	}
+	return true
+}
+
+// verify gathers evidence until it speaks against nothing or Settle is over: stock that cancelled orders give back,
+// for one, is on its way for a moment after the last order is final.
+func (l *load) verify(ctx context.Context, low lowest) ([]Check, evidence, error) {
+	timeUp := time.Now().Add(l.opts.Settle)
+	for {
+		last := time.Now().After(timeUp)
+		e, err := l.gather(ctx, low)
+		if err != nil {
+			return nil, e, err
+		}
+		checks := e.checks()
+		bad := failed(checks)
+		if len(bad) == 0 || last || (len(bad) == 1 && bad[0].Name == everyAccepted) {
+			return checks, e, nil
+		}
+		low = e.lowest
+		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+			return nil, e, err
+		}
+	}
+}
+
+// watchStock looks at the products' stock, one after the other, until ctx is done.
+func (l *load) watchStock(ctx context.Context) (lowest, error) {
+	const pause = 50 * time.Millisecond
+	var low lowest
+	for i := 0; ; i = (i + 1) % len(l.products) {
+		p, err := l.api.product(ctx, l.products[i].ID)
+		if ctx.Err() != nil {
+			return low, nil
+		}
+		if err != nil {
+			return low, err
+		}
+		low.see(p)
+		if sleep(ctx, pause) != nil {
+			return low, nil
+		}
+	}
+}
