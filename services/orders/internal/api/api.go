@@ -1,0 +1,151 @@
+// Package api serves the orders API of openapi.yaml.
+package api
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+
+	"orderflow.internal/kit/web"
+	"orderflow.internal/orders/internal/order"
+	"orderflow.internal/orders/internal/store"
+)
+
+type handlers struct {
+	store *store.Store
+}
+
+// New returns the handler of everything under /api/orders.
+func New(s *store.Store) http.Handler {
+	h := &handlers{store: s}
+	router := web.NewRouter()
+	router.Route("/api/orders", func(r chi.Router) {
+		r.Post("/", handle(h.place))
+		r.Get("/", handle(h.list))
+		r.Get("/{orderId}", handle(h.get))
+		r.Post("/{orderId}/cancel", handle(h.cancel))
+		r.Get("/{orderId}/events", handle(h.follow))
+	})
+	return router
+}
+
+// handle adds to web's table of errors what only orders know.
+func handle(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		err := fn(w, r)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return web.NotFound("There is no such order.")
+		case errors.Is(err, store.ErrBusy):
+			return web.Unavailable("More orders come in than can be stored.").Because(err)
+		case errors.Is(err, store.ErrKeyReused):
+			return web.IdempotencyMismatch()
+		}
+		return err
+	})
+}
+
+// orderBody is an order as clients see it.
+type orderBody struct {
+	OrderID    uuid.UUID        `json:"orderId"`
+	CustomerID uuid.UUID        `json:"customerId"`
+	Items      []order.Item     `json:"items"`
+	Status     order.Status     `json:"status"`
+	Reason     *order.Reason    `json:"reason"`
+	Shortages  []order.Shortage `json:"shortages,omitempty"`
+	Total      *money           `json:"total"`
+	Version    int              `json:"version"`
+	CreatedAt  time.Time        `json:"createdAt"`
+	UpdatedAt  time.Time        `json:"updatedAt"`
+}
+
+type money struct {
+	AmountCents int64  `json:"amountCents"`
+	Currency    string `json:"currency"`
+}
+
+func body(o *order.Order) orderBody {
+	b := orderBody{
+		OrderID:    o.ID,
+		CustomerID: o.CustomerID,
+		Items:      o.Items,
+		Status:     o.Status,
+		Shortages:  o.Shortages,
+		Version:    o.Version,
+		CreatedAt:  o.CreatedAt,
+		UpdatedAt:  o.UpdatedAt,
+	}
+	if o.Reason != "" {
+		b.Reason = &o.Reason
+	}
+	if o.Currency != "" { // priced
+		b.Total = &money{o.TotalCents, o.Currency}
+	}
+	return b
+}
+
+func (h *handlers) get(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.PathUUID(r, "orderId")
+	if err != nil {
+		return err
+	}
+	o, err := h.store.Get(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return web.Write(w, http.StatusOK, body(&o))
+}
+
+func (h *handlers) cancel(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.PathUUID(r, "orderId")
+	if err != nil {
+		return err
+	}
+	o, err := h.store.Cancel(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return web.Write(w, http.StatusOK, body(&o))
+}
+
+func (h *handlers) list(w http.ResponseWriter, r *http.Request) error {
+	limit, after, err := web.Page(r)
+	if err != nil {
+		return err
+	}
+	var filter store.Filter
+	if filter.CustomerID, _, err = web.QueryUUID(r, "customerId"); err != nil {
+		return err
+	}
+	filter.Status = order.Status(r.URL.Query().Get("status"))
+	if filter.Status != "" && !filter.Status.Valid() {
+		return web.BadParameter("status", "must be Pending, Confirmed or Cancelled")
+	}
+	if after != "" {
+		parts, err := web.ParseCursor(after, 1)
+		if err != nil {
+			return err
+		}
+		if filter.After, err = uuid.Parse(parts[0]); err != nil {
+			return web.BadCursor()
+		}
+	}
+	orders, more, err := h.store.List(r.Context(), filter, limit)
+	if err != nil {
+		return err
+	}
+	page := struct {
+		Orders []orderBody `json:"orders"`
+		Next   string      `json:"next,omitempty"`
+	}{Orders: make([]orderBody, len(orders))}
+	for i := range orders {
+		page.Orders[i] = body(&orders[i])
+	}
+	if more {
+		page.Next = web.Cursor(orders[len(orders)-1].ID.String())
+	}
+	return web.Write(w, http.StatusOK, page)
+}

@@ -1,0 +1,107 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"orderflow.internal/kit/web"
+	"orderflow.internal/orders/internal/order"
+)
+
+const (
+	heartbeat    = 15 * time.Second
+	writeTimeout = 10 * time.Second // for one event: a client that does not read is cut off
+)
+
+// follow streams an order's versions as Server-Sent Events (WHATWG HTML,
+// section 9.2): the present one unless the client knows it, then the final one.
+func (h *handlers) follow(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.PathUUID(r, "orderId")
+	if err != nil {
+		return err
+	}
+	// Waiting begins before reading: nothing can happen in between unseen.
+	waiter, ok := h.store.Wait(id)
+	if !ok {
+		return web.Unavailable("Too many orders are followed.")
+	}
+	defer waiter.Close()
+	o, err := h.store.Get(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	seen, err := strconv.Atoi(r.Header.Get("Last-Event-ID"))
+	if err != nil {
+		seen = 0 // an id that is not ours; the header is free text
+	}
+
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-cache")
+	w.Header().Set("X-Accel-Buffering", "no") // or nginx keeps events back
+	w.WriteHeader(http.StatusOK)
+	s := stream{w, http.NewResponseController(w)}
+	defer s.close()
+	if o.Version > seen {
+		err = s.send(&o)
+	} else {
+		err = s.comment() // the headers go out now
+	}
+	if err != nil || o.Status.Final() {
+		return nil // a client that is gone is not a failure
+	}
+
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	for {
+		select {
+		case final := <-waiter.Final():
+			_ = s.send(&final) // as above; there is nothing after it
+			return nil
+		case <-beat.C:
+			if s.comment() != nil {
+				return nil
+			}
+		case <-web.Draining(r.Context()): // the client comes again, to another replica
+			return nil
+		case <-r.Context().Done():
+			return nil
+		}
+	}
+}
+
+// stream writes Server-Sent Events, each at once and in bounded time.
+type stream struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+func (s stream) send(o *order.Order) error {
+	var text bytes.Buffer
+	fmt.Fprintf(&text, "event: order\nid: %d\ndata: ", o.Version)
+	if err := json.NewEncoder(&text).Encode(body(o)); err != nil { // ends the line
+		return fmt.Errorf("encode order %s: %w", o.ID, err)
+	}
+	text.WriteByte('\n')
+	return s.write(text.Bytes())
+}
+
+// comment is what a client ignores; it keeps proxies from closing the
+// connection and finds out when the client is gone.
+func (s stream) comment() error { return s.write([]byte(":\n\n")) }
+
+// close lifts the deadline: the connection may serve other requests.
+func (s stream) close() { _ = s.control.SetWriteDeadline(time.Time{}) } // fails only with the connection
+
+func (s stream) write(text []byte) error {
+	if err := s.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	if _, err := s.w.Write(text); err != nil {
+		return err
+	}
+	return s.control.Flush()
+}

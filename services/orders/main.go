@@ -1,0 +1,87 @@
+// Command orders serves the orders API and drives each order to its final
+// state.
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"orderflow.internal/events"
+	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/inbox"
+	"orderflow.internal/kit/outbox"
+	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
+	"orderflow.internal/kit/web"
+	"orderflow.internal/orders/internal/api"
+	"orderflow.internal/orders/internal/consumer"
+	"orderflow.internal/orders/internal/store"
+)
+
+type config struct {
+	Web      web.Config
+	Postgres postgres.Config
+	Bus      bus.Config
+	Deadline time.Duration `env:"ORDER_DEADLINE" envDefault:"30s" help:"time after which an order without a stock answer is cancelled"`
+}
+
+// Validate checks what is the service's own.
+func (c config) Validate() error {
+	if c.Deadline <= 0 {
+		return errors.New("ORDER_DEADLINE: must be positive")
+	}
+	return nil
+}
+
+func main() {
+	run.Main(run.Program[config]{
+		Name:     "orders",
+		Summary:  "serves the orders API and drives each order to its final state",
+		Defaults: map[string]string{"HTTP_ADDR": ":5003", "ADMIN_ADDR": ":6003"},
+		Serve:    serve,
+		Migrate:  migrate,
+	})
+}
+
+func migrate(ctx context.Context, cfg config) error {
+	pool, err := postgres.Open(ctx, cfg.Postgres)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	return postgres.Migrate(ctx, pool, store.Migrations())
+}
+
+func serve(ctx context.Context, info run.Info, cfg config) error {
+	pool, err := postgres.Open(ctx, cfg.Postgres)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
+	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange)
+	relay := outbox.NewRelay(pool, publisher)
+	orders, err := store.New(pool, relay.Committed)
+	if err != nil {
+		return err
+	}
+	stock := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, consumer.Subscriptions(orders)...)
+	server := web.NewServer(cfg.Web, api.New(orders), web.Admin(info.Metrics, web.Checks{
+		"database":  pool.Ping,
+		"schema":    schema.Ready,
+		"publisher": publisher.Ready,
+		"consumer":  stock.Ready,
+	}))
+
+	var group run.Group // stopped in reverse order
+	group.Add("admin", server.RunAdmin)
+	group.Add("schema", schema.Run)
+	group.Add("inbox cleaner", schema.Then(inbox.Cleaner(pool, 7*24*time.Hour)))
+	group.Add("publisher", publisher.Run)
+	group.Add("relay", schema.Then(relay.Run))
+	group.Add("store", schema.Then(func(ctx context.Context) error { return orders.Run(ctx, cfg.Deadline) }))
+	group.Add("consumer", schema.Then(stock.Run))
+	group.Add("http", schema.Then(server.Run))
+	return group.Run(ctx, cfg.Web.ShutdownTimeout)
+}
