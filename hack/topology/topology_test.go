@@ -1,0 +1,159 @@
+package topology
+
+import (
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const root = "../.."
+
+func TestCommittedDefinitionsAreTheCharts(t *testing.T) {
+	if err := Check(root); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What the charts must come to, said a second time and independently of them.
+func TestTopology(t *testing.T) {
+	text, err := Generate(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var defs Definitions
+	if err := json.Unmarshal(text, &defs); err != nil {
+		t.Fatal(err)
+	}
+	queues := map[string]string{ // queue -> routing key
+		"products.order.created":    "order.created",
+		"products.order.cancelled":  "order.cancelled",
+		"orders.stock.reserved":     "stock.reserved",
+		"orders.stock.notavailable": "stock.notavailable",
+		"customers.order.created":   "order.created",
+		"customers.order.confirmed": "order.confirmed",
+		"customers.order.cancelled": "order.cancelled",
+	}
+
+	t.Run("exchanges", func(t *testing.T) {
+		got := map[string]string{}
+		for _, e := range defs.Exchanges {
+			if !e.Durable || e.AutoDelete {
+				t.Errorf("%s does not outlive a restart: %+v", e.Name, e)
+			}
+			got[e.Name] = e.Type
+		}
+		if diff := cmp.Diff(map[string]string{"orders.exchange": "topic", "orders.dlx": "direct"}, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+	t.Run("queues and bindings", func(t *testing.T) {
+		type binding struct{ Source, Key, Queue string }
+		var want, got []binding
+		var wantQueues, gotQueues []string
+		for queue, key := range queues {
+			wantQueues = append(wantQueues, queue, queue+".dlq")
+			want = append(want, binding{"orders.exchange", key, queue}, binding{"orders.dlx", queue, queue + ".dlq"})
+		}
+		for _, b := range defs.Bindings {
+			got = append(got, binding{b.Source, b.RoutingKey, b.Destination})
+		}
+		for _, q := range defs.Queues {
+			gotQueues = append(gotQueues, q.Name)
+			if diff := cmp.Diff(map[string]any{"x-queue-type": "quorum"}, q.Arguments); diff != "" || !q.Durable {
+				t.Errorf("%s: not a plain quorum queue: %s", q.Name, diff)
+			}
+		}
+		byText := func(a, b binding) int { return strings.Compare(a.Queue, b.Queue) }
+		slices.SortFunc(want, byText)
+		slices.SortFunc(got, byText)
+		slices.Sort(wantQueues)
+		slices.Sort(gotQueues)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("bindings: %s", diff)
+		}
+		if diff := cmp.Diff(wantQueues, gotQueues); diff != "" {
+			t.Errorf("queues: %s", diff)
+		}
+	})
+	t.Run("policies", func(t *testing.T) {
+		for queue := range queues {
+			var matching []Policy
+			for _, p := range defs.Policies {
+				if regexp.MustCompile(p.Pattern).MatchString(queue) {
+					matching = append(matching, p)
+				}
+			}
+			want := []Policy{{
+				Name: queue, Vhost: "/", Pattern: "^(" + regexp.QuoteMeta(queue) + ")$", ApplyTo: "queues", Priority: 10,
+				Definition: map[string]any{
+					"delivery-limit": 8.0, "dead-letter-exchange": "orders.dlx", "dead-letter-routing-key": queue,
+					"dead-letter-strategy": "at-least-once", "overflow": "reject-publish",
+				},
+			}}
+			if diff := cmp.Diff(want, matching); diff != "" {
+				t.Errorf("%s: %s", queue, diff)
+			}
+		}
+	})
+	t.Run("permissions", func(t *testing.T) {
+		// What each user may do, tried with every name there is.
+		names := []string{"amq.default", "amq.topic", "orders.exchange", "orders.dlx", "ordersxexchange", "new"}
+		for queue := range queues {
+			names = append(names, queue, queue+".dlq", queue+"x", "x"+queue)
+		}
+		keys := []string{
+			"order.created", "order.confirmed", "order.cancelled", "stock.reserved", "stock.notavailable", "stock.released",
+			"orders.created", "xorder.created", "order", "orderxcreated", "",
+		}
+		may := map[string]map[string][]string{}
+		matching := func(pattern string, all []string) []string {
+			got := slices.DeleteFunc(slices.Clone(all), func(s string) bool {
+				return s == "" || !regexp.MustCompile(pattern).MatchString(s)
+			})
+			slices.Sort(got)
+			return slices.Compact(got)
+		}
+		for _, p := range defs.Permissions {
+			may[p.User] = map[string][]string{
+				"configure": matching(p.Configure, names), "write": matching(p.Write, names), "read": matching(p.Read, names),
+			}
+		}
+		for _, p := range defs.TopicPermissions {
+			if p.Exchange != "orders.exchange" {
+				t.Errorf("%s: topic permission on %s", p.User, p.Exchange)
+			}
+			may[p.User]["publish"] = matching(p.Write, keys)
+			may[p.User]["bind"] = matching(p.Read, keys)
+		}
+		nothing := []string{}
+		want := map[string]map[string][]string{
+			"orders": {
+				"configure": nothing, "bind": nothing,
+				"write":   {"orders.dlx", "orders.exchange"},
+				"read":    {"orders.stock.notavailable", "orders.stock.reserved"},
+				"publish": {"order.cancelled", "order.confirmed", "order.created"},
+			},
+			"products": {
+				"configure": nothing, "bind": nothing,
+				"write":   {"orders.dlx", "orders.exchange"},
+				"read":    {"products.order.cancelled", "products.order.created"},
+				"publish": {"stock.notavailable", "stock.released", "stock.reserved"},
+			},
+			"customers": {
+				"configure": nothing, "bind": nothing, "publish": nothing,
+				"write": {"orders.dlx"},
+				"read":  {"customers.order.cancelled", "customers.order.confirmed", "customers.order.created"},
+			},
+		}
+		if diff := cmp.Diff(want, may); diff != "" {
+			t.Error(diff)
+		}
+		if len(defs.Users) != len(want) {
+			t.Errorf("users %v, want one per service with a broker user", defs.Users)
+		}
+	})
+}
