@@ -24,12 +24,28 @@ type api struct {
 func New(s *store.Store) http.Handler {
 	a := &api{store: s}
 	r := web.NewRouter()
-	r.Get("/api/customers", web.Handle(a.list))
-	r.Post("/api/customers", web.Handle(a.add))
-	r.Get("/api/customers/{customerId}", web.Handle(a.get))
-	r.Put("/api/customers/{customerId}", web.Handle(a.change))
-	r.Get("/api/customers/{customerId}/orders", web.Handle(a.orders))
+	r.Get("/api/customers", handle(a.list))
+	r.Post("/api/customers", handle(a.add))
+	r.Get("/api/customers/{customerId}", handle(a.get))
+	r.Put("/api/customers/{customerId}", handle(a.change))
+	r.Get("/api/customers/{customerId}/orders", handle(a.orders))
 	return r
+}
+
+// handle adds to web's table of errors what only this service knows.
+func handle(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		err := fn(w, r)
+		switch {
+		case errors.Is(err, customer.ErrNotFound):
+			return web.NotFound("There is no such customer.")
+		case errors.Is(err, customer.ErrExists):
+			return web.Conflict("A customer with this customerId exists.")
+		case errors.Is(err, customer.ErrStale):
+			return web.PreconditionFailed("The customer was changed since the version that If-Match names.")
+		}
+		return err
+	})
 }
 
 type customerBody struct {
@@ -115,7 +131,7 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 	}
 	c, err := a.store.Customer(r.Context(), id)
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	return write(w, http.StatusOK, c)
 }
@@ -127,7 +143,7 @@ func (a *api) add(w http.ResponseWriter, r *http.Request) error {
 	}
 	c, err = a.store.Create(r.Context(), c)
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	w.Header().Set("Location", "/api/customers/"+c.ID.String())
 	return write(w, http.StatusCreated, c)
@@ -148,23 +164,9 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) error {
 	}
 	c, err := a.store.Edit(r.Context(), id, versions, name, email)
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	return write(w, http.StatusOK, c)
-}
-
-// problem is what a caller is told of the store's errors; those that are not
-// the caller's business are left to web.Error.
-func problem(err error) error {
-	switch {
-	case errors.Is(err, customer.ErrNotFound):
-		return web.NotFound("there is no such customer")
-	case errors.Is(err, customer.ErrExists):
-		return web.Conflict("a customer with this customerId exists")
-	case errors.Is(err, customer.ErrStale):
-		return web.PreconditionFailed("the customer was changed since the version that If-Match names")
-	}
-	return err
 }
 
 // ifMatch returns the versions that If-Match names (RFC 9110, 13.1.1), nil when

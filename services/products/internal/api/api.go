@@ -23,13 +23,34 @@ type api struct {
 func New(s *store.Store) http.Handler {
 	a := &api{store: s}
 	r := web.NewRouter()
-	r.Get("/api/products", web.Handle(a.list))
-	r.Post("/api/products", web.Handle(a.add))
-	r.Get("/api/products/{productId}", web.Handle(a.get))
-	r.Put("/api/products/{productId}", web.Handle(a.change))
-	r.Delete("/api/products/{productId}", web.Handle(a.delete))
-	r.Post("/api/products/{productId}/restock", web.Handle(a.restock))
+	r.Get("/api/products", handle(a.list))
+	r.Post("/api/products", handle(a.add))
+	r.Get("/api/products/{productId}", handle(a.get))
+	r.Put("/api/products/{productId}", handle(a.change))
+	r.Delete("/api/products/{productId}", handle(a.delete))
+	r.Post("/api/products/{productId}/restock", handle(a.restock))
 	return r
+}
+
+// handle adds to web's table of errors what only this service knows.
+func handle(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		err := fn(w, r)
+		switch {
+		case errors.Is(err, product.ErrNotFound):
+			return web.NotFound("There is no such product.")
+		case errors.Is(err, product.ErrExists):
+			return web.Conflict("A product with this productId exists or existed.")
+		case errors.Is(err, product.ErrStale):
+			return web.PreconditionFailed("The product was changed since the version that If-Match names.")
+		case errors.Is(err, product.ErrTooMuchStock):
+			return web.Invalid(web.FieldError{
+				Field:  "quantity",
+				Detail: "stock and reserved together must not exceed " + strconv.Itoa(product.MaxStock),
+			})
+		}
+		return err
+	})
 }
 
 type productBody struct {
@@ -122,7 +143,7 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 	}
 	p, err := a.store.Product(r.Context(), id)
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	return write(w, http.StatusOK, p)
 }
@@ -134,7 +155,7 @@ func (a *api) add(w http.ResponseWriter, r *http.Request) error {
 	}
 	p, err = a.store.Create(r.Context(), p)
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	w.Header().Set("Location", "/api/products/"+p.ID.String())
 	return write(w, http.StatusCreated, p)
@@ -155,7 +176,7 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) error {
 	}
 	p, err := a.store.Edit(r.Context(), id, versions, change.Name, *change.PriceCents, change.Currency)
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	return write(w, http.StatusOK, p)
 }
@@ -170,7 +191,7 @@ func (a *api) delete(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := a.store.Delete(r.Context(), id, versions); err != nil {
-		return problem(err)
+		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -187,28 +208,9 @@ func (a *api) restock(w http.ResponseWriter, r *http.Request) error {
 	}
 	p, err := a.store.Restock(r.Context(), id, quantity)
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	return write(w, http.StatusOK, p)
-}
-
-// problem is what a caller is told of the store's errors; those that are not
-// the caller's business are left to web.Error.
-func problem(err error) error {
-	switch {
-	case errors.Is(err, product.ErrNotFound):
-		return web.NotFound("there is no such product")
-	case errors.Is(err, product.ErrExists):
-		return web.Conflict("a product with this productId exists or existed")
-	case errors.Is(err, product.ErrStale):
-		return web.PreconditionFailed("the product was changed since the version that If-Match names")
-	case errors.Is(err, product.ErrTooMuchStock):
-		return web.Invalid(web.FieldError{
-			Field:  "quantity",
-			Detail: "stock and reserved together must not exceed " + strconv.Itoa(product.MaxStock),
-		})
-	}
-	return err
 }
 
 // ifMatch returns the versions that If-Match names (RFC 9110, 13.1.1), nil when
