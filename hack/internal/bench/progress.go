@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"orderflow.internal/hack/console"
 )
 
 // stage tells Options.Observe how a run stands, until stopped.
@@ -62,7 +64,7 @@ func (s *stage) run() {
 // Print returns an observer that keeps one line up to date on a terminal and writes a line every few seconds, and at
 // each stage, elsewhere. Call the returned end before anything else is written.
 func Print(w io.Writer) (observe func(Progress), end func()) {
-	if f, ok := w.(*os.File); ok && terminal(f) {
+	if f, ok := w.(*os.File); ok && console.Terminal(f) {
 		return func(p Progress) { fmt.Fprintf(w, "\r\x1b[K%s", p) }, func() { fmt.Fprint(w, "\r\x1b[K") }
 	}
 	const every = 3 * time.Second
@@ -74,11 +76,6 @@ func Print(w io.Writer) (observe func(Progress), end func()) {
 			fmt.Fprintln(w, p)
 		}
 	}, func() {}
-}
-
-func terminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // String is one line.

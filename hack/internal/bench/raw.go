@@ -207,7 +207,8 @@ func manage(ctx context.Context, base, method, path, body string) error {
 	if password, ok := user.Password(); ok {
 		req.SetBasicAuth(user.Username(), password)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
