@@ -67,9 +67,9 @@ func Cursor(parts ...string) string {
 // ParseCursor returns the parts of a cursor, or a 400 when there are not
 // exactly n. Clients can make up cursors: the parts are untrusted input.
 func ParseCursor(after string, n int) ([]string, error) {
-	data, err := base64.RawURLEncoding.Strict().DecodeString(after)
+	data, err := base64.RawURLEncoding.DecodeString(after)
 	parts := strings.Split(string(data), cursorSeparator)
-	if err != nil || len(parts) != n {
+	if err != nil || len(parts) != n || Cursor(parts...) != after {
 		return nil, BadCursor()
 	}
 	return parts, nil

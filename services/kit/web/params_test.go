@@ -1,0 +1,95 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+)
+
+func TestPathUUID(t *testing.T) {
+	const id = "550e8400-e29b-41d4-a716-446655440000"
+	for value, ok := range map[string]bool{
+		id:                                     true,
+		"550E8400-E29B-41D4-A716-446655440000": true,
+		"550e8400e29b41d4a716446655440000":     false,
+		"{" + id + "}":                         false,
+		"urn:uuid:" + id:                       false,
+		"":                                     false,
+		"7":                                    false,
+	} {
+		rctx := chi.NewRouteContext()
+		rctx.URLParams.Add("orderId", value)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r = r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, rctx))
+		got, err := PathUUID(r, "orderId")
+		if ok && (err != nil || got != uuid.MustParse(id)) {
+			t.Errorf("%q: %v %v", value, got, err)
+		}
+		if !ok {
+			if p := Error(err); p.Status != 400 || p.Errors[0].Field != "orderId" {
+				t.Errorf("%q: %v %v", value, got, err)
+			}
+		}
+	}
+}
+
+func TestQueryUUID(t *testing.T) {
+	get := func(query string) (uuid.UUID, bool, error) {
+		return QueryUUID(httptest.NewRequest(http.MethodGet, "/?"+query, nil), "customerId")
+	}
+	if _, ok, err := get(""); ok || err != nil {
+		t.Errorf("not given: %v %v", ok, err)
+	}
+	if id, ok, err := get("customerId=550e8400-e29b-41d4-a716-446655440000"); !ok || err != nil || id == uuid.Nil {
+		t.Errorf("given: %v %v %v", id, ok, err)
+	}
+	if _, ok, err := get("customerId=me"); ok || Error(err).Status != 400 {
+		t.Errorf("bad: %v %v", ok, err)
+	}
+}
+
+func TestPage(t *testing.T) {
+	tests := map[string]struct {
+		limit int // 0: refused
+		after string
+	}{
+		"":                  {DefaultLimit, ""},
+		"limit=1":           {1, ""},
+		"limit=200&after=x": {200, "x"},
+		"limit=0":           {},
+		"limit=201":         {},
+		"limit=-1":          {},
+		"limit=":            {},
+		"limit=ten":         {},
+	}
+	for query, test := range tests {
+		limit, after, err := Page(httptest.NewRequest(http.MethodGet, "/?"+query, nil))
+		if test.limit == 0 {
+			if p := Error(err); p.Status != 400 || p.Errors[0].Field != "limit" {
+				t.Errorf("%q: %v", query, err)
+			}
+			continue
+		}
+		if err != nil || limit != test.limit || after != test.after {
+			t.Errorf("%q: %d %q %v", query, limit, after, err)
+		}
+	}
+}
+
+func TestCursor(t *testing.T) {
+	want := []string{"2026-11-23T10:00:00.123456Z", "ü/+", ""}
+	got, err := ParseCursor(Cursor(want...), 3)
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q %v", got, err)
+	}
+	for _, after := range []string{"%", "x", Cursor("a", "b"), Cursor(want...) + "=", Cursor(want...) + "\n"} {
+		if _, err := ParseCursor(after, 3); err == nil || Error(err).Status != 400 || Error(err).Errors[0].Field != "after" {
+			t.Errorf("%q: %v", after, err)
+		}
+	}
+}

@@ -1,0 +1,236 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// start runs a server with both ports until the test ends. stop begins the
+// drain and returns what Run returned.
+func start(t *testing.T, cfg Config, handler http.Handler) (s *Server, public, admin string, begin context.CancelFunc, ended <-chan error) {
+	t.Helper()
+	captureLog(t)
+	cfg.Addr, cfg.AdminAddr = "127.0.0.1:0", "127.0.0.1:0"
+	s = NewServer(cfg, handler, Admin(http.NotFoundHandler(), nil))
+
+	adminCtx, stopAdmin := context.WithCancel(context.Background())
+	adminEnded := make(chan error, 1)
+	go func() { adminEnded <- s.RunAdmin(adminCtx) }()
+	admin = "http://" + (<-s.listening).String()
+	t.Cleanup(func() {
+		stopAdmin()
+		if err := <-adminEnded; err != nil {
+			t.Errorf("admin: %v", err)
+		}
+	})
+
+	ctx, begin := context.WithCancel(context.Background())
+	end := make(chan error, 1)
+	go func() { end <- s.Run(ctx); close(end) }()
+	public = "http://" + (<-s.listening).String()
+	t.Cleanup(func() { begin(); <-end })
+	return s, public, admin, begin, end
+}
+
+// client keeps connections of its own, so that tests do not share them.
+func client(t *testing.T) *http.Client {
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func get(t *testing.T, c *http.Client, url string) (status int, body string, closing bool) {
+	t.Helper()
+	resp, err := c.Get(url)
+	if err != nil {
+		t.Fatalf("%s: %v", url, err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%s: %v", url, err)
+	}
+	return resp.StatusCode, string(data), resp.Close
+}
+
+func TestDrain(t *testing.T) {
+	waiting, working := make(chan struct{}), make(chan struct{})
+	release := make(chan struct{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/quick", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "quick") })
+	mux.HandleFunc("/wait", func(w http.ResponseWriter, r *http.Request) {
+		close(waiting)
+		<-Draining(r.Context())
+		w.WriteHeader(http.StatusAccepted)
+	})
+	mux.HandleFunc("/work", func(w http.ResponseWriter, _ *http.Request) {
+		close(working)
+		<-release
+		io.WriteString(w, "done")
+	})
+	s, public, admin, begin, ended := start(t, Config{DrainDelay: 300 * time.Millisecond, ShutdownTimeout: time.Minute}, mux)
+	c := client(t)
+
+	if status, _, closing := get(t, c, public+"/quick"); status != 200 || closing {
+		t.Fatalf("before the drain: %d, closing %v", status, closing)
+	}
+	answers := make(chan string, 2)
+	for _, path := range []string{"/wait", "/work"} {
+		go func() {
+			resp, err := c.Get(public + path)
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			resp.Body.Close()
+			answers <- fmt.Sprint(path, resp.StatusCode)
+		}()
+	}
+	<-waiting
+	<-working
+	spare := dial(t, public) // opened in advance, as http.Transport does
+	if status, _, _ := get(t, c, admin+"/readyz"); status != 200 {
+		t.Fatalf("not ready: %d", status)
+	}
+
+	begin()
+	for !s.notReady.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	if status, body, _ := get(t, c, admin+"/readyz"); status != 503 || !strings.Contains(body, "stopping") {
+		t.Errorf("readyz while draining: %d %s", status, body)
+	}
+	if status, body, closing := get(t, c, public+"/quick"); status != 200 || body != "quick" || !closing {
+		t.Errorf("request while draining: %d %q, closing %v", status, body, closing)
+	}
+	if got := <-answers; got != "/wait202" { // ends because Draining says so
+		t.Error(got)
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("ended with a request in flight: %v", err)
+	default:
+	}
+	close(release)
+	if got := <-answers; got != "/work200" {
+		t.Error(got)
+	}
+	began := time.Now()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("an unused connection held the server for %s", took)
+	}
+	if _, err := spare.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("unused connection: %v", err)
+	}
+	if status, _, _ := get(t, c, admin+"/readyz"); status != 503 {
+		t.Errorf("readyz after the drain: %d", status)
+	}
+}
+
+func dial(t *testing.T, url string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func TestDrainCutsOffWhatDoesNotEnd(t *testing.T) {
+	working := make(chan struct{})
+	_, public, _, begin, ended := start(t, Config{ShutdownTimeout: 300 * time.Millisecond}, http.HandlerFunc(
+		func(_ http.ResponseWriter, r *http.Request) {
+			close(working)
+			<-r.Context().Done()
+		}))
+	failed := make(chan error, 1)
+	go func() {
+		resp, err := client(t).Get(public)
+		if err == nil {
+			resp.Body.Close()
+		}
+		failed <- err
+	}()
+	<-working
+	begin()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := <-failed; err == nil {
+		t.Error("the request was answered")
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	captureLog(t)
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	_, port, _ := net.SplitHostPort(other.Addr().String())
+	s := NewServer(Config{Addr: other.Addr().String(), AdminAddr: "nonsense"}, http.NotFoundHandler(), http.NotFoundHandler())
+	if err := s.Run(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "port "+port+" is in use: stop what listens there or set HTTP_ADDR") {
+		t.Errorf("%v", err)
+	}
+	if err := s.RunAdmin(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "ADMIN_ADDR: ") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSlowBodyIsGivenUpAndALongAnswerIsNot(t *testing.T) {
+	captureLog(t)
+	const limit = 200 * time.Millisecond
+	s := NewServer(Config{Addr: "127.0.0.1:0", ShutdownTimeout: time.Second}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			w.WriteHeader(http.StatusRequestTimeout)
+			return
+		}
+		select {
+		case <-r.Context().Done():
+		case <-time.After(3 * limit):
+			io.WriteString(w, "late")
+		}
+	}), nil)
+	s.readTimeout = limit
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- s.Run(ctx) }()
+	addr := "http://" + (<-s.listening).String()
+	defer func() { cancel(); <-ended }()
+
+	conn := dial(t, addr)
+	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nslow")
+	answer := make([]byte, 256)
+	n, err := conn.Read(answer)
+	if err != nil || !strings.Contains(string(answer[:n]), "408") {
+		t.Errorf("slow body: %q %v", answer[:n], err)
+	}
+
+	if status, body, _ := get(t, client(t), addr); status != 200 || body != "late" {
+		t.Errorf("long answer: %d %q", status, body)
+	}
+}
+
+func TestConfigValidate(t *testing.T) {
+	err := Config{Addr: "5003", AdminAddr: ":6003", DrainDelay: -1, ShutdownTimeout: 0}.Validate()
+	for _, want := range []string{`HTTP_ADDR="5003"`, "DRAIN_DELAY=", "SHUTDOWN_TIMEOUT="} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %s in %v", want, err)
+		}
+	}
+	if err := (Config{":1", ":2", time.Second, 9 * time.Second}).Validate(); err != nil {
+		t.Error(err)
+	}
+}
