@@ -48,6 +48,9 @@ func (p Ports) portsOf(spec serviceSpec, instance int) (public, admin int) {
 	return public, public + 1000
 }
 
+// OTLPAddress is host and port of OTLP.
+func (p Ports) OTLPAddress() string { return address(p.OTLP) }
+
 // address is the loopback address of a port.
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 

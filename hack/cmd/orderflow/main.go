@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"orderflow.internal/hack/internal/bench"
 )
 
 func main() {
@@ -36,7 +38,7 @@ func root() *cobra.Command {
 		// The scripts are hack/up, hack/down …: help shows them so.
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "hack"},
 	}
-	cmd.AddCommand(upCommand(), downCommand(), statusCommand())
+	cmd.AddCommand(upCommand(), downCommand(), statusCommand(), testCommand(), generateCommand(), bench.Command())
 	for _, sub := range cmd.Commands() {
 		sub.SetUsageTemplate(usage)
 	}

@@ -1,0 +1,118 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"orderflow.internal/hack/stack"
+)
+
+// packages lists the packages of a module without those whose path has the folder.
+func (r *run) packages(ctx context.Context, module, without string) ([]string, error) {
+	out, err := command(ctx, r.dir(module), nil, "go", "list", "./...")
+	if err != nil {
+		return nil, err
+	}
+	var packages []string
+	for _, p := range strings.Fields(out) {
+		if !strings.Contains(p+"/", "/"+without+"/") {
+			packages = append(packages, p)
+		}
+	}
+	return packages, nil
+}
+
+func unit(ctx context.Context, r *run) error {
+	packages, err := r.packages(ctx, "services", "e2e")
+	if err != nil {
+		return err
+	}
+	s, err := r.servers.start(ctx)
+	if err != nil {
+		return err
+	}
+	return r.goTest(ctx, "services", serverEnv(s), r.Race, packages...)
+}
+
+// serverEnv tells tests where the servers are; all URLs are an administrator's.
+func serverEnv(s *stack.Stack) []string {
+	return []string{
+		"ORDERFLOW_TEST_DATABASE_URL=" + s.Postgres.AdminURL(),
+		"ORDERFLOW_TEST_AMQP_URL=" + s.Broker.AdminURL(),
+		"ORDERFLOW_TEST_MANAGEMENT_URL=" + s.Broker.ManagementURL(),
+	}
+}
+
+func hack(ctx context.Context, r *run) error {
+	packages, err := r.packages(ctx, "hack", "systemtest")
+	if err != nil {
+		return err
+	}
+	return r.goTest(ctx, "hack", r.brokerEnv(), r.Race, packages...)
+}
+
+// brokerEnv hands the choice of a broker on to tests that run stacks of their own.
+func (r *run) brokerEnv() []string {
+	return []string{
+		stack.EnvRabbitMQImage + "=" + r.Broker.RabbitMQImage,
+		stack.EnvRace + "=" + strconv.FormatBool(r.Race),
+	}
+}
+
+func endToEnd(ctx context.Context, r *run) error {
+	s, err := r.servers.start(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.servers.startServices(ctx); err != nil {
+		return err
+	}
+	env := append(serverEnv(s),
+		"ORDERFLOW_BASE_URL="+s.BaseURL(),
+		"ORDERFLOW_OTLP_ADDR="+stack.PortsAt(stack.OffsetTest).OTLPAddress(),
+		"ORDERFLOW_AMQP_URL="+s.Broker.AdminURL(),
+		"ORDERFLOW_MANAGEMENT_URL="+s.Broker.ManagementURL(),
+	)
+	for _, user := range s.Broker.Users() {
+		env = append(env, "ORDERFLOW_AMQP_URL_"+strings.ToUpper(user)+"="+s.Broker.ServiceURL(user))
+	}
+	if err := r.goTest(ctx, "services", env, r.Race, "./e2e/..."); err != nil {
+		return err
+	}
+	return r.afterServices(ctx)
+}
+
+// afterServices stops the services cleanly and looks for data races they have reported.
+func (r *run) afterServices(ctx context.Context) error {
+	s := r.servers.stack
+	for _, service := range s.Services() {
+		r.check(ctx, service.Name()+" ends cleanly", func(ctx context.Context) error {
+			if err := service.Stop(ctx); err != nil {
+				return err
+			}
+			if code := service.ExitCode(); code != 0 {
+				return fmt.Errorf("exit code %d; its log: %s", code, service.Log())
+			}
+			return nil
+		})
+		if r.Race {
+			r.check(ctx, service.Name()+" has no data race", func(context.Context) error { return service.Races() })
+		}
+	}
+	return nil
+}
+
+func system(ctx context.Context, r *run) error {
+	if r.Broker.AMQPURL != "" {
+		r.skip("system", "these tests restart and kill the broker, so they need one of their own: use --rabbitmq-image")
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(r.Root, "hack", "systemtest")); err != nil {
+		return err
+	}
+	return r.goTest(ctx, "hack", r.brokerEnv(), r.Race, "./systemtest/...")
+}

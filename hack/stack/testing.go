@@ -1,0 +1,47 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Variables by which hack/test hands its options on to tests that run stacks of their own.
+const (
+	EnvRabbitMQImage = "ORDERFLOW_TEST_RABBITMQ_IMAGE"
+	EnvRace          = "ORDERFLOW_TEST_RACE"
+)
+
+// TestOptions are the options of a stack for a test: its own folder and ports, and what hack/test was asked for.
+func TestOptions(name string, offset int) (Options, error) {
+	root, err := FindRoot()
+	if err != nil {
+		return Options{}, err
+	}
+	race, _ := strconv.ParseBool(os.Getenv(EnvRace)) // unset means no
+	o := Options{Root: root, Name: name, Offset: offset, Race: race, RabbitMQImage: os.Getenv(EnvRabbitMQImage)}
+	if missing := o.Missing(); len(missing) > 0 {
+		return Options{}, fmt.Errorf("%s is not installed: hack/test installs it", strings.Join(missing, ", "))
+	}
+	return o, nil
+}
+
+// Races returns an error with what the race detector has written to the service's log, if anything.
+func (s *Service) Races() error {
+	text, err := os.ReadFile(s.log)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	const mark = "WARNING: DATA RACE"
+	_, report, found := strings.Cut(string(text), mark)
+	if !found {
+		return nil
+	}
+	lines := strings.SplitN(report, "\n", 40)
+	return errors.New(mark + strings.Join(lines[:len(lines)-1], "\n"))
+}
