@@ -61,6 +61,9 @@ func (s *Service) AdminURL() string { return "http://" + address(s.admin) }
 // Setenv sets a variable for the next start.
 func (s *Service) Setenv(key, value string) { s.env[key] = value }
 
+// Clearenv takes back what Setenv has set.
+func (s *Service) Clearenv() { clear(s.env) }
+
 // Start runs the built service and waits until it says it is ready.
 func (s *Service) Start(ctx context.Context) error {
 	if err := s.Launch(); err != nil {
