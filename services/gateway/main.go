@@ -1,5 +1,183 @@
+// Gateway is the public door: it maps the public paths to the services, spreads
+// requests over their instances, and hides an instance that stops or dies where
+// that is safe. It has no state but what it knows of the instances.
 package main
 
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"orderflow.internal/gateway/internal/proxy"
+	"orderflow.internal/kit/run"
+	"orderflow.internal/kit/web"
+)
+
+//go:embed openapi.yaml
+var contract []byte
+
+// apiPrefix is what the services have before the public paths.
 const apiPrefix = "/api"
 
-func main() {}
+type config struct {
+	Web       web.Config
+	Orders    []url.URL `env:"ORDERS_URL" envDefault:"http://127.0.0.1:5003" help:"base URLs of the orders instances, separated by commas"`
+	Products  []url.URL `env:"PRODUCTS_URL" envDefault:"http://127.0.0.1:5232" help:"likewise of products"`
+	Customers []url.URL `env:"CUSTOMERS_URL" envDefault:"http://127.0.0.1:5002" help:"likewise of customers"`
+	Client    []url.URL `env:"CLIENT_URL" help:"likewise of the client, which gets every path that is not the API's (default none)"`
+}
+
+// Validate checks the base URLs.
+func (c config) Validate() error {
+	var errs []error
+	for _, list := range []struct {
+		variable string
+		urls     []url.URL
+	}{
+		{"ORDERS_URL", c.Orders}, {"PRODUCTS_URL", c.Products}, {"CUSTOMERS_URL", c.Customers}, {"CLIENT_URL", c.Client},
+	} {
+		for _, u := range list.urls {
+			plain := url.URL{Scheme: u.Scheme, Host: u.Host}
+			if (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || strings.TrimSuffix(u.String(), "/") != plain.String() {
+				errs = append(errs, fmt.Errorf("%s=%q: must be http://host:port or https://host:port without a path", list.variable, u.Redacted()))
+			}
+		}
+		if len(list.urls) > proxy.MaxInstances {
+			errs = append(errs, fmt.Errorf("%s: must have at most %d URLs", list.variable, proxy.MaxInstances))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func main() {
+	run.Main(run.Program[config]{
+		Name:     "gateway",
+		Summary:  "is the public door to orders, products and customers",
+		Defaults: map[string]string{"HTTP_ADDR": ":5108", "ADMIN_ADDR": ":6108"},
+		Serve:    serve,
+	})
+}
+
+func serve(ctx context.Context, info run.Info, cfg config) error {
+	// Ready as soon as it serves: with the services down it still answers 503,
+	// which tells a client more than a refused connection.
+	server := web.NewServer(cfg.Web, newHandler(cfg, proxy.NewTransport()), web.Admin(info.Metrics, nil))
+	var group run.Group
+	group.Add("admin server", server.RunAdmin)
+	group.Add("public server", server.Run)
+	return group.Run(ctx, cfg.Web.ShutdownTimeout)
+}
+
+// routes are the public paths by service. A path that is not listed, but lies
+// under a listed one, goes to the same service: the list gives spans and
+// metrics their names.
+var routes = map[string][]string{
+	"orders":    {"/orders", "/orders/{orderId}", "/orders/{orderId}/cancel", "/orders/{orderId}/events", "/orders/*"},
+	"products":  {"/products", "/products/{productId}", "/products/{productId}/restock", "/products/*"},
+	"customers": {"/customers", "/customers/{customerId}", "/customers/{customerId}/orders", "/customers/*"},
+}
+
+// newHandler returns the handler of the public port.
+func newHandler(cfg config, transport http.RoundTripper) http.Handler {
+	router := web.NewRouter()
+	router.Use(nosniff, refuseDotSegments)
+	for service, urls := range map[string][]url.URL{
+		"orders": cfg.Orders, "products": cfg.Products, "customers": cfg.Customers,
+	} {
+		handler := proxy.New(proxy.Config{
+			Service:    service,
+			Instances:  urls,
+			Prefix:     apiPrefix,
+			Transport:  transport,
+			Replayable: replayable,
+			Modify:     lockDown,
+		})
+		for _, pattern := range routes[service] {
+			router.Handle(pattern, handler)
+		}
+	}
+	router.Get("/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/yaml")
+		_, _ = w.Write(contract) // a client that is gone needs no answer
+	})
+	if len(cfg.Client) > 0 {
+		router.Handle("/*", proxy.New(proxy.Config{
+			Service:    "client",
+			Instances:  cfg.Client,
+			Transport:  transport,
+			Replayable: replayable,
+		}))
+	} else {
+		router.Get("/", web.Handle(func(w http.ResponseWriter, _ *http.Request) error {
+			return web.Write(w, http.StatusOK, map[string]string{"name": "Orderflow", "contract": "/openapi.yaml"})
+		}))
+	}
+	return router
+}
+
+// replayable tells whether a request may be sent a second time when it is
+// unknown what became of the first. An If-Match would no longer hold after a
+// change that took effect, and a deleted product could not be found.
+func replayable(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return true
+	case http.MethodPut:
+		return r.Header.Get("If-Match") == ""
+	case http.MethodPost:
+		keyed := r.URL.Path == apiPrefix+"/orders" && r.Header.Get("Idempotency-Key") != ""
+		cancel := strings.HasPrefix(r.URL.Path, apiPrefix+"/orders/") && strings.HasSuffix(r.URL.Path, "/cancel")
+		return keyed || cancel
+	}
+	return false
+}
+
+// lockDown makes an answer of the API data and nothing else: no page, no
+// frame, nothing to keep.
+func lockDown(h http.Header) {
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-store")
+	}
+	// The services name their own paths.
+	if location := h.Get("Location"); strings.HasPrefix(location, apiPrefix+"/") {
+		h.Set("Location", strings.TrimPrefix(location, apiPrefix))
+	}
+}
+
+func nosniff(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// refuseDotSegments keeps a path from meaning one thing here and another
+// behind: dot segments, empty ones and backslashes, encoded or not, have no
+// place in our paths.
+func refuseDotSegments(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !plainPath(r.URL.Path) {
+			web.NotFound("There is nothing at this path.").Write(w)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// plainPath looks at the decoded path.
+func plainPath(path string) bool {
+	if !strings.HasPrefix(path, "/") {
+		return false
+	}
+	for segment := range strings.SplitSeq(path[1:], "/") {
+		if segment == "." || segment == ".." || strings.ContainsAny(segment, "\\\x00") {
+			return false
+		}
+	}
+	return !strings.Contains(path, "//")
+}
