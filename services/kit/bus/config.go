@@ -63,21 +63,22 @@ func (c Config) Validate() error {
 
 // dial opens a connection that the broker's pages show under name. Files are
 // read anew, so a rotated password or authority serves the next connection.
-func (c Config) dial(name string) (*amqp.Connection, error) {
+func (c Config) dial(name string) (*amqp.Connection, *corkable, error) {
 	uri, err := amqp.ParseURI(c.URL)
 	if err != nil {
-		return nil, errors.New("AMQP_URL: is not an amqp:// or amqps:// URL")
+		return nil, nil, errors.New("AMQP_URL: is not an amqp:// or amqps:// URL")
 	}
 	if c.UsernameFile != "" {
 		if uri.Username, err = readLine(c.UsernameFile); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if uri.Password, err = readLine(c.PasswordFile); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName(name)
+	var socket *corkable
 	config := amqp.Config{
 		SASL:       []amqp.Authentication{uri.PlainAuth()},
 		Vhost:      uri.Vhost,
@@ -89,8 +90,9 @@ func (c Config) dial(name string) (*amqp.Connection, error) {
 			if err != nil {
 				return nil, err
 			}
+			socket = &corkable{Conn: conn}
 			// Bounds the handshake; the library lifts it afterwards.
-			return conn, conn.SetDeadline(time.Now().Add(timeout))
+			return socket, conn.SetDeadline(time.Now().Add(timeout))
 		},
 	}
 	if uri.Scheme == "amqps" {
@@ -98,16 +100,17 @@ func (c Config) dial(name string) (*amqp.Connection, error) {
 		if c.CAFile != "" {
 			pem, err := os.ReadFile(c.CAFile)
 			if err != nil {
-				return nil, fmt.Errorf("read the broker's authority: %w", err)
+				return nil, nil, fmt.Errorf("read the broker's authority: %w", err)
 			}
 			pool := x509.NewCertPool()
 			if !pool.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("AMQP_CA_FILE: %s holds no PEM certificate", c.CAFile)
+				return nil, nil, fmt.Errorf("AMQP_CA_FILE: %s holds no PEM certificate", c.CAFile)
 			}
 			config.TLSClientConfig.RootCAs = pool
 		}
 	}
-	return amqp.DialConfig(uri.String(), config)
+	conn, err := amqp.DialConfig(uri.String(), config)
+	return conn, socket, err
 }
 
 func readLine(file string) (string, error) {

@@ -40,7 +40,7 @@ type deadLetter struct {
 // alarm of the broker would block its acknowledgements too, and one that is
 // kept open for what should never happen would be a waste.
 func (c *Consumer) deadLetter(ctx context.Context, queue string, letters []deadLetter) error {
-	conn, err := c.cfg.dial(c.name + " dead letters")
+	conn, _, err := c.cfg.dial(c.name + " dead letters")
 	if err != nil {
 		return fmt.Errorf("dead-letter: %w", err)
 	}

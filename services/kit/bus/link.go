@@ -19,6 +19,7 @@ type link struct {
 
 	mu      sync.Mutex
 	conn    *amqp.Connection // nil while there is none
+	socket  *corkable        // of conn
 	changed chan struct{}    // closed and replaced whenever conn or blocked changes
 	blocked string           // why the broker accepts no publishes; "" when it does
 	lastErr error            // why there is no connection
@@ -33,23 +34,23 @@ func newLink(cfg Config, name string) *link {
 func (l *link) run(ctx context.Context) {
 	var wait backoff
 	for ctx.Err() == nil {
-		conn, err := l.cfg.dial(l.name)
+		conn, socket, err := l.cfg.dial(l.name)
 		if err != nil {
-			l.set(nil, "", err)
+			l.set(nil, nil, "", err)
 			slog.WarnContext(ctx, "broker not reachable, will try again", "connection", l.name, "error", err)
 			wait.sleep(ctx)
 			continue
 		}
 		wait.reset()
 		slog.InfoContext(ctx, "broker connected", "connection", l.name)
-		l.serve(ctx, conn)
+		l.serve(ctx, conn, socket)
 	}
 }
 
-func (l *link) serve(ctx context.Context, conn *amqp.Connection) {
+func (l *link) serve(ctx context.Context, conn *amqp.Connection, socket *corkable) {
 	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
 	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1))
-	l.set(conn, "", nil)
+	l.set(conn, socket, "", nil)
 	for {
 		select {
 		case b, ok := <-blocked:
@@ -58,17 +59,17 @@ func (l *link) serve(ctx context.Context, conn *amqp.Connection) {
 				blocked = nil
 			case b.Active:
 				slog.WarnContext(ctx, "broker takes no messages", "connection", l.name, "reason", b.Reason)
-				l.set(conn, b.Reason, nil)
+				l.set(conn, socket, b.Reason, nil)
 			default:
 				slog.InfoContext(ctx, "broker takes messages again", "connection", l.name)
-				l.set(conn, "", nil)
+				l.set(conn, socket, "", nil)
 			}
 		case err := <-closed:
-			l.set(nil, "", fmt.Errorf("connection lost: %w", asError(err)))
+			l.set(nil, nil, "", fmt.Errorf("connection lost: %w", asError(err)))
 			slog.WarnContext(ctx, "broker connection lost", "connection", l.name, "error", asError(err))
 			return
 		case <-ctx.Done():
-			l.set(nil, "", errors.New("stopped"))
+			l.set(nil, nil, "", errors.New("stopped"))
 			// The peer may be gone: do not wait for its close-ok for long.
 			if err := conn.CloseDeadline(time.Now().Add(time.Second)); err != nil && !errors.Is(err, amqp.ErrClosed) {
 				slog.DebugContext(ctx, "broker connection not closed in order", "connection", l.name, "error", err)
@@ -78,10 +79,10 @@ func (l *link) serve(ctx context.Context, conn *amqp.Connection) {
 	}
 }
 
-func (l *link) set(conn *amqp.Connection, blocked string, err error) {
+func (l *link) set(conn *amqp.Connection, socket *corkable, blocked string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conn, l.blocked, l.lastErr = conn, blocked, err
+	l.conn, l.socket, l.blocked, l.lastErr = conn, socket, blocked, err
 	close(l.changed)
 	l.changed = make(chan struct{})
 }

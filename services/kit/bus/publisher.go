@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ type Publisher struct {
 
 	mu      sync.Mutex // one batch at a time: returns are told apart by channel
 	ch      *amqp.Channel
+	socket  *corkable // of ch
 	returns chan amqp.Return
 }
 
@@ -92,6 +94,7 @@ func (p *Publisher) publish(ctx context.Context, events []Event, errs []error) {
 	started := time.Now()
 	confirms := make([]*amqp.DeferredConfirmation, len(events))
 	spans := startPublishSpans(p.exchange, events, started)
+	p.socket.cork()
 	for i := range events {
 		confirms[i], errs[i] = ch.PublishWithDeferredConfirm(p.exchange, events[i].RoutingKey, true, false, toPublishing(spans.event(i)))
 		if errs[i] != nil {
@@ -100,6 +103,10 @@ func (p *Publisher) publish(ctx context.Context, events []Event, errs []error) {
 			}
 			break
 		}
+	}
+	if err := p.socket.uncork(); err != nil {
+		// The connection is lost; its confirms resolve as not acknowledged.
+		slog.DebugContext(ctx, "publishes not sent", "error", err)
 	}
 	p.await(ctx, ch, confirms, errs)
 	// The reader hands a return over before it sees the confirm, so all
@@ -182,7 +189,7 @@ func (p *Publisher) channel() (*amqp.Channel, error) {
 		return p.ch, nil
 	}
 	p.link.mu.Lock()
-	conn := p.link.conn
+	conn, socket := p.link.conn, p.link.socket
 	p.link.mu.Unlock()
 	if conn == nil {
 		return nil, amqp.ErrClosed
@@ -195,6 +202,6 @@ func (p *Publisher) channel() (*amqp.Channel, error) {
 		return nil, fmt.Errorf("turn on confirms: %w", err)
 	}
 	p.returns = ch.NotifyReturn(make(chan amqp.Return, maxPublish))
-	p.ch = ch
+	p.ch, p.socket = ch, socket
 	return ch, nil
 }
