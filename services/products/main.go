@@ -1,4 +1,4 @@
-// Command products keeps the catalogue and its stock: it serves the products
+// Command products keeps the catalog and its stock: it serves the products
 // API, reserves stock for orders and takes it back from cancelled ones.
 package main
 
@@ -30,7 +30,7 @@ type config struct {
 func main() {
 	run.Main(run.Program[config]{
 		Name:     "products",
-		Summary:  "serves the catalogue and reserves stock for orders",
+		Summary:  "serves the catalog and reserves stock for orders",
 		Defaults: map[string]string{"HTTP_ADDR": ":5232", "ADMIN_ADDR": ":6232"},
 		Serve:    serve,
 		Migrate:  migrate,

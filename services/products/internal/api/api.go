@@ -1,4 +1,4 @@
-// Package api serves the catalogue over HTTP as openapi.yaml describes it.
+// Package api serves the catalog over HTTP as openapi.yaml describes it.
 package api
 
 import (

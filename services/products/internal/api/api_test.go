@@ -87,7 +87,7 @@ func (c *client) call(t *testing.T, method, path, body string, header ...string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was read
+	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestBadRequests(t *testing.T) {
 		"everything wrong":    {"POST", path, `{"productId":"00000000-0000-0000-0000-000000000000","name":" ","priceCents":-1,"currency":"eur","stock":-1}`, nil, 422, []string{"name", "priceCents", "currency", "stock", "productId"}},
 		"too much":            {"POST", path, `{"name":"` + long + `","priceCents":100000001,"currency":"EURO","stock":1000000001}`, nil, 422, []string{"name", "priceCents", "currency", "stock"}},
 		"control character":   {"POST", path, `{"name":"a\u0000b","priceCents":1,"stock":1}`, nil, 422, []string{"name"}},
-		"unknown field":       {"POST", path, `{"name":"a","priceCents":1,"stock":1,"colour":"red"}`, nil, 400, []string{"colour"}},
+		"unknown field":       {"POST", path, `{"name":"a","priceCents":1,"stock":1,"color":"red"}`, nil, 400, []string{"color"}},
 		"field given twice":   {"POST", path, `{"name":"a","name":"b","priceCents":1,"stock":1}`, nil, 400, []string{"name"}},
 		"text for a number":   {"POST", path, `{"name":"a","priceCents":"1","stock":1}`, nil, 400, []string{"priceCents"}},
 		"fraction":            {"POST", path, `{"name":"a","priceCents":1,"stock":1.5}`, nil, 400, []string{"stock"}},

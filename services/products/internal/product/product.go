@@ -1,4 +1,4 @@
-// Package product holds the catalogue's types and the rule by which orders take
+// Package product holds the catalog's types and the rule by which orders take
 // stock. It knows no database and no broker.
 package product
 
@@ -24,7 +24,7 @@ const (
 	DefaultCurrency = "EUR"
 )
 
-// Product is one entry of the catalogue with its stock.
+// Product is one entry of the catalog with its stock.
 type Product struct {
 	ID         uuid.UUID
 	Name       string

@@ -162,7 +162,7 @@ func BenchmarkReserve(b *testing.B) {
 				batch := make([]bus.Delivery[events.OrderCreated], 0, size)
 				b.ReportAllocs()
 				b.ResetTimer()
-				for i := 0; i < b.N; i++ {
+				for i := range b.N {
 					batch = append(batch, created(b, uuid.Must(uuid.NewV7()), item(products[i%n], 1)))
 					if len(batch) == size || i == b.N-1 {
 						f.reserve(b, batch...)

@@ -22,7 +22,7 @@ func fillUp(t testing.TB, f *fixture, id uuid.UUID) {
 	}
 }
 
-func TestCatalogue(t *testing.T) {
+func TestCatalog(t *testing.T) {
 	t.Parallel()
 
 	t.Run("lists pages in the order of creation", func(t *testing.T) {

@@ -102,7 +102,7 @@ returning `+productColumns, id, versions, name, priceCents, currency)
 	return p, nil
 }
 
-// Delete takes the product out of the catalogue if it has one of the versions,
+// Delete takes the product out of the catalog if it has one of the versions,
 // with the errors of Edit. No order gets it from now on.
 func (s *Store) Delete(ctx context.Context, id uuid.UUID, versions []int64) error {
 	tag, err := s.pool.Exec(ctx, `
