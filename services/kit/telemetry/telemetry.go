@@ -53,9 +53,11 @@ func setup(ctx context.Context, service, version string, log LogConfig, out io.W
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	t := &Telemetry{registry: registry}
-	otel.SetTracerProvider(nooptrace.NewTracerProvider())
-	otel.SetMeterProvider(noopmetric.NewMeterProvider())
+	// Each provider is set once: what packages made of the global ones before,
+	// such as their metrics, takes up the first that is set for good.
 	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
+		otel.SetTracerProvider(nooptrace.NewTracerProvider())
+		otel.SetMeterProvider(noopmetric.NewMeterProvider())
 		return t, nil
 	}
 
@@ -95,6 +97,7 @@ func newResource(ctx context.Context, service, version string) (*resource.Resour
 func (t *Telemetry) setupTraces(ctx context.Context, res *resource.Resource) (bool, error) {
 	exporter, err := newSpanExporter(ctx)
 	if exporter == nil || err != nil {
+		otel.SetTracerProvider(nooptrace.NewTracerProvider())
 		return false, err
 	}
 	// The sampler comes from OTEL_TRACES_SAMPLER, limits from OTEL_SPAN_*.
@@ -113,6 +116,7 @@ func (t *Telemetry) setupMetrics(ctx context.Context, res *resource.Resource, tr
 		return err
 	}
 	if slices.Contains(exporters, "none") {
+		otel.SetMeterProvider(noopmetric.NewMeterProvider())
 		return nil
 	}
 	scrape, err := otelprom.New(otelprom.WithRegisterer(t.registry), otelprom.WithoutScopeInfo())
