@@ -1,0 +1,313 @@
+package systemtest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"orderflow.internal/events/topology"
+	"orderflow.internal/hack/stack"
+	"orderflow.internal/kit/kittest"
+)
+
+// Variables that repeat a run of schedules, or make a longer one.
+const (
+	envSagaSeed      = "ORDERFLOW_SAGA_SEED"
+	envSagaSchedules = "ORDERFLOW_SAGA_SCHEDULES"
+)
+
+const (
+	sagaSchedules = 10_000
+	sagaAtOnce    = 384
+	sagaDeadline  = 2 * time.Second
+	scarceStock   = 60 // at the start, and again with every restock
+)
+
+// Whatever the network does to the messages - copies, another order, delays, beyond the deadline - and whenever the
+// customer places again or cancels: every order ends, stock is what was not confirmed, the history agrees, and all
+// messages once more change nothing.
+//
+// The services are the real ones with their databases and a vhost of its own. Only there no queue is bound to the
+// exchange: the test gets all events and delivers them by generated schedules, one for each order.
+func TestSagaConverges(t *testing.T) {
+	r := newSagaRun(t)
+	t.Logf("%d schedules, %s=%d repeats them", r.schedules, envSagaSeed, r.seed)
+	started := time.Now()
+	r.drive(t)
+	r.settle(t)
+	t.Logf("driven in %s: %d events, %d deliveries", time.Since(started).Round(time.Millisecond), r.network.received.Load(), total(r.network.counts()))
+
+	r.checkOrders(t)
+	r.checkStock(t)
+	r.checkCoverage(t)
+	before := r.dump(t)
+
+	t.Log("all messages once more")
+	started = time.Now()
+	r.redeliver(t)
+	r.settle(t)
+	if diff := compareDumps(before, r.dump(t)); diff != "" {
+		t.Errorf("messages that were delivered before have changed something (-before +after):\n%s", diff)
+	}
+	t.Logf("delivered again in %s", time.Since(started).Round(time.Millisecond))
+	noFailures(t, r.services...)
+	r.noDeadLetters(t)
+}
+
+type sagaRun struct {
+	seed      uint64
+	schedules int
+	services  []*stack.Service // with a database
+	databases map[string]string
+	products  mallProducts
+	initial   map[uuid.UUID]*atomic.Int64 // stock, restocked pieces included
+	network   *network
+	door      *door
+	broker    kittest.Vhost
+	orders    []*sagaOrder
+}
+
+func newSagaRun(t *testing.T) *sagaRun {
+	s := system(t)
+	t.Setenv("ORDERFLOW_TEST_DATABASE_URL", s.Postgres.AdminURL())
+	t.Setenv("ORDERFLOW_TEST_AMQP_URL", s.Broker.AdminURL())
+	t.Setenv("ORDERFLOW_TEST_MANAGEMENT_URL", s.Broker.ManagementURL())
+	r := &sagaRun{
+		seed:      uintVariable(t, envSagaSeed, rand.Uint64()),
+		schedules: int(uintVariable(t, envSagaSchedules, sagaSchedules)),
+		databases: make(map[string]string),
+		initial:   make(map[uuid.UUID]*atomic.Int64),
+		broker:    kittest.Broker(t, unbound(t)),
+	}
+	only := map[string]map[string]string{}
+	for _, name := range withDatabase {
+		r.databases[name] = kittest.Postgres(t)
+		only[name] = map[string]string{"DATABASE_URL": r.databases[name], "AMQP_URL": r.broker.UserURLs[name]}
+	}
+	only["orders"]["ORDER_DEADLINE"] = sagaDeadline.String()
+	r.network = newNetwork(t, r.broker.AdminURL)
+	start(t, variant{only: only})
+	for _, name := range withDatabase {
+		r.services = append(r.services, s.Service(name))
+	}
+	r.door = newDoor(s.BaseURL(), sagaAtOnce)
+	t.Cleanup(r.door.close)
+	r.stock(t)
+	return r
+}
+
+func uintVariable(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// unbound is the topology without the bindings of the events' exchange.
+func unbound(t *testing.T) []byte {
+	t.Helper()
+	var definitions map[string]any
+	if err := json.Unmarshal(topology.Definitions, &definitions); err != nil {
+		t.Fatal(err)
+	}
+	var bindings []any
+	for _, b := range definitions["bindings"].([]any) {
+		if b.(map[string]any)["source"] != "orders.exchange" {
+			bindings = append(bindings, b)
+		}
+	}
+	definitions["bindings"] = bindings
+	text, err := json.Marshal(definitions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// stock fills the catalogue.
+func (r *sagaRun) stock(t *testing.T) {
+	t.Helper()
+	add := func(stock int64, currency string) uuid.UUID {
+		id := uuid.New()
+		r.initial[id] = new(atomic.Int64)
+		r.initial[id].Store(stock)
+		product := map[string]any{
+			"productId": id, "name": "saga", "priceCents": 100 + len(r.initial), "stock": stock, "currency": currency,
+		}
+		var made any
+		if err := r.door.call(t.Context(), "/products", nil, product, &made, http.StatusCreated); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	for range 8 {
+		r.products.ample = append(r.products.ample, add(1_000_000, "EUR"))
+	}
+	for range 4 {
+		r.products.scarce = append(r.products.scarce, add(scarceStock, "EUR"))
+	}
+	r.products.odd = []uuid.UUID{add(1_000_000, "USD"), uuid.New()}
+}
+
+// drive runs all schedules, a number of them at once. Now and then something scarce is restocked, so that there is
+// something to fight for until the end.
+func (r *sagaRun) drive(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	r.orders = make([]*sagaOrder, r.schedules)
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(sagaAtOnce, r.schedules) {
+		workers.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= r.schedules {
+					return
+				}
+				r.orders[i] = newSagaOrder(newPlan(r.seed, i, r.products), r.network, r.door)
+				err := r.orders[i].run(ctx)
+				if err == nil && i%100 == 99 {
+					err = r.restock(ctx, r.products.scarce[i/100%len(r.products.scarce)])
+				}
+				if err == nil {
+					err = r.network.failure()
+				}
+				if err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	if err := context.Cause(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *sagaRun) restock(ctx context.Context, id uuid.UUID) error {
+	var product any
+	err := r.door.call(ctx, "/products/"+id.String()+"/restock", nil, map[string]int{"quantity": scarceStock}, &product, http.StatusOK)
+	if err == nil {
+		r.initial[id].Add(scarceStock)
+	}
+	return err
+}
+
+// settle waits until every delivery has been handled and every event that came of it has been delivered, too.
+func (r *sagaRun) settle(t *testing.T) {
+	t.Helper()
+	eventually(t, time.Minute, "all is quiet", func(ctx context.Context) error {
+		if err := r.network.failure(); err != nil {
+			t.Fatal(err)
+		}
+		// In the order of the flow: what is missed in one place shows up in the next.
+		delivered := r.network.counts()
+		sent := 0
+		for _, service := range r.services {
+			m, err := readMetrics(ctx, service)
+			if err != nil {
+				return err
+			}
+			for queue, want := range delivered {
+				if service.Name() != owner(queue) {
+					continue
+				}
+				if got := m.sum("messaging_client_consumed_messages_total", about(queue)); got != want {
+					return fmt.Errorf("%s has handled %d of %d deliveries", queue, got, want)
+				}
+			}
+			if waiting, err := r.outbox(ctx, service.Name()); err != nil || waiting > 0 {
+				return errors.Join(fmt.Errorf("%d events wait in the outbox of %s", waiting, service.Name()), err)
+			}
+			// Read again: the outbox has emptied since.
+			if m, err = readMetrics(ctx, service); err != nil {
+				return err
+			}
+			sent += m.sum("messaging_client_sent_messages_total", succeeded)
+		}
+		if received := r.network.received.Load(); int(received) != sent {
+			return fmt.Errorf("%d of %d events have come", received, sent)
+		}
+		if busy := r.busy(); busy > 0 {
+			return fmt.Errorf("%d deliveries are due", busy)
+		}
+		if now := r.network.counts(); total(now) != total(delivered) {
+			return fmt.Errorf("%d deliveries more", total(now)-total(delivered))
+		}
+		return nil
+	})
+}
+
+func (r *sagaRun) busy() int {
+	busy := 0
+	for _, o := range r.orders {
+		o.mu.Lock()
+		busy += o.busy
+		o.mu.Unlock()
+	}
+	return busy
+}
+
+func (r *sagaRun) outbox(ctx context.Context, service string) (waiting int, err error) {
+	if service == "customers" { // publishes nothing
+		return 0, nil
+	}
+	conn, err := pgx.Connect(ctx, r.databases[service])
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) // nothing is left to lose
+	return waiting, conn.QueryRow(ctx, `select count(*) from outbox`).Scan(&waiting)
+}
+
+// redeliver puts every message that there ever was into its queues once more, in an order of its own.
+func (r *sagaRun) redeliver(t *testing.T) {
+	t.Helper()
+	type message struct {
+		queue string
+		amqp.Delivery
+	}
+	var messages []message
+	for _, o := range r.orders {
+		o.mu.Lock()
+		for _, byID := range o.seen {
+			for _, d := range byID {
+				for _, queue := range queuesOf[d.Type] {
+					messages = append(messages, message{queue, d})
+				}
+			}
+		}
+		o.mu.Unlock()
+	}
+	rand.Shuffle(len(messages), func(i, j int) { messages[i], messages[j] = messages[j], messages[i] })
+	for _, m := range messages {
+		r.network.deliver(m.queue, m.Delivery)
+	}
+}
+
+func total(counts map[string]int) int {
+	sum := 0
+	for _, n := range counts {
+		sum += n
+	}
+	return sum
+}
