@@ -113,12 +113,16 @@ func parse(line string) (entry, bool) {
 		}
 		e.add(key.(string), raw)
 	}
-	return e, e.message != "" || e.level != ""
+	return e, e.message != "" || e.level != "" // JSON of another kind is shown as it is
 }
 
 func (e *entry) add(key string, raw json.RawMessage) {
 	text := plain(raw)
 	switch key {
+	case "msg":
+		if json.Unmarshal(raw, &e.message) != nil {
+			e.message = text
+		}
 	case "time":
 		e.time = text
 		if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
@@ -126,8 +130,6 @@ func (e *entry) add(key string, raw json.RawMessage) {
 		}
 	case "level":
 		e.level = text
-	case "msg":
-		e.message = text
 	case "service", "span_id": // the column says the first; a trace id is enough to find the span
 	default:
 		e.attributes = append(e.attributes, attribute{key, text})
@@ -138,7 +140,7 @@ func (e *entry) add(key string, raw json.RawMessage) {
 func plain(raw json.RawMessage) string {
 	var s string
 	if json.Unmarshal(raw, &s) == nil {
-		if strings.ContainsAny(s, " \t\n\"=") && !strings.HasPrefix(s, "20") {
+		if strings.ContainsAny(s, " \t\n\"=") {
 			return fmt.Sprintf("%q", s)
 		}
 		return s

@@ -15,7 +15,8 @@ import (
 const (
 	OffsetUp     = 0
 	OffsetTest   = 100
-	OffsetSystem = 200
+	OffsetSystem = 400
+	OffsetHack   = 500
 )
 
 // Ports of one stack; all on the loopback interface.

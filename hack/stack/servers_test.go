@@ -16,14 +16,11 @@ import (
 
 // The servers keep what was committed and confirmed through kills and clean restarts, and end when told to.
 func TestServersSurviveKillAndRestart(t *testing.T) {
-	root, err := stack.FindRoot()
+	o, err := stack.TestOptions("hack-test", stack.OffsetHack)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := stack.Options{Root: root, Name: "hack-test", Offset: 300, Definitions: "testdata/definitions.json"}
-	if missing := o.Missing(); len(missing) > 0 {
-		t.Fatalf("not installed: %v (hack/test hack installs them)", missing)
-	}
+	o.Definitions = "testdata/definitions.json"
 	s, err := stack.New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,69 @@
+package logs
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Lines that are written in pieces, and files that appear later, come out whole and once.
+func TestFollow(t *testing.T) {
+	dir := t.TempDir()
+	early, late := filepath.Join(dir, "early"), filepath.Join(dir, "late")
+	if err := os.WriteFile(early, []byte("old line\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	read, write := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		err := Follow(ctx, write, false, false, Source{Name: "a", Path: early}, Source{Name: "b", Path: late})
+		_ = write.Close() // never fails
+		ended <- err
+	}()
+	lines := bufio.NewScanner(read)
+	next := func() string {
+		t.Helper()
+		if !lines.Scan() {
+			t.Fatal("the stream ended")
+		}
+		return strings.TrimSpace(lines.Text())
+	}
+	// Follow has skipped what is old once a line of the late file comes out.
+	add(t, late, "started\n")
+	if got := next(); !strings.HasSuffix(got, "started") {
+		t.Errorf("got %q", got)
+	}
+	add(t, early, "first ha")
+	time.AfterFunc(250*time.Millisecond, func() { add(t, early, "lf\nsecond\n") })
+	for _, want := range []string{"first half", "second"} {
+		if got := next(); !strings.HasSuffix(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func add(t *testing.T, path, text string) {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if _, err := fmt.Fprint(f, text); err != nil {
+		t.Error(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,34 @@
+package logs
+
+import "testing"
+
+func TestFormat(t *testing.T) {
+	f := formatter{width: 9}
+	service, server := Source{Name: "orders"}, Source{Name: "postgres", Server: true}
+	tests := []struct {
+		name   string
+		source Source
+		line   string
+		want   string
+	}{
+		{
+			"attributes keep their order, the service's name and the span go", service,
+			`{"time":"bad","level":"WARN","msg":"order late","service":"orders","orderId":"7","n":3,"err":"a b","trace_id":"f","span_id":"e"}`,
+			`bad          orders    WARN  order late orderId=7 n=3 err="a b" trace_id=f`,
+		},
+		{"a group", service, `{"level":"INFO","msg":"x","http":{"status":200}}`, `             orders    INFO  x http={"status":200}`},
+		{"no JSON", service, "panic: oh", "             orders          panic: oh"},
+		{"broken JSON", service, `{"level":`, `             orders          {"level":`},
+		{"JSON of others", service, `{"a":1}`, `             orders          {"a":1}`},
+		{"empty", service, "\n", ""},
+		{"a server's routine", server, "2026-11-23 [1] LOG:  checkpoint starting", ""},
+		{"a server's error", server, "2026-11-23 [1] ERROR:  deadlock detected", "             postgres  WARN  2026-11-23 [1] ERROR:  deadlock detected"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := f.format(tt.source, tt.line); got != tt.want {
+				t.Errorf("got  %q\nwant %q", got, tt.want)
+			}
+		})
+	}
+}
