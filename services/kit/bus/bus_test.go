@@ -292,6 +292,23 @@ func TestUnroutableEventIsAnErrorOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestEventThatNobodyHasToReadIsPublishedAllTheSame(t *testing.T) {
+	v := kittest.Broker(t, []byte(topology))
+	p := bus.NewPublisher(config(v), "test", exchange, "nobody.listens")
+	start(t, p.Run)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := p.Await(ctx); err != nil {
+		t.Fatal(err)
+	}
+	all := events(t, 0, 2)
+	all[0].RoutingKey, all[1].RoutingKey = "nobody.listens", "nobody.either"
+	errs := p.Publish(ctx, all)
+	if errs[0] != nil || !errors.Is(errs[1], bus.ErrUnroutable) {
+		t.Errorf("errors are %v, want none and ErrUnroutable", errs)
+	}
+}
+
 func TestFailingMessageIsRetriedWithGrowingDelaysThenDeadLettered(t *testing.T) {
 	v := kittest.Broker(t, []byte(topology))
 	got := newSeen()

@@ -24,6 +24,7 @@ type Publisher struct {
 	exchange string
 	timeout  time.Duration
 	link     *link
+	unread   map[string]bool // routing keys that need no queue
 
 	mu      sync.Mutex // one batch at a time: returns are told apart by channel
 	ch      *amqp.Channel
@@ -36,9 +37,14 @@ type Publisher struct {
 const maxPublish = 512
 
 // NewPublisher makes a publisher to exchange, called name on the broker's
-// pages. It works once Run does.
-func NewPublisher(cfg Config, name, exchange string) *Publisher {
-	return &Publisher{exchange: exchange, timeout: cfg.ConfirmTimeout, link: newLink(cfg, name+" publisher")}
+// pages. It works once Run does. Events with one of the unread routing keys are
+// published for whoever may bind a queue one day: nobody has to have yet.
+func NewPublisher(cfg Config, name, exchange string, unread ...string) *Publisher {
+	p := &Publisher{exchange: exchange, timeout: cfg.ConfirmTimeout, link: newLink(cfg, name+" publisher"), unread: map[string]bool{}}
+	for _, key := range unread {
+		p.unread[key] = true
+	}
+	return p
 }
 
 // Run keeps the publisher connected until ctx is done.
@@ -70,7 +76,7 @@ func (p *Publisher) Await(ctx context.Context) error {
 
 // Publish sends the events in one go and waits for all their confirms. The
 // result has an entry for each event: nil when it was routed to at least one
-// queue and confirmed, ErrUnroutable, or another error that means unknown:
+// queue (or needs none) and confirmed, ErrUnroutable, or another error that means unknown:
 // publish it again. It fails at once while the broker cannot be reached.
 func (p *Publisher) Publish(ctx context.Context, events []Event) []error {
 	errs := make([]error, len(events))
@@ -96,7 +102,7 @@ func (p *Publisher) publish(ctx context.Context, events []Event, errs []error) {
 	spans := startPublishSpans(p.exchange, events, started)
 	p.socket.cork()
 	for i := range events {
-		confirms[i], errs[i] = ch.PublishWithDeferredConfirm(p.exchange, events[i].RoutingKey, true, false, toPublishing(spans.event(i)))
+		confirms[i], errs[i] = ch.PublishWithDeferredConfirm(p.exchange, events[i].RoutingKey, !p.unread[events[i].RoutingKey], false, toPublishing(spans.event(i)))
 		if errs[i] != nil {
 			for j := i; j < len(errs); j++ {
 				errs[j] = fmt.Errorf("publish: %w", errs[i])
