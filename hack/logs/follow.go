@@ -11,22 +11,31 @@ import (
 	"time"
 )
 
-// Follow copies what is added to the sources, from now on or from their beginning, to out until ctx is done.
-func Follow(ctx context.Context, out io.Writer, color, fromStart bool, sources ...Source) error {
-	f := formatter{color: color}
-	followers := make([]*follower, len(sources))
-	for i, s := range sources {
-		f.width = max(f.width, len(s.Name))
-		followers[i] = &follower{source: s}
-		if !fromStart {
-			if err := followers[i].skip(); err != nil {
-				return err
-			}
+// Stream shows what is added to the sources after it was opened, and all of a source that appears later.
+type Stream struct {
+	format    formatter
+	followers []*follower
+}
+
+// Open starts at the present end of the sources.
+func Open(color bool, sources ...Source) (*Stream, error) {
+	s := &Stream{format: formatter{color: color}}
+	for _, source := range sources {
+		s.format.width = max(s.format.width, len(source.Name))
+		f := &follower{source: source}
+		if err := f.skip(); err != nil {
+			return nil, err
 		}
+		s.followers = append(s.followers, f)
 	}
+	return s, nil
+}
+
+// Run copies to out until ctx is done.
+func (s *Stream) Run(ctx context.Context, out io.Writer) error {
 	for {
-		for _, w := range followers {
-			if err := w.copy(out, f); err != nil {
+		for _, f := range s.followers {
+			if err := f.copy(out, s.format); err != nil {
 				return err
 			}
 		}

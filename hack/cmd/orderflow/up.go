@@ -173,7 +173,11 @@ func follow(ctx context.Context, c *console.Console, s *stack.Stack) error {
 			}()
 		}
 	}
-	if err := logs.Follow(ctx, c, c.Colored(), false, sources...); err != nil {
+	stream, err := logs.Open(c.Colored(), sources...)
+	if err != nil {
+		return err
+	}
+	if err := stream.Run(ctx, c); err != nil {
 		return err
 	}
 	c.Printf("")
