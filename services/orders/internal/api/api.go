@@ -117,8 +117,12 @@ func (h *handlers) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var filter store.Filter
-	if filter.CustomerID, _, err = web.QueryUUID(r, "customerId"); err != nil {
+	var given bool
+	if filter.CustomerID, given, err = web.QueryUUID(r, "customerId"); err != nil {
 		return err
+	}
+	if given && filter.CustomerID == uuid.Nil { // to the filter it would mean everybody's
+		return web.BadParameter("customerId", "must not be the nil UUID")
 	}
 	filter.Status = order.Status(r.URL.Query().Get("status"))
 	if filter.Status != "" && !filter.Status.Valid() {
@@ -129,7 +133,7 @@ func (h *handlers) list(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		if filter.After, err = uuid.Parse(parts[0]); err != nil {
+		if filter.After, err = uuid.Parse(parts[0]); err != nil || filter.After == uuid.Nil {
 			return web.BadCursor()
 		}
 	}

@@ -223,6 +223,9 @@ func TestGetAndCancel(t *testing.T) {
 			}
 		}
 	}
+	if got := e.do(t, "HEAD", at+"/events", ""); got.status != http.StatusOK {
+		t.Errorf("head of events: %d", got.status)
+	}
 	if got := e.do(t, "DELETE", at, ""); got.status != http.StatusMethodNotAllowed {
 		t.Errorf("delete: %d", got.status)
 	}
@@ -275,6 +278,7 @@ func TestList(t *testing.T) {
 	}
 	for query, field := range map[string]string{
 		"?limit=0": "limit", "?limit=201": "limit", "?limit=x": "limit", "?customerId=x": "customerId",
+		"?customerId=" + uuid.Nil.String(): "customerId", "?after=" + web.Cursor(uuid.Nil.String()): "after",
 		"?status=Done": "status", "?after=x": "after", "?after=" + web.Cursor("x"): "after", "?after=" + web.Cursor("x", "y"): "after",
 	} {
 		if got := e.do(t, "GET", "/api/orders"+query, ""); got.status != http.StatusBadRequest || !bytes.Contains(got.body, []byte(`"`+field+`"`)) {

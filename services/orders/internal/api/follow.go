@@ -43,6 +43,9 @@ func (h *handlers) follow(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "no-cache")
 	w.Header().Set("X-Accel-Buffering", "no") // or nginx keeps events back
 	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		return nil
+	}
 	s := stream{w, http.NewResponseController(w)}
 	defer s.close()
 	if o.Version > seen {

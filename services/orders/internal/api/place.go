@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/web"
@@ -61,6 +63,7 @@ func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	trace.SpanFromContext(r.Context()).SetAttributes(attribute.String("orderflow.order.id", placed.ID.String()))
 	if waiter != nil && replayed && !placed.Status.Final() {
 		waiter.Close()
 		if another, ok := h.store.Wait(placed.ID); ok {
