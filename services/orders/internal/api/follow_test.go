@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,18 @@ func TestFollow(t *testing.T) {
 	known, stopKnown := e.follow(t, at, "Last-Event-ID", "2")
 	defer stopKnown()
 	next(t, known, "")
+}
+
+// HEAD comes with every GET, and must not wait for events that it cannot send.
+func TestFollowByHeadReturns(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	at := e.do(t, "POST", "/api/orders", oneCup, "Prefer", "respond-async").header.Get("Location")
+	answer := httptest.NewRecorder()
+	New(e.store).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), "HEAD", at+"/events", nil))
+	if answer.Code != http.StatusOK || answer.Body.Len() != 0 {
+		t.Errorf("%d %s", answer.Code, answer.Body)
+	}
 }
 
 // Requests that wait must not hold up the stop of the server.
