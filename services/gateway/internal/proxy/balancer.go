@@ -32,7 +32,7 @@ type balancer struct {
 
 type instance struct {
 	scheme, host string
-	avoidUntil   atomic.Int64 // Unix time in ns
+	avoidUntil   atomic.Int64 // Unix time in ns; 0 when all is well
 }
 
 func newBalancer(cfg Config) *balancer {
@@ -54,8 +54,18 @@ func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 	for try := range tries {
 		i := b.pick(tried)
 		tried |= 1 << i
-		resp, err := b.send(req, b.instances[i], try)
+		to := b.instances[i]
+		avoided := to.avoidUntil.Load()
+		resp, err := b.send(req, to, try)
 		if err == nil {
+			switch {
+			case resp.Close:
+				to.avoid(drainPause)
+			case avoided != 0:
+				// It is back. Not so when a request that began before the
+				// instance was to be avoided ends after that.
+				to.avoidUntil.CompareAndSwap(avoided, 0)
+			}
 			return resp, nil
 		}
 		errs = append(errs, err)
@@ -70,7 +80,7 @@ func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 				return nil, err
 			}
 		}
-		b.instances[i].avoid(downPause)
+		to.avoid(downPause)
 	}
 	if unreachable {
 		errs = append([]error{errUnreachable}, errs...)
@@ -85,7 +95,9 @@ func (b *balancer) send(req *http.Request, to *instance, try int) (*http.Respons
 	target := *req.URL
 	target.Scheme, target.Host = to.scheme, to.host
 	out.URL = &target
-	if try > 0 && req.GetBody != nil {
+	if req.GetBody != nil {
+		// For the first try, too: net/http sends headers and body in one
+		// write only when it sees that the body is in memory.
 		body, err := req.GetBody()
 		if err != nil {
 			return nil, fmt.Errorf("read the body again: %w", err)
@@ -97,14 +109,12 @@ func (b *balancer) send(req *http.Request, to *instance, try int) (*http.Respons
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", to.host, err)
 	}
-	if resp.Close {
-		to.avoid(drainPause)
-	}
 	return resp, nil
 }
 
 // pick returns the index of the next instance: one that was not tried and need
-// not be avoided, else one that was not tried, else any.
+// not be avoided, else the one of the not tried that need not be avoided first
+// (the others stopped or died later), else any.
 func (b *balancer) pick(tried uint64) int {
 	n := len(b.instances)
 	if n == 1 {
@@ -112,17 +122,18 @@ func (b *balancer) pick(tried uint64) int {
 	}
 	first := int(b.turn.Add(1) % uint32(n))
 	now := time.Now().UnixNano()
-	untried := -1
+	untried, soonest := -1, int64(0)
 	for k := range n {
 		i := (first + k) % n
 		if tried&(1<<i) != 0 {
 			continue
 		}
-		if b.instances[i].avoidUntil.Load() <= now {
+		until := b.instances[i].avoidUntil.Load()
+		if until <= now {
 			return i
 		}
-		if untried < 0 {
-			untried = i
+		if untried < 0 || until < soonest {
+			untried, soonest = i, until
 		}
 	}
 	if untried >= 0 {

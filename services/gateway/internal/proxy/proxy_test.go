@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -60,11 +61,7 @@ func newDoor(t *testing.T, change func(*Config), instances ...string) *httptest.
 		Replayable: func(r *http.Request) bool { return r.Method == http.MethodGet },
 	}
 	for _, instance := range instances {
-		u, err := url.Parse(instance)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg.Instances = append(cfg.Instances, *u)
+		cfg.Instances = append(cfg.Instances, parseURL(t, instance))
 	}
 	if change != nil {
 		change(&cfg)
@@ -431,37 +428,21 @@ func TestStreamEndsWhenDraining(t *testing.T) {
 		<-r.Context().Done()
 		close(gone)
 	})
-	u, err := url.Parse(service.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
 	transport := NewTransport()
 	t.Cleanup(transport.CloseIdleConnections)
-	addr := strings.TrimPrefix(nobody(t), "http://")
-	server := web.NewServer(web.Config{Addr: addr, DrainDelay: time.Millisecond, ShutdownTimeout: 9 * time.Second},
-		New(Config{Service: "orders", Instances: []url.URL{*u}, Transport: transport}), nil)
-	ctx, stop := context.WithCancel(t.Context())
-	stopped := make(chan error, 1)
-	go func() { stopped <- server.Run(ctx) }()
-
-	client := &http.Client{Transport: &http.Transport{}}
-	t.Cleanup(client.CloseIdleConnections)
-	var resp *http.Response
-	for deadline := time.Now().Add(5 * time.Second); ; {
-		if resp, err = client.Get("http://" + addr + "/orders/1/events"); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Millisecond) // until it listens
+	gateway := serve(t, strings.TrimPrefix(nobody(t), "http://"),
+		New(Config{Service: "orders", Instances: []url.URL{parseURL(t, service.URL)}, Transport: transport}))
+	resp, err := gateway.client.Get(gateway.url + "/orders/1/events")
+	if err != nil {
+		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	lines := bufio.NewReader(resp.Body)
 	if got, err := lines.ReadString('\n'); got != "id: 1\n" {
 		t.Fatalf("read %q, %v", got, err)
 	}
-	stop()
+	stopped := make(chan error, 1)
+	go func() { stopped <- gateway.stop() }()
 	if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 {
 		t.Errorf("the stream ended with %q, %v; want a whole end", rest, err)
 	}
@@ -469,4 +450,112 @@ func TestStreamEndsWhenDraining(t *testing.T) {
 		t.Errorf("stopped with %v", err)
 	}
 	<-gone
+}
+
+// process is a server with the life of a service's.
+type process struct {
+	url    string
+	client *http.Client
+	stop   func() error // drains, returns when it is gone
+}
+
+// serve returns when the server answers.
+func serve(t *testing.T, addr string, handler http.Handler) process {
+	t.Helper()
+	server := web.NewServer(web.Config{Addr: addr, DrainDelay: 100 * time.Millisecond, ShutdownTimeout: 9 * time.Second}, handler, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	p := process{url: "http://" + addr, client: &http.Client{Transport: &http.Transport{}}}
+	p.stop = func() error {
+		cancel()
+		p.client.CloseIdleConnections()
+		return <-ended
+	}
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+			return p
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("does not listen: %v", err)
+		}
+	}
+}
+
+func parseURL(t *testing.T, raw string) url.URL {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *u
+}
+
+// Two instances are stopped and started again in turn, under load: no request
+// fails, though none may be sent twice.
+func TestRollingRestart(t *testing.T) {
+	var handled atomic.Int64
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		time.Sleep(2 * time.Millisecond) // some are in flight when the stop comes
+		handled.Add(1)
+	})
+	addrs := []string{strings.TrimPrefix(nobody(t), "http://"), strings.TrimPrefix(nobody(t), "http://")}
+	instances := []process{serve(t, addrs[0], handler), serve(t, addrs[1], handler)}
+	door := newDoor(t, func(cfg *Config) {
+		cfg.Replayable = func(*http.Request) bool { return false }
+	}, instances[0].url, instances[1].url)
+
+	var answered, failed atomic.Int64
+	var clients sync.WaitGroup
+	done := make(chan struct{})
+	for range 8 {
+		clients.Go(func() {
+			client := &http.Client{Transport: &http.Transport{}}
+			defer client.CloseIdleConnections()
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				resp, err := client.Post(door.URL+"/orders", "application/json", strings.NewReader("{}"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if resp.StatusCode == http.StatusOK {
+					answered.Add(1)
+				} else if failed.Add(1) == 1 {
+					body, err := io.ReadAll(resp.Body)
+					t.Errorf("answer is %d %s, %v", resp.StatusCode, body, err)
+				}
+				resp.Body.Close()
+			}
+		})
+	}
+	for range 2 {
+		for i := range instances {
+			before := handled.Load()
+			if err := instances[i].stop(); err != nil {
+				t.Errorf("instance %d: %v", i, err)
+			}
+			instances[i] = serve(t, addrs[i], handler)
+			if handled.Load() == before {
+				t.Error("nothing was handled while an instance was stopping")
+			}
+		}
+	}
+	close(done)
+	clients.Wait()
+	for i := range instances {
+		if err := instances[i].stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	if answered.Load() != handled.Load() || failed.Load() > 0 {
+		t.Errorf("%d answered and %d failed of %d handled", answered.Load(), failed.Load(), handled.Load())
+	}
 }

@@ -2,8 +2,8 @@ package proxy
 
 import (
 	"io"
-	"mime"
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"orderflow.internal/kit/web"
@@ -13,8 +13,7 @@ import (
 // to stop; its reader then asks again, elsewhere.
 func endWhenDraining(resp *http.Response) {
 	draining := web.Draining(resp.Request.Context())
-	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if draining == nil || err != nil || kind != "text/event-stream" {
+	if draining == nil || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
 		return
 	}
 	s := &stream{ReadCloser: resp.Body, closed: make(chan struct{})}
