@@ -159,9 +159,14 @@ type roundTripper func(*http.Request) (*http.Response, error)
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 func (v *Validator) check(req *http.Request, sent []byte, resp *http.Response, body []byte) error {
-	route, params, err := v.router.FindRoute(req)
+	routed := req
+	if req.Method == http.MethodHead { // documented as GET
+		routed = req.Clone(req.Context())
+		routed.Method = http.MethodGet
+	}
+	route, params, err := v.router.FindRoute(routed)
 	if err != nil {
-		return v.checkUnrouted(resp, body, err)
+		return v.checkUnrouted(req, resp, body, err)
 	}
 	status := fmt.Sprint(resp.StatusCode)
 	if route.Operation.Responses.Value(status) == nil {
@@ -197,7 +202,7 @@ func (v *Validator) check(req *http.Request, sent []byte, resp *http.Response, b
 			return fmt.Errorf("the request is forbidden and yet succeeded: %w", err)
 		}
 	}
-	if resp.StatusCode == http.StatusNoContent && len(body) > 0 {
+	if (resp.StatusCode == http.StatusNoContent || req.Method == http.MethodHead) && len(body) > 0 {
 		return errors.New("there is a body")
 	}
 	response := &openapi3filter.ResponseValidationInput{
@@ -208,12 +213,15 @@ func (v *Validator) check(req *http.Request, sent []byte, resp *http.Response, b
 }
 
 // checkUnrouted: what is not in the document is refused with a problem.
-func (v *Validator) checkUnrouted(resp *http.Response, body []byte, reason error) error {
+func (v *Validator) checkUnrouted(req *http.Request, resp *http.Response, body []byte, reason error) error {
 	if resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusMethodNotAllowed {
 		return reason
 	}
 	if kind := resp.Header.Get("Content-Type"); kind != "application/problem+json" {
 		return fmt.Errorf("content type %q is not application/problem+json", kind)
+	}
+	if req.Method == http.MethodHead {
+		return nil
 	}
 	return visit(v.schemas["Problem"], body)
 }

@@ -46,6 +46,9 @@ func TestExchanges(t *testing.T) {
 		"wrong content type":   {"POST", "/pets", `{"name":"Rex"}`, 201, map[string]string{"ETag": `"1"`, "Content-Type": "text/plain"}, good, "Content-Type"},
 		"no body, as said":     {"DELETE", "/pets/" + pet, "", 204, nil, "", ""},
 		"bad id and success":   {"DELETE", "/pets/7", "", 204, nil, "", "forbidden"},
+		"headers only":         {"HEAD", "/pets/" + pet, "", 200, map[string]string{"ETag": `"1"`}, "", ""},
+		"headers, other way":   {"HEAD", "/pets/" + pet, "", 201, map[string]string{"ETag": `"1"`}, "", "not documented"},
+		"headers of nothing":   {"HEAD", "/cats", "", 404, map[string]string{"Content-Type": "application/problem+json"}, "", ""},
 		"unknown path":         {"GET", "/cats", "", 404, map[string]string{"Content-Type": "application/problem+json"}, `{"type":"/x"}`, ""},
 		"unknown path in text": {"GET", "/cats", "", 404, map[string]string{"Content-Type": "text/plain"}, "gone", "problem"},
 		"unknown method":       {"PUT", "/pets", "", 405, map[string]string{"Content-Type": "application/problem+json"}, `{}`, "type"},
@@ -54,7 +57,7 @@ func TestExchanges(t *testing.T) {
 		"bad event":            {"GET", "/pets/" + pet + "/events", "", 200, map[string]string{"Content-Type": "text/event-stream"}, ": hello\n\ndata: {\"tag\":\"a\"}\n\n", "petId"},
 	}
 	v := New(t, "testdata/pets.yaml")
-	if got, want := v.Unanswered(), []string{"addPet 201", "deletePet 204", "followPet 200"}; !slices.Equal(got, want) {
+	if got, want := v.Unanswered(), []string{"addPet 201", "deletePet 204", "followPet 200", "getPet 200"}; !slices.Equal(got, want) {
 		t.Errorf("unanswered at first %q, want %q", got, want)
 	}
 	for name, test := range tests {
