@@ -171,7 +171,7 @@ func (a *api) get(ctx context.Context, path string, query url.Values, out any) e
 			return nil
 		}
 		if ctx.Err() == nil {
-			a.failedReads.add(err)
+			a.failedReads.add(err, passing(err))
 		}
 		if !passing(err) || sleep(ctx, pause) != nil {
 			return fmt.Errorf("get %s: %w", path, err)

@@ -67,17 +67,10 @@ zero, each order in its customer's history with the same final state.`,
 		if errors.Is(err, syscall.ECONNREFUSED) && report.Accepted == 0 {
 			return fmt.Errorf("%w: nothing listens at %s; start the system with hack/up, or name another with --base-url", err, o.BaseURL)
 		}
-		if err != nil {
+		if err != nil && report.Accepted == 0 {
 			return err
 		}
-		if asJSON {
-			encoder := json.NewEncoder(os.Stdout)
-			encoder.SetIndent("", "  ")
-			err = encoder.Encode(report)
-		} else {
-			err = report.Write(os.Stdout)
-		}
-		if err != nil {
+		if err := errors.Join(err, show(report, asJSON)); err != nil {
 			return err
 		}
 		if bad := len(failed(report.Checks)); bad > 0 {
@@ -86,4 +79,13 @@ zero, each order in its customer's history with the same final state.`,
 		return nil
 	}
 	return c
+}
+
+func show(r Report, asJSON bool) error {
+	if !asJSON {
+		return r.Write(os.Stdout)
+	}
+	encoder := json.NewEncoder(os.Stdout)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(r)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -61,9 +62,9 @@ func newCPUMeter(processes []Process) (*cpuMeter, error) {
 	return m, m.look()
 }
 
-// run looks every half second and, when ctx is done, once more.
+// run looks every second and, when ctx is done, once more.
 func (m *cpuMeter) run(ctx context.Context) error {
-	for sleep(ctx, 500*time.Millisecond) == nil {
+	for sleep(ctx, time.Second) == nil {
 		if err := m.look(); err != nil {
 			return err
 		}
@@ -144,21 +145,27 @@ func (t *processTable) total(pid int) time.Duration {
 }
 
 func readProcesses() (*processTable, error) {
-	entries, err := os.ReadDir("/proc")
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer proc.Close()
+	names, err := proc.Readdirnames(-1)
 	if err != nil {
 		return nil, err
 	}
 	t := &processTable{stats: make(map[int]processStat), children: make(map[int][]int)}
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
+	line := make([]byte, 4<<10)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
 		if err != nil {
 			continue // not a process
 		}
-		line, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
+		n, err := readOnce("/proc/"+name+"/stat", line)
 		if err != nil {
 			continue // gone meanwhile
 		}
-		stat, err := parseStat(line)
+		stat, err := parseStat(line[:n])
 		if err != nil {
 			return nil, fmt.Errorf("/proc/%d/stat: %w", pid, err)
 		}
@@ -166,6 +173,16 @@ func readProcesses() (*processTable, error) {
 		t.children[stat.parent] = append(t.children[stat.parent], pid)
 	}
 	return t, nil
+}
+
+// readOnce reads what one read returns, which is all of a short file in /proc. This is most of what a look costs.
+func readOnce(path string, into []byte) (int, error) {
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer syscall.Close(fd) //nolint:errcheck // nothing was written
+	return syscall.Read(fd, into)
 }
 
 // parseStat reads what proc_pid_stat(5) calls ppid, utime, stime, cutime, cstime and starttime.

@@ -88,18 +88,19 @@ func closedWhileKept(err error) bool {
 
 // Count is how often one kind of error came up, with the words of the first.
 type Count struct {
-	Count int    `json:"count"`
-	First string `json:"first"`
+	Count   int    `json:"count"`
+	Retried int    `json:"retried"`
+	First   string `json:"first"`
 }
 
 // tally counts errors by kind.
 type tally struct {
-	mu    sync.Mutex
-	kinds map[string]Count
-	total int
+	mu      sync.Mutex
+	kinds   map[string]Count
+	retries int
 }
 
-func (t *tally) add(err error) {
+func (t *tally) add(err error, retried bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.kinds == nil {
@@ -108,17 +109,28 @@ func (t *tally) add(err error) {
 	name := kind(err)
 	c, known := t.kinds[name]
 	if !known {
-		c.First = err.Error()
+		c.First = words(err)
 	}
 	c.Count++
+	if retried {
+		c.Retried++
+		t.retries++
+	}
 	t.kinds[name] = c
-	t.total++
 }
 
-func (t *tally) sum() int {
+// words are what an error says beyond its kind.
+func words(err error) string {
+	if status, ok := errors.AsType[*statusError](err); ok {
+		return status.detail
+	}
+	return err.Error()
+}
+
+func (t *tally) retried() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.total
+	return t.retries
 }
 
 func (t *tally) counts() map[string]Count {

@@ -42,7 +42,6 @@ type load struct {
 	late       atomic.Int64
 	placements []placement
 	errors     tally
-	retries    tally
 }
 
 // lateAfter is how long after its time an open-loop order may be sent before it is reported as late.
@@ -124,14 +123,14 @@ func (w *worker) placeOne(ctx context.Context, i int, p *placement) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		w.errors.add(err)
 		p.unclear = p.unclear || !refused(err)
 		wait, again := retryAfter(err, pause)
-		if !w.opts.Retry || !again || time.Now().Add(wait).After(giveUp) {
+		again = again && w.opts.Retry && time.Now().Add(wait).Before(giveUp)
+		w.errors.add(err, again)
+		if !again {
 			w.failed.Add(1)
 			return true
 		}
-		w.retries.add(err)
 		if sleep(ctx, wait) != nil {
 			return false
 		}

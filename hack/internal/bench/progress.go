@@ -53,7 +53,7 @@ func (s *stage) run() {
 		p.Accepted = int(s.load.accepted.Load())
 		p.Final = int(s.load.final.Load())
 		p.Failed = int(s.load.failed.Load())
-		p.Retries = s.load.retries.sum()
+		p.Retries = s.load.errors.retried()
 		if !started.IsZero() {
 			p.Elapsed = time.Since(started)
 		}

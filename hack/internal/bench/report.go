@@ -26,9 +26,8 @@ type Report struct {
 	OrdersPerSecond float64          `json:"ordersPerSecond"`
 	Latency         Latency          `json:"latency"`
 	LateSends       int              `json:"lateSends"`   // open loop: sent more than 5 ms after their time
-	Errors          map[string]Count `json:"errors"`      // answers and losses other than success, each try counted
-	Retries         map[string]Count `json:"retries"`     // those of them that were tried again
-	FailedReads     map[string]Count `json:"failedReads"` // of the client's own bookkeeping, all tried again
+	Errors          map[string]Count `json:"errors"`      // of POSTs, each try counted
+	FailedReads     map[string]Count `json:"failedReads"` // of the client's own bookkeeping
 
 	CPU    *CPU     `json:"cpu,omitempty"`
 	Raw    *Raw     `json:"raw,omitempty"`
@@ -85,7 +84,6 @@ func (l *load) report(e *evidence, checks []Check, end time.Duration) Report {
 		Latency:     latency(l.placements),
 		LateSends:   int(l.late.Load()),
 		Errors:      l.errors.counts(),
-		Retries:     l.retries.counts(),
 		FailedReads: l.api.failedReads.counts(),
 		Checks:      checks,
 	}
@@ -144,7 +142,6 @@ func (r *Report) Write(w io.Writer) error {
 		fmt.Fprintf(t, "sent late\t%s (all %s connections were busy, or the machine was)\n", number(r.LateSends), number(r.Setup.Concurrency))
 	}
 	writeErrors(t, "errors", r.Errors)
-	writeErrors(t, "retries", r.Retries)
 	writeErrors(t, "failed reads", r.FailedReads)
 	if r.CPU != nil {
 		fmt.Fprintf(t, "\nCPU seconds per 1,000 orders\n")
@@ -158,7 +155,9 @@ func (r *Report) Write(w io.Writer) error {
 		fmt.Fprintf(t, "  single-row commits/s\t%s\tover %s connections; orders/s is %.2f of it\n", number(int(r.Raw.CommitsPerSecond)), number(r.Raw.Connections), r.Raw.OrdersPerCommit)
 		fmt.Fprintf(t, "  confirmed quorum-queue messages/s\t%s\t%s in flight; orders/s is %.2f of it\n", number(int(r.Raw.MessagesPerSecond)), number(r.Setup.Concurrency), r.Raw.OrdersPerMessage)
 	}
-	fmt.Fprintf(t, "\nChecks\n")
+	if len(r.Checks) > 0 {
+		fmt.Fprintf(t, "\nChecks\n")
+	}
 	for _, c := range r.Checks {
 		verdict := "held"
 		if !c.OK {
@@ -183,7 +182,11 @@ func (s Setup) String() string {
 	} else {
 		parts = append(parts, fmt.Sprintf("closed loop, %s at once", number(s.Concurrency)))
 	}
-	parts = append(parts, fmt.Sprintf("%s products with %s pieces each", number(s.Products), number(s.Stock)))
+	if s.Products == 1 {
+		parts = append(parts, fmt.Sprintf("one product with %s pieces", number(s.Stock)))
+	} else {
+		parts = append(parts, fmt.Sprintf("%s products with %s pieces each", number(s.Products), number(s.Stock)))
+	}
 	if s.Items > 1 || s.Quantity > 1 {
 		parts = append(parts, fmt.Sprintf("%d items of %s", s.Items, number(s.Quantity)))
 	}
@@ -196,9 +199,13 @@ func (s Setup) String() string {
 }
 
 func writeErrors(w io.Writer, title string, kinds map[string]Count) {
-	names := slices.SortedFunc(maps.Keys(kinds), func(a, b string) int { return kinds[b].Count - kinds[a].Count })
-	for _, name := range names {
-		fmt.Fprintf(w, "%s\t%s × %s\t%s\n", title, number(kinds[name].Count), name, kinds[name].First)
+	for _, name := range slices.SortedFunc(maps.Keys(kinds), func(a, b string) int { return kinds[b].Count - kinds[a].Count }) {
+		c := kinds[name]
+		fmt.Fprintf(w, "%s\t%s × %s", title, number(c.Count), name)
+		if c.Retried > 0 {
+			fmt.Fprintf(w, ", %s tried again", number(c.Retried))
+		}
+		fmt.Fprintf(w, "\t%s\n", c.First)
 		title = ""
 	}
 }

@@ -17,8 +17,9 @@ import (
 // histories stays a small part of the load.
 const ordersPerCustomer = maxPage
 
-// Run loads the system and reports. A promise that did not hold is in the report (see Report.Err); an error means
-// that the run could not be done: bad options, no server, or ctx done.
+// Run loads the system and reports. A promise that did not hold is in the report (see Report.Err). An error means that
+// the run could not be done - bad options, no server, ctx done - or could not be judged, in which case the report has
+// what was measured and no checks.
 func Run(ctx context.Context, opts Options) (r Report, err error) {
 	if err := opts.validate(); err != nil {
 		return Report{}, err
@@ -106,15 +107,15 @@ func (l *load) measure(ctx context.Context, stage *stage) (Report, error) {
 
 	stage.enter("verify")
 	checks, e, err := l.verify(ctx, low)
-	if err != nil {
-		return Report{}, fmt.Errorf("verify: %w", err)
-	}
 	r := l.report(&e, checks, end)
 	if meter != nil {
 		r.CPU = meter.report(spent, r.Accepted)
 		if names := meter.missing(); len(names) > 0 {
 			r.note("no process of %s was found: its CPU time is missing", strings.Join(names, ", "))
 		}
+	}
+	if err != nil {
+		return r, fmt.Errorf("verify: %w", err)
 	}
 	return r, nil
 }

@@ -62,9 +62,12 @@ func allFinal(told []order, expected []uuid.UUID) bool {
 }
 
 // verify gathers evidence until it speaks against nothing or Settle is over: stock that cancelled orders give back,
-// for one, is on its way for a moment after the last order is final.
+// for one, is on its way for a moment after the last order is final. A server that is away then may come back until
+// Settle and the time for one answer are over.
 func (l *load) verify(ctx context.Context, low lowest) ([]Check, evidence, error) {
 	timeUp := time.Now().Add(l.opts.Settle)
+	ctx, cancel := context.WithDeadline(ctx, timeUp.Add(answerLimit))
+	defer cancel()
 	for {
 		last := time.Now().After(timeUp)
 		e, err := l.gather(ctx, low)

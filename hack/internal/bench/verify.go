@@ -37,11 +37,8 @@ type evidence struct {
 	lowest     lowest
 }
 
-// gather reads the evidence, several requests at a time. A server that stays away longer than an answer may take ends
-// the run.
+// gather reads the evidence, several requests at a time.
 func (l *load) gather(ctx context.Context, low lowest) (evidence, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.opts.Settle+answerLimit)
-	defer cancel()
 	e := evidence{placements: l.placements, before: l.products, after: make([]product, len(l.products)), lowest: low}
 	orders := make([][]order, len(l.customers))
 	histories := make([][]order, len(l.customers))
@@ -254,11 +251,14 @@ func (f *findings) check(name, summary string) Check {
 	return Check{name, false, summary}
 }
 
-// lowest is the least stock seen of any product.
+// lowest is the least stock seen of any product; a reservation of less than nothing counts as that much stock.
 type lowest struct{ stock, looks int }
 
 func (l *lowest) see(p product) {
-	least := min(p.Stock, p.Reserved)
+	least := p.Stock
+	if p.Reserved < 0 {
+		least = min(least, p.Reserved)
+	}
 	if l.looks == 0 || least < l.stock {
 		l.stock = least
 	}
