@@ -103,7 +103,7 @@ func (c *Collector) GRPCAddr() string { return "http://" + c.grpc.Addr().String(
 
 // Spans waits until at least want spans of the trace are here and returns all
 // of them in the order of their start. When ctx ends first, it returns what
-// there is and an error that shows it.
+// there is and an error that shows it; without a deadline ctx ends after 20 s.
 func (c *Collector) Spans(ctx context.Context, traceID string, want int) ([]Span, error) {
 	spans, err := c.Until(ctx, traceID, func(spans []Span) bool { return len(spans) >= want })
 	if err != nil {
@@ -112,8 +112,17 @@ func (c *Collector) Spans(ctx context.Context, traceID string, want int) ([]Span
 	return spans, nil
 }
 
+// patience is how long to wait when the caller's context has no deadline, as
+// that of a test has none.
+const patience = 20 * time.Second
+
 // Until is Spans with a condition of the caller's.
 func (c *Collector) Until(ctx context.Context, traceID string, done func([]Span) bool) ([]Span, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
 	for {
 		c.mu.Lock()
 		spans := slices.Clone(c.spans[traceID])

@@ -1,0 +1,119 @@
+package telemetry
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+func TestJSONLines(t *testing.T) {
+	var out bytes.Buffer
+	log := slog.New(jsonLog.handler(&out, "orders"))
+	ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}))
+	log.With("orderId", 7).ErrorContext(ctx, "place order", "err", errors.New("no"))
+	log.Debug("not at this level")
+
+	var got map[string]any
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatalf("%v: %s", err, &out)
+	}
+	delete(got, "time")
+	want := "map[err:no level:ERROR msg:place order orderId:7 service:orders span_id:0200000000000000 trace_id:01000000000000000000000000000000]"
+	if fmt.Sprint(got) != want {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestTextLines(t *testing.T) {
+	var out bytes.Buffer
+	log := slog.New(LogConfig{Format: "text", Level: slog.LevelDebug}.handler(&out, "orders"))
+	log.With("orderId", 7).WithGroup("http").Warn("place order", "msg", "a b", "level", 3)
+	log.Debug("plain")
+
+	lines := strings.Split(out.String(), "\n")
+	for i, want := range []string{`WARN  place order orderId=7 http.msg="a b" http.level=3`, "DEBUG plain", ""} {
+		line := lines[i]
+		if want != "" {
+			clock, rest, _ := strings.Cut(line, " ")
+			if _, err := time.Parse("15:04:05.000", clock); err != nil {
+				t.Errorf("%q: %v", line, err)
+			}
+			line = strings.TrimRight(rest, " ")
+		}
+		if line != want {
+			t.Errorf("line %d: %q, want %q", i, line, want)
+		}
+	}
+}
+
+func TestTextLinesAreWhole(t *testing.T) {
+	var out buffer
+	log := slog.New(LogConfig{Format: "text"}.handler(&out, "orders"))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 200 {
+				log.Info("message", "key", "value")
+			}
+		})
+	}
+	wg.Wait()
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if len(lines) != 1600 {
+		t.Errorf("%d lines", len(lines))
+	}
+	for _, line := range lines {
+		if !strings.HasSuffix(line, "INFO  message key=value") {
+			t.Fatalf("%q", line)
+		}
+	}
+}
+
+func TestFormatIsJSONWithoutATerminal(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	slog.New(LogConfig{Format: "auto"}.handler(w, "orders")).Info("x")
+	w.Close()
+	var line map[string]any
+	if err := json.NewDecoder(r).Decode(&line); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestErrorLogSpeaksOnceAMinute(t *testing.T) {
+	var out bytes.Buffer
+	now := time.Now()
+	e := newErrorLog(slog.NewTextHandler(&out, nil))
+	e.now = func() time.Time { return now }
+	for range 100 {
+		e.Handle(errors.New("connection refused"))
+	}
+	if n := strings.Count(out.String(), "connection refused"); n != 1 {
+		t.Errorf("%d lines", n)
+	}
+	out.Reset()
+	now = now.Add(errorLogInterval)
+	e.Handle(errors.New("connection refused"))
+	if !strings.Contains(out.String(), "not_logged_before=99") {
+		t.Errorf("%s", &out)
+	}
+}
+
+func TestLogConfigValidate(t *testing.T) {
+	if err := (LogConfig{Format: "xml"}).Validate(); err == nil || !strings.Contains(err.Error(), "LOG_FORMAT") {
+		t.Error(err)
+	}
+}
