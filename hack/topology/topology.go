@@ -9,8 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+
+	"orderflow.internal/hack/charts"
 )
 
 // Path is where the definitions are kept, from the repository's root.
@@ -22,7 +23,7 @@ var ErrStale = errors.New(Path + " is not what the charts render to; run hack/ge
 // Generate renders the charts of the repository at root with their default
 // values and returns the definitions as indented JSON.
 func Generate(root string) ([]byte, error) {
-	manifests, err := Render(root, "charts/orderflow")
+	manifests, err := charts.Template(root, "orderflow")
 	if err != nil {
 		return nil, err
 	}
@@ -59,27 +60,6 @@ func Write(root string) error {
 		return fmt.Errorf("write the topology: %w", err)
 	}
 	return nil
-}
-
-// Render runs `helm template` with the pinned helm on the chart at this path
-// from the root. Extra arguments (--values, --set, …) come last; paths in them
-// must be absolute. No cluster is asked.
-func Render(root, chart string, args ...string) ([]byte, error) {
-	root, err := filepath.Abs(root)
-	if err != nil {
-		return nil, err
-	}
-	args = append([]string{"tool", "helm", "template", "orderflow", filepath.Join(root, chart)}, args...)
-	cmd := exec.Command("go", args...) //nolint:gosec // the arguments are the caller's, not a stranger's
-	// A module outside the workspace: helm's dependencies are not ours.
-	cmd.Dir = filepath.Join(root, "hack/tools/helm")
-	cmd.Env = append(cmd.Environ(), "GOWORK=off")
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("helm template %s: %w\n%s", chart, err, stderr.Bytes())
-	}
-	return stdout.Bytes(), nil
 }
 
 func encode(defs *Definitions) ([]byte, error) {

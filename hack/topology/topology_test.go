@@ -2,12 +2,16 @@ package topology
 
 import (
 	"encoding/json"
+	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"orderflow.internal/hack/charts"
 )
 
 const root = "../.."
@@ -15,6 +19,36 @@ const root = "../.."
 func TestCommittedDefinitionsAreTheCharts(t *testing.T) {
 	if err := Check(root); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Every installation has the topology that the tests and the local stack have.
+func TestValuesChangeNoTopology(t *testing.T) {
+	absolute, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	definitions := func(args ...string) *Definitions {
+		manifests, err := charts.Template(root, "orderflow", args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defs, err := Convert(manifests)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range defs.Policies {
+			// What a broker of 4.3 can do beyond.
+			maps.DeleteFunc(p.Definition, func(key string, _ any) bool { return strings.HasPrefix(key, "delayed-retry-") })
+		}
+		return defs
+	}
+	want := definitions()
+	for _, values := range []string{"values-kind.yaml", "values-production.yaml"} {
+		got := definitions("--values", filepath.Join(absolute, "charts/orderflow", values))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-default +its own):\n%s", values, diff)
+		}
 	}
 }
 

@@ -1,11 +1,15 @@
-{{/* The workload's name: the release and the alias this chart was given. */}}
-{{- define "service.fullname" -}}
-{{- printf "%s-%s" .Release.Name (default .Chart.Name .Values.nameOverride) | trunc 52 | trimSuffix "-" -}}
+{{/* The workload's own name: the alias this chart was given. */}}
+{{- define "service.name" -}}
+{{- default .Chart.Name .Values.nameOverride -}}
 {{- end -}}
 
-{{/* What selects this workload's pods; a Deployment's selector can never change. */}}
+{{- define "service.fullname" -}}
+{{- printf "%s-%s" .Release.Name (include "service.name" .) | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* What selects the workload's pods; a Deployment's selector can never change. */}}
 {{- define "service.selectorLabels" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/name: {{ include "service.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
@@ -17,6 +21,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{- define "service.image" -}}
+{{- $repository := required (printf "%s.image.repository is required" .Chart.Name) .Values.image.repository -}}
+{{- with .Values.global.imageRegistry }}{{ $repository = printf "%s/%s" (trimSuffix "/" .) $repository }}{{ end -}}
+{{- if .Values.image.digest -}}
+{{ $repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ $repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret with the broker user's name and password, written by the topology operator. */}}
+{{- define "service.brokerSecret" -}}
+{{ include "service.fullname" . }}-user-credentials
+{{- end -}}
+
 {{/* The RabbitmqCluster's name when the broker is one of the cluster operator's. */}}
 {{- define "service.rabbitmqCluster" -}}
 {{- default (printf "%s-rabbitmq" .Release.Name) .Values.global.rabbitmq.cluster -}}
@@ -25,4 +44,31 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* "true" when the workload publishes or consumes, so that it needs a broker user. */}}
 {{- define "service.usesBroker" -}}
 {{- if or .Values.broker.publishes .Values.broker.queues }}true{{ end -}}
+{{- end -}}
+
+{{- define "service.brokerPort" -}}
+{{- .Values.global.rabbitmq.port | default (.Values.global.rabbitmq.tls.enabled | ternary 5671 5672) | int -}}
+{{- end -}}
+
+{{/* The broker's URL without user, password and virtual host. */}}
+{{- define "service.brokerURL" -}}
+{{- $rabbitmq := .Values.global.rabbitmq -}}
+{{- $namespace := default .Release.Namespace $rabbitmq.namespace -}}
+{{- $host := default (printf "%s.%s.svc" (include "service.rabbitmqCluster" .) $namespace) $rabbitmq.host -}}
+{{- printf "%s://%s:%s" ($rabbitmq.tls.enabled | ternary "amqps" "amqp") $host (include "service.brokerPort" .) -}}
+{{- end -}}
+
+{{/* "true" when there can be more than one pod. */}}
+{{- define "service.replicated" -}}
+{{- if or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) }}true{{ end -}}
+{{- end -}}
+
+{{/* Labels by which network policies of the release know who may call the broker and the databases. */}}
+{{- define "service.clientLabels" -}}
+{{- if include "service.usesBroker" . }}
+{{ include "service.rabbitmqCluster" . }}-client: "true"
+{{- end }}
+{{- if .Values.database.secret }}
+{{ .Release.Name }}-postgres-client: "true"
+{{- end }}
 {{- end -}}
