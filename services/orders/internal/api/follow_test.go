@@ -19,7 +19,7 @@ import (
 func (e *env) follow(t testing.TB, path string, headers ...string) (<-chan string, func()) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, "GET", e.url+path+"/events", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.url+path+"/events", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

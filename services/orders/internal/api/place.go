@@ -186,11 +186,11 @@ func requestHash(key string, customerID uuid.UUID, items []order.Item) [sha256.S
 	if key == "" {
 		return [sha256.Size]byte{}
 	}
-	text := make([]byte, 0, 16+24*len(items))
+	text := make([]byte, 0, 16+19*len(items))
 	text = append(text, customerID[:]...)
 	for _, item := range items {
 		text = append(text, item.ProductID[:]...)
-		text = binary.BigEndian.AppendUint64(text, uint64(item.Quantity))
+		text = binary.AppendVarint(text, int64(item.Quantity))
 	}
 	return sha256.Sum256(text)
 }

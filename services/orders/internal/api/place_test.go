@@ -245,7 +245,7 @@ func FuzzPlaceBody(f *testing.F) {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		r := httptest.NewRequest("POST", "/api/orders", bytes.NewReader(text))
+		r := httptest.NewRequest(http.MethodPost, "/api/orders", bytes.NewReader(text))
 		r.Header.Set("Content-Type", "application/json")
 		var in placeBody
 		err := web.Read(httptest.NewRecorder(), r, &in)

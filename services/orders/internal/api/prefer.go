@@ -69,15 +69,15 @@ func parseSeconds(text string) (time.Duration, bool) {
 	if text == "" {
 		return 0, false
 	}
-	var seconds time.Duration
+	seconds := 0
 	for i := range len(text) {
 		digit := text[i] - '0'
 		if digit > 9 {
 			return 0, false
 		}
-		seconds = min(10*seconds+time.Duration(digit), maxWait/time.Second)
+		seconds = min(10*seconds+int(digit), int(maxWait/time.Second))
 	}
-	return seconds * time.Second, true
+	return time.Duration(seconds) * time.Second, true
 }
 
 // cutUnquoted cuts text at the first separator outside of a quoted string.

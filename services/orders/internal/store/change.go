@@ -165,6 +165,7 @@ func changedEvent(ctx context.Context, o *order.Order) (bus.Event, error) {
 			Version:     o.Version,
 			CancelledAt: o.UpdatedAt,
 		})
+	case order.Pending: // nothing leads there
 	}
 	return bus.Event{}, fmt.Errorf("order %s: no event tells of %s", o.ID, o.Status)
 }
@@ -183,7 +184,7 @@ func writeChanges(changes []change) (*pgx.Batch, error) {
 	shortages := make([]*string, n)
 	totals := make([]int64, n)
 	currencies := make([]string, n)
-	versions := make([]int32, n)
+	versions := make([]int64, n)
 	times := make([]time.Time, n)
 	told := make([]bus.Event, n)
 	for i, c := range changes {
@@ -201,7 +202,7 @@ func writeChanges(changes []change) (*pgx.Batch, error) {
 			shortages[i] = &short
 		}
 		ids[i], statuses[i], reasons[i], items[i] = o.ID, string(o.Status), string(o.Reason), string(text)
-		totals[i], currencies[i], versions[i], times[i] = o.TotalCents, o.Currency, int32(o.Version), o.UpdatedAt
+		totals[i], currencies[i], versions[i], times[i] = o.TotalCents, o.Currency, int64(o.Version), o.UpdatedAt
 		told[i] = c.event
 	}
 	b := &pgx.Batch{}
@@ -215,7 +216,7 @@ set status = c.status,
     currency = c.currency,
     version = c.version,
     updated_at = c.updated_at
-from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::integer[], $9::timestamptz[])
+from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[], $9::timestamptz[])
   as c(order_id, status, reason, items, shortages, total_cents, currency, version, updated_at)
 where o.order_id = c.order_id
   and o.order_id = any($1::uuid[])`, // again, or a new table is scanned whole until its first analyze

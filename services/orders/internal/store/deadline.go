@@ -172,7 +172,7 @@ func every(ctx context.Context, what string, interval time.Duration, do func(con
 	failing := false
 	for {
 		// Replicas that started together must not stay in step.
-		if !sleep(ctx, interval-interval/8+rand.N(interval/4+1)) {
+		if !sleep(ctx, interval-interval/8+rand.N(interval/4+1)) { //nolint:gosec // nobody gains by guessing it
 			return
 		}
 		err := do(ctx)

@@ -6,6 +6,7 @@ package store
 import (
 	"context"
 	"embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -156,11 +157,7 @@ where true`
 // in milliseconds.
 func idsAt(t time.Time) uuid.UUID {
 	var id uuid.UUID
-	ms := uint64(t.UnixMilli())
-	for i := range 6 {
-		id[i] = byte(ms >> (40 - 8*i))
-	}
-	id[6] = 0x70
+	binary.BigEndian.PutUint64(id[:], uint64(t.UnixMilli())<<16|0x7000)
 	return id
 }
 
