@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 
+	"go.opentelemetry.io/otel"
 	"go.uber.org/goleak"
 )
 
@@ -29,6 +32,9 @@ type programConfig struct {
 	Size int    `env:"SIZE" envDefault:"1"`
 }
 
+// early is made before telemetry is set up, as packages make their metrics.
+var early, _ = otel.Meter("test").Int64Counter("early")
+
 func testProgram() Program[programConfig] {
 	return Program[programConfig]{
 		Name:    "tester",
@@ -40,6 +46,12 @@ func testProgram() Program[programConfig] {
 			switch cfg.Mode {
 			case "fail":
 				return errors.New("broken")
+			case "metrics":
+				early.Add(ctx, 7)
+				w := httptest.NewRecorder()
+				info.Metrics.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+				_, err := io.Copy(os.Stdout, w.Body)
+				return err
 			case "hang":
 				<-ctx.Done()
 				select {} // only a second signal helps
@@ -80,6 +92,7 @@ func TestExitCodes(t *testing.T) {
 		"two arguments":    {[]string{"migrate", "now"}, nil, 2, "", "takes one argument, not 2"},
 		"wrong config":     {nil, []string{"SIZE=x", "LOG_FORMAT=xml"}, 2, "", "  LOG_FORMAT=\"xml\": is none of auto, text, json\n  SIZE=\"x\": "},
 		"wrong telemetry":  {nil, []string{"OTEL_TRACES_EXPORTER=pigeon"}, 2, "", `OTEL_TRACES_EXPORTER="pigeon"`},
+		"metrics":          {nil, []string{"MODE=metrics"}, 0, "\nearly_total 7\n", ""},
 		"failure":          {nil, []string{"MODE=fail"}, 1, "", `"level":"ERROR","msg":"failed","service":"tester","err":"broken"`},
 	}
 	for name, test := range tests {
