@@ -1,8 +1,10 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"time"
 )
@@ -28,6 +30,9 @@ type Options struct {
 
 	Stack  *Stack        // the processes and servers behind BaseURL; nil leaves CPU and raw limits out
 	RawFor time.Duration // how long each raw limit is measured; 0 leaves them out
+
+	// Dial opens a connection to the base URL's host; nil dials it as it is.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Observe is told how the run stands every 200 ms and at each new stage, by one goroutine at a time. It may be nil.
 	Observe func(Progress)

@@ -28,6 +28,7 @@ func Run(ctx context.Context, opts Options) (r Report, err error) {
 	if err != nil {
 		return Report{}, err
 	}
+	a.transport.DialContext = opts.Dial
 	defer a.close()
 	l := &load{
 		opts:       &opts,
