@@ -3,6 +3,7 @@ package api
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"time"
 
@@ -99,9 +100,15 @@ func (h *handlers) get(w http.ResponseWriter, r *http.Request) error {
 	return web.Write(w, http.StatusOK, body(&o))
 }
 
+const maxIgnoredBody = 1 << 20
+
 func (h *handlers) cancel(w http.ResponseWriter, r *http.Request) error {
 	id, err := web.PathUUID(r, "orderId")
 	if err != nil {
+		return err
+	}
+	// A body means nothing here, but an endless one is refused as elsewhere.
+	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxIgnoredBody)); err != nil {
 		return err
 	}
 	o, err := h.store.Cancel(r.Context(), id)

@@ -209,6 +209,9 @@ func TestGetAndCancel(t *testing.T) {
 		t.Errorf("(-cancelled +read):\n%s", diff)
 	}
 
+	if got := e.do(t, "POST", at+"/cancel", strings.Repeat(" ", 1<<20+1)); got.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("cancel with a large body: %d %s", got.status, got.body)
+	}
 	for _, path := range []string{"", "/cancel", "/events"} {
 		method := "GET"
 		if path == "/cancel" {
