@@ -60,23 +60,41 @@ func restart(ctx context.Context, part stack.Unit, end func(context.Context) err
 	return part.Start(ctx)
 }
 
-// underLoad runs the load, lets the fault strike in the midst of it, and looks at what is left of both.
+// underLoad lets the fault strike in the midst of the load and looks at what is left of both.
 func underLoad(t *testing.T, s *stack.Stack, strike func(context.Context, *testing.T) error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	o := bench.Defaults()
 	o.BaseURL, o.Orders, o.Concurrency, o.Retry = s.BaseURL(), faultOrders, 64, true
-	loaded := make(chan struct{})
+	r := during(ctx, t, o, func() {
+		began := time.Now()
+		if err := strike(ctx, t); err != nil {
+			t.Error(err)
+		}
+		back := time.Now()
+		t.Logf("away for %s, then ready after %s", back.Sub(began).Round(time.Millisecond), readyTimes(ctx, t, s, back))
+	})
+	// There is stock for all, and no fault lasts as long as the deadline: what was cancelled had been lost.
+	if r.States["Confirmed"] != faultOrders {
+		t.Errorf("%v, cancelled for %v: want all %d Confirmed", r.States, r.Reasons, faultOrders)
+	}
+	noneOverdue(t, s)
+	noDeadLetters(t, s.Broker.AdminURL())
+}
+
+// during does something in the midst of a load, whose invariants must hold.
+func during(ctx context.Context, t *testing.T, o bench.Options, do func()) bench.Report {
+	t.Helper()
+	loaded := make(chan int, 1)
 	var once sync.Once
-	var atFault int
 	o.Observe = func(p bench.Progress) {
 		if p.Accepted >= faultAfter {
-			once.Do(func() { atFault = p.Accepted; close(loaded) })
+			once.Do(func() { loaded <- p.Accepted })
 		}
 	}
 	type outcome struct {
-		bench.Report
-		err error
+		report bench.Report
+		err    error
 	}
 	ended := make(chan outcome, 1)
 	go func() {
@@ -84,40 +102,32 @@ func underLoad(t *testing.T, s *stack.Stack, strike func(context.Context, *testi
 		ended <- outcome{r, err}
 	}()
 	select {
-	case <-loaded:
+	case n := <-loaded:
+		t.Logf("%d of %d orders are accepted", n, o.Orders)
 	case early := <-ended:
-		t.Fatalf("the load ended before the fault: %v", early.err)
+		t.Fatalf("the load ended early: %v", early.err)
 	}
-	began := time.Now()
-	if err := strike(ctx, t); err != nil {
-		t.Error(err)
+	do()
+	end := <-ended
+	if end.err != nil {
+		t.Fatal(end.err)
 	}
-	back := time.Now()
-	ready := readyTimes(ctx, t, s, back)
-	r := <-ended
-	if r.err != nil {
-		t.Fatal(r.err)
-	}
+	r := end.report
 	if err := r.Err(); err != nil {
 		t.Error(err)
 	}
-	// There is stock for all, and no fault lasts as long as the deadline: what was cancelled had been lost.
-	if r.States["Confirmed"] != faultOrders {
-		t.Errorf("%v, cancelled for %v: want all %d Confirmed", r.States, r.Reasons, faultOrders)
-	}
-	noneOverdue(t, s)
-	noDeadLetters(t, s.Broker.AdminURL())
-	t.Logf("struck at %d orders, lasted %s, ready after %s", atFault, back.Sub(began).Round(time.Millisecond), ready)
-	t.Logf("%d orders final after %.1f s, slowest %.1f s, retries %s", r.Accepted, r.Seconds, r.Latency.Max/1000, retries(r.Retries))
+	t.Logf("%d orders final after %.1f s, slowest %.1f s, failed tries: %s", r.Accepted, r.Seconds, r.Latency.Max/1000, kinds(r.Errors))
+	return r
 }
 
-func retries(kinds map[string]bench.Count) string {
-	if len(kinds) == 0 {
+// kinds tells how often each kind of error came up.
+func kinds(errors map[string]bench.Count) string {
+	if len(errors) == 0 {
 		return "none"
 	}
 	var parts []string
-	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
-		parts = append(parts, fmt.Sprintf("%d × %s", kinds[kind].Count, kind))
+	for _, kind := range slices.Sorted(maps.Keys(errors)) {
+		parts = append(parts, fmt.Sprintf("%d × %s", errors[kind].Count, kind))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -49,7 +49,6 @@ func newSagaOrder(p plan, n *network, d *door) *sagaOrder {
 		waiting: make(map[signal][]action),
 		changed: make(chan struct{}),
 		seen:    make(map[string]map[string]amqp.Delivery),
-		begun:   time.Now(),
 	}
 }
 
@@ -58,6 +57,7 @@ func newSagaOrder(p plan, n *network, d *door) *sagaOrder {
 func (o *sagaOrder) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sagaPatience)
 	defer cancel()
+	o.begun = time.Now()
 	first, err := o.door.place(ctx, o.plan)
 	if err != nil {
 		return o.failed(err)

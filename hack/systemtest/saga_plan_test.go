@@ -124,6 +124,16 @@ func randomDeliveries(random *rand.Rand, signals []signal) []moment {
 	return moments
 }
 
+// prompt reports whether no message that the order's end depends on is withheld until the deadline.
+func (p plan) prompt() bool {
+	for _, queue := range []string{events.QueueProductsOrderCreated, events.QueueOrdersStockReserved, events.QueueOrdersStockNotAvailable} {
+		if !slices.ContainsFunc(p.Deliver[queue], func(m moment) bool { return m.After == placed }) {
+			return false
+		}
+	}
+	return true
+}
+
 func randomMoment(random *rand.Rand, signals ...signal) moment {
 	m := moment{After: signals[random.IntN(len(signals))]}
 	if random.IntN(2) == 0 {

@@ -31,8 +31,9 @@ const (
 
 const (
 	sagaSchedules = 10_000
-	sagaAtOnce    = 384
-	sagaDeadline  = 2 * time.Second
+	sagaPrompt    = 128 // orders at once that nothing keeps from ending soon
+	sagaLate      = 320 // and of those that end by the deadline, if the customer does not cancel them
+	sagaDeadline  = 3 * time.Second
 	scarceStock   = 60 // at the start, and again with every restock
 )
 
@@ -103,7 +104,7 @@ func newSagaRun(t *testing.T) *sagaRun {
 	for _, name := range withDatabase {
 		r.services = append(r.services, s.Service(name))
 	}
-	r.door = newDoor(s.BaseURL(), sagaAtOnce)
+	r.door = newDoor(s.BaseURL(), sagaPrompt+sagaLate)
 	t.Cleanup(r.door.close)
 	r.stock(t)
 	return r
@@ -173,34 +174,51 @@ func (r *sagaRun) stock(t *testing.T) {
 func (r *sagaRun) drive(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
-	r.orders = make([]*sagaOrder, r.schedules)
-	var next atomic.Int64
+	prompt, late := make(chan *sagaOrder, r.schedules), make(chan *sagaOrder, r.schedules)
+	for i := range r.schedules {
+		o := newSagaOrder(newPlan(r.seed, i, r.products), r.network, r.door)
+		r.orders = append(r.orders, o)
+		if o.plan.prompt() {
+			prompt <- o
+		} else {
+			late <- o
+		}
+	}
+	close(prompt)
+	close(late)
 	var workers sync.WaitGroup
-	for range min(sagaAtOnce, r.schedules) {
-		workers.Go(func() {
-			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= r.schedules {
-					return
-				}
-				r.orders[i] = newSagaOrder(newPlan(r.seed, i, r.products), r.network, r.door)
-				err := r.orders[i].run(ctx)
-				if err == nil && i%100 == 99 {
-					err = r.restock(ctx, r.products.scarce[i/100%len(r.products.scarce)])
-				}
-				if err == nil {
-					err = r.network.failure()
-				}
-				if err != nil {
-					cancel(err)
-				}
+	work := func(orders <-chan *sagaOrder) {
+		for o := range orders {
+			if ctx.Err() != nil {
+				return
 			}
-		})
+			if err := r.driveOne(ctx, o); err != nil {
+				cancel(err)
+			}
+		}
+	}
+	for range sagaPrompt {
+		workers.Go(func() { work(prompt) })
+	}
+	for range sagaLate {
+		workers.Go(func() { work(late) })
 	}
 	workers.Wait()
 	if err := context.Cause(ctx); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (r *sagaRun) driveOne(ctx context.Context, o *sagaOrder) error {
+	if err := o.run(ctx); err != nil {
+		return err
+	}
+	if n := o.plan.Number; n%100 == 99 {
+		if err := r.restock(ctx, r.products.scarce[n/100%len(r.products.scarce)]); err != nil {
+			return err
+		}
+	}
+	return r.network.failure()
 }
 
 func (r *sagaRun) restock(ctx context.Context, id uuid.UUID) error {

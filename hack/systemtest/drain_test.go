@@ -1,0 +1,90 @@
+package systemtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"orderflow.internal/hack/internal/bench"
+	"orderflow.internal/hack/stack"
+)
+
+// With two instances of everything, one of each service in turn is told to stop under load. It ends in time, no request
+// fails, and no message counts as a failed delivery.
+func TestDrain(t *testing.T) {
+	s := start(t, variant{instances: 2})
+	for _, name := range all {
+		t.Run(name, func(t *testing.T) { drain(t, s, name) })
+	}
+}
+
+func drain(t *testing.T, s *stack.Stack, name string) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	before, err := readHandled(ctx, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaving := s.Instance(name, 2)
+	o := bench.Defaults()
+	o.BaseURL, o.Orders, o.Concurrency, o.Rate = s.BaseURL(), 3000, 256, 500
+	if name == "gateway" {
+		// A client, or what stands before the gateways, goes to the other one when it is refused a connection.
+		o.BaseURL, o.Dial = leaving.URL(), func(ctx context.Context, network, address string) (net.Conn, error) {
+			var dialer net.Dialer
+			conn, err := dialer.DialContext(ctx, network, address)
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				return dialer.DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", s.Service("gateway").Port()))
+			}
+			return conn, err
+		}
+	}
+	r := during(ctx, t, o, func() {
+		began := time.Now()
+		inTime, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if err := leaving.Stop(inTime); err != nil {
+			t.Error(err)
+		} else if code := leaving.ExitCode(); code != 0 {
+			t.Errorf("%s exits with %d; its log: %s", leaving.Name(), code, leaving.Log())
+		}
+		t.Logf("%s ended after %s", leaving.Name(), time.Since(began).Round(time.Millisecond))
+	})
+	if len(r.Errors) > 0 || len(r.FailedReads) > 0 {
+		t.Errorf("requests failed: %v, reads: %v", r.Errors, r.FailedReads)
+	}
+	if r.States["Confirmed"] != o.Orders {
+		t.Errorf("%v, cancelled for %v: want all %d Confirmed", r.States, r.Reasons, o.Orders)
+	}
+	noDeadLetters(t, s.Broker.AdminURL())
+	for _, other := range withDatabase {
+		noFailures(t, s.Instance(other, 1))
+	}
+	noRedelivery(t, s, before, 4*o.Orders) // each order is four deliveries: twice OrderCreated, StockReserved, OrderConfirmed
+	if err := leaving.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// noRedelivery waits until the broker, whose counts are some seconds late, knows of the acknowledgements since before,
+// and checks that it has delivered nothing a second time.
+func noRedelivery(t *testing.T, s *stack.Stack, before handled, acknowledged int) {
+	t.Helper()
+	eventually(t, 20*time.Second, "the broker has counted everything", func(ctx context.Context) error {
+		now, err := readHandled(ctx, s)
+		if err != nil {
+			return err
+		}
+		if n := now.redelivered - before.redelivered; n > 0 {
+			t.Fatalf("%d messages were delivered a second time", n)
+		}
+		if n := now.acknowledged - before.acknowledged; n != acknowledged {
+			return fmt.Errorf("it knows of %d acknowledgements, want %d", n, acknowledged)
+		}
+		return nil
+	})
+}
