@@ -151,7 +151,7 @@ func TestDocumentedRoutes(t *testing.T) {
 func TestOtherPaths(t *testing.T) {
 	for _, test := range []struct{ path, withClient, without string }{
 		{"/", "client GET /", `{"contract":"/openapi.yaml","name":"Orderflow"}` + "\n"},
-		{"/catalogue/7?x=%2F", "client GET /catalogue/7?x=%2F", ""},
+		{"/catalog/7?x=%2F", "client GET /catalog/7?x=%2F", ""},
 		{"/ordersx", "client GET /ordersx", ""},
 		{"/api/orders", "client GET /api/orders", ""},
 		{"/livez", "client GET /livez", ""},
@@ -177,7 +177,7 @@ func TestOtherPaths(t *testing.T) {
 				switch {
 				case want != "" && got != want:
 					t.Errorf("answer is %q, want %q", got, want)
-				case want == "" && (resp.StatusCode != 404 || resp.Header.Get("Content-Type") != "application/problem+json"):
+				case want == "" && (resp.StatusCode != http.StatusNotFound || resp.Header.Get("Content-Type") != "application/problem+json"):
 					t.Errorf("answer is %d %q, want a 404 problem", resp.StatusCode, got)
 				}
 			})
@@ -191,7 +191,7 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 	f := newFixture(t, false)
 	client := &http.Client{Transport: validator.Transport(t, f.door.Client().Transport)}
 	statuses := map[int]http.HandlerFunc{
-		502: func(w http.ResponseWriter, _ *http.Request) {
+		http.StatusBadGateway: func(w http.ResponseWriter, _ *http.Request) {
 			conn, _, err := http.NewResponseController(w).Hijack()
 			if err == nil {
 				_, err = io.WriteString(conn, "what?\n\n")
@@ -203,7 +203,7 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 				t.Error(err)
 			}
 		},
-		504: func(_ http.ResponseWriter, r *http.Request) {
+		http.StatusGatewayTimeout: func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.ReadAll(r.Body) // else nobody notices that the caller went away
 			<-r.Context().Done()
 		},
@@ -222,19 +222,19 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 		if o.body() == "" {
 			continue
 		}
-		if resp, body := f.send(t, client, o.method, o.path, huge); resp.StatusCode != 413 {
+		if resp, body := f.send(t, client, o.method, o.path, huge); resp.StatusCode != http.StatusRequestEntityTooLarge {
 			t.Errorf("%s %s answers %d %s, want 413", o.method, o.path, resp.StatusCode, body)
 		}
 	}
 	f.send(t, client, "GET", "/nowhere", "")
-	if resp, body := f.send(t, client, "GET", "/openapi.yaml", ""); resp.StatusCode != 200 || body != string(contract) {
+	if resp, body := f.send(t, client, "GET", "/openapi.yaml", ""); resp.StatusCode != http.StatusOK || body != string(contract) {
 		t.Errorf("/openapi.yaml answers %d with %d bytes", resp.StatusCode, len(body))
 	}
 
 	nobody := []url.URL{{Scheme: "http", Host: "127.0.0.1:1"}}
 	f.open(t, config{Orders: nobody, Products: nobody, Customers: nobody})
 	for _, o := range operations(t) {
-		if resp, body := f.send(t, client, o.method, o.path, o.body()); resp.StatusCode != 503 {
+		if resp, body := f.send(t, client, o.method, o.path, o.body()); resp.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("%s %s answers %d %s, want 503", o.method, o.path, resp.StatusCode, body)
 		}
 	}
@@ -328,7 +328,7 @@ func FuzzPath(f *testing.F) {
 		}
 		var seen *http.Request
 		fix.serve(func(_ http.ResponseWriter, r *http.Request) { seen = r.Clone(r.Context()) })
-		r := httptest.NewRequest("GET", "/", nil).WithContext(t.Context())
+		r := httptest.NewRequest(http.MethodGet, "/", nil).WithContext(t.Context())
 		r.URL, r.RequestURI = u, target
 		rec := httptest.NewRecorder()
 		fix.handler.ServeHTTP(rec, r)

@@ -26,7 +26,7 @@ type balancer struct {
 	transport  http.RoundTripper
 	replayable func(*http.Request) bool
 	instances  []*instance
-	turn       atomic.Uint32
+	turn       atomic.Int64
 	spans      spans
 }
 
@@ -120,7 +120,7 @@ func (b *balancer) pick(tried uint64) int {
 	if n == 1 {
 		return 0
 	}
-	first := int(b.turn.Add(1) % uint32(n))
+	first := int(b.turn.Add(1) % int64(n))
 	now := time.Now().UnixNano()
 	untried, soonest := -1, int64(0)
 	for k := range n {

@@ -110,7 +110,7 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := readBody(w, r); err != nil {
 		return err
 	}
-	timed := &timedWriter{ResponseWriter: w, control: http.NewResponseController(w)}
+	timed := &timedWriter{ResponseWriter: w, control: http.NewResponseController(w), timeout: writeTimeout}
 	defer timed.done()
 	p.reverse.ServeHTTP(timed, r)
 	return nil
@@ -183,22 +183,46 @@ func (p *proxy) problem(err error) error {
 	}
 }
 
-// timedWriter gives each write to the client writeTimeout, so that one that
-// does not read cannot hold a stream for ever.
+// timedWriter gives what reaches the client's connection a time limit, so that
+// a client that does not read cannot hold a stream for ever.
 type timedWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	timeout time.Duration
+	written int
+	limited bool
 }
 
+// buffered is what net/http keeps back until the handler returns or flushes.
+// Most answers are smaller and need no limit.
+const buffered = 2 << 10
+
 func (w *timedWriter) Write(b []byte) (int, error) {
-	// Not every ResponseWriter has deadlines; those of net/http do.
-	_ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if w.written += len(b); w.written > buffered {
+		w.limit()
+	}
 	return w.ResponseWriter.Write(b)
 }
 
-// done lifts the deadline, which would otherwise hit the connection's next
+// FlushError is what http.ResponseController looks for.
+func (w *timedWriter) FlushError() error {
+	w.limit()
+	return w.control.Flush()
+}
+
+func (w *timedWriter) limit() {
+	w.limited = true
+	// Not every ResponseWriter has deadlines; those of net/http do.
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout))
+}
+
+// done lifts the limit, which would otherwise hit the connection's next
 // request.
-func (w *timedWriter) done() { _ = w.control.SetWriteDeadline(time.Time{}) }
+func (w *timedWriter) done() {
+	if w.limited {
+		_ = w.control.SetWriteDeadline(time.Time{})
+	}
+}
 
 func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 

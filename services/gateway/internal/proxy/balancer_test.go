@@ -1,0 +1,226 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"orderflow.internal/kit/web"
+)
+
+func TestTurnsAreTaken(t *testing.T) {
+	a, b := newUpstream(t, answer("")), newUpstream(t, answer(""))
+	door := newDoor(t, nil, a.URL, b.URL)
+	for range 10 {
+		send(t, door, "GET", "/orders", "")
+	}
+	if a.requests.Load() != 5 || b.requests.Load() != 5 {
+		t.Errorf("%d and %d requests, want 5 each", a.requests.Load(), b.requests.Load())
+	}
+}
+
+// Nothing was sent to an instance that cannot be dialed, so that any request
+// can go to another; and it is left alone for a while.
+func TestDeadInstanceIsHidden(t *testing.T) {
+	live := newUpstream(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	door := newDoor(t, nil, nobody(t), live.URL, nobody(t))
+	for range 9 {
+		if resp, body := send(t, door, "POST", "/orders", "{}"); resp.StatusCode != http.StatusOK || body != "{}" {
+			t.Fatalf("answer is %d %q", resp.StatusCode, body)
+		}
+	}
+}
+
+func TestNobodyThere(t *testing.T) {
+	door := newDoor(t, nil, nobody(t), nobody(t))
+	resp, body := send(t, door, "POST", "/orders", "{}")
+	wantStatus(t, resp, body, http.StatusServiceUnavailable, "/problems/unavailable")
+	if got := resp.Header.Get("Retry-After"); got != "1" {
+		t.Errorf("Retry-After is %q, want 1", got)
+	}
+}
+
+// An instance that says it is stopping gets no more requests while there is
+// another, and all of them when there is none.
+func TestDrainingInstanceIsAvoided(t *testing.T) {
+	stopping := func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Connection", "close") }
+	a, b := newUpstream(t, stopping), newUpstream(t, answer(""))
+	door := newDoor(t, nil, a.URL, b.URL)
+	for range 10 {
+		if resp, _ := send(t, door, "POST", "/orders", "{}"); resp.StatusCode != http.StatusOK {
+			t.Fatalf("answer is %d", resp.StatusCode)
+		}
+	}
+	if got := a.requests.Load(); got != 1 {
+		t.Errorf("the stopping instance got %d requests, want 1", got)
+	}
+
+	alone := newDoor(t, nil, a.URL)
+	for range 3 {
+		if resp, _ := send(t, alone, "POST", "/orders", "{}"); resp.StatusCode != http.StatusOK {
+			t.Errorf("answer of the only instance is %d", resp.StatusCode)
+		}
+	}
+}
+
+// A request that may have been handled is sent again only where that does no
+// harm.
+func TestBrokenConnection(t *testing.T) {
+	t.Run("harmless", func(t *testing.T) {
+		dying, live := newUpstream(t, hangUp), newUpstream(t, answer("ok"))
+		door := newDoor(t, nil, dying.URL, live.URL)
+		for range 4 {
+			if resp, body := send(t, door, "GET", "/orders", ""); resp.StatusCode != http.StatusOK || body != "ok" {
+				t.Errorf("answer is %d %q", resp.StatusCode, body)
+			}
+		}
+	})
+	t.Run("harmful", func(t *testing.T) {
+		a, b := newUpstream(t, hangUp), newUpstream(t, hangUp)
+		door := newDoor(t, nil, a.URL, b.URL)
+		resp, body := send(t, door, "POST", "/orders", "{}")
+		wantStatus(t, resp, body, http.StatusBadGateway, "/problems/bad-gateway")
+		if got := a.requests.Load() + b.requests.Load(); got != 1 {
+			t.Errorf("sent %d times, want once", got)
+		}
+	})
+	t.Run("with its body", func(t *testing.T) {
+		dying := newUpstream(t, hangUp)
+		live := newUpstream(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+		door := newDoor(t, func(cfg *Config) {
+			cfg.Replayable = func(*http.Request) bool { return true }
+		}, dying.URL, live.URL)
+		for range 4 {
+			if resp, body := send(t, door, "POST", "/orders", `{"a":1}`); resp.StatusCode != http.StatusOK || body != `{"a":1}` {
+				t.Errorf("answer is %d %q", resp.StatusCode, body)
+			}
+		}
+	})
+	t.Run("one address", func(t *testing.T) {
+		var first atomic.Bool
+		service := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+			if first.CompareAndSwap(false, true) {
+				hangUp(w, r)
+			}
+		})
+		door := newDoor(t, nil, service.URL)
+		if resp, _ := send(t, door, "GET", "/orders", ""); resp.StatusCode != http.StatusOK {
+			t.Errorf("answer is %d", resp.StatusCode)
+		}
+	})
+}
+
+// process is a server with the life of a service's.
+type process struct {
+	url    string
+	client *http.Client
+	stop   func() error // drains, returns when it is gone
+}
+
+// serve returns when the server answers.
+func serve(t *testing.T, addr string, handler http.Handler) process {
+	t.Helper()
+	server := web.NewServer(web.Config{Addr: addr, DrainDelay: 100 * time.Millisecond, ShutdownTimeout: 9 * time.Second}, handler, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	p := process{url: "http://" + addr, client: &http.Client{Transport: &http.Transport{}}}
+	p.stop = func() error {
+		cancel()
+		p.client.CloseIdleConnections()
+		return <-ended
+	}
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+			return p
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("does not listen: %v", err)
+		}
+	}
+}
+
+func parseURL(t *testing.T, raw string) url.URL {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *u
+}
+
+// Two instances are stopped and started again in turn, under load: no request
+// fails, though none may be sent twice.
+func TestRollingRestart(t *testing.T) {
+	var handled atomic.Int64
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		time.Sleep(2 * time.Millisecond) // some are in flight when the stop comes
+		handled.Add(1)
+	})
+	addrs := []string{strings.TrimPrefix(nobody(t), "http://"), strings.TrimPrefix(nobody(t), "http://")}
+	instances := []process{serve(t, addrs[0], handler), serve(t, addrs[1], handler)}
+	door := newDoor(t, func(cfg *Config) {
+		cfg.Replayable = func(*http.Request) bool { return false }
+	}, instances[0].url, instances[1].url)
+
+	var answered, failed atomic.Int64
+	var clients sync.WaitGroup
+	done := make(chan struct{})
+	for range 8 {
+		clients.Go(func() {
+			client := &http.Client{Transport: &http.Transport{}}
+			defer client.CloseIdleConnections()
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				resp, err := client.Post(door.URL+"/orders", "application/json", strings.NewReader("{}"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if resp.StatusCode == http.StatusOK {
+					answered.Add(1)
+				} else if failed.Add(1) == 1 {
+					body, err := io.ReadAll(resp.Body)
+					t.Errorf("answer is %d %s, %v", resp.StatusCode, body, err)
+				}
+				resp.Body.Close()
+			}
+		})
+	}
+	for range 2 {
+		for i := range instances {
+			before := handled.Load()
+			if err := instances[i].stop(); err != nil {
+				t.Errorf("instance %d: %v", i, err)
+			}
+			instances[i] = serve(t, addrs[i], handler)
+			if handled.Load() == before {
+				t.Error("nothing was handled while an instance was stopping")
+			}
+		}
+	}
+	close(done)
+	clients.Wait()
+	for i := range instances {
+		if err := instances[i].stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	if answered.Load() != handled.Load() || failed.Load() > 0 {
+		t.Errorf("%d answered and %d failed of %d handled", answered.Load(), failed.Load(), handled.Load())
+	}
+}
