@@ -173,7 +173,7 @@ func (a *api) get(ctx context.Context, path string, query url.Values, out any) e
 		if ctx.Err() == nil {
 			a.failedReads.add(err, passing(err))
 		}
-		if !passing(err) || sleep(ctx, pause) != nil {
+		if !passing(err) || !sleep(ctx, pause) {
 			return fmt.Errorf("get %s: %w", path, err)
 		}
 	}
@@ -238,17 +238,19 @@ func (a *api) deleteProduct(ctx context.Context, id uuid.UUID) error {
 	return nil
 }
 
-// sleep returns early with the context's error when ctx is done.
-func sleep(ctx context.Context, d time.Duration) error {
+// sleep returns false, early, when ctx is done.
+func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
-		return ctx.Err()
+		return !over(ctx)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
+		return false
 	case <-timer.C:
-		return nil
+		return true
 	}
 }
+
+func over(ctx context.Context) bool { return ctx.Err() != nil }

@@ -64,6 +64,9 @@ zero, each order in its customer's history with the same final state.`,
 		o.Observe, endProgress = Print(os.Stderr)
 		report, err := Run(c.Context(), o)
 		endProgress()
+		if err != nil && c.Context().Err() != nil {
+			return errors.New("interrupted")
+		}
 		if errors.Is(err, syscall.ECONNREFUSED) && report.Accepted == 0 {
 			return fmt.Errorf("%w: nothing listens at %s; start the system with hack/up, or name another with --base-url", err, o.BaseURL)
 		}

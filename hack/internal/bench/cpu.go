@@ -30,14 +30,14 @@ type cpuMeter struct {
 	processes []Process
 	spent     []time.Duration
 	seen      []bool
-	began     uint64 // clock ticks since boot
+	began     int // clock ticks since boot
 	last      map[process]time.Duration
 }
 
 // process is one life of a process: ids are used again.
 type process struct {
 	pid   int
-	start uint64 // clock ticks since boot
+	start int // clock ticks since boot
 }
 
 // tick is the unit of /proc/PID/stat: USER_HZ is 100 on every Linux platform Go supports.
@@ -56,7 +56,7 @@ func newCPUMeter(processes []Process) (*cpuMeter, error) {
 		processes: processes,
 		spent:     make([]time.Duration, len(processes)),
 		seen:      make([]bool, len(processes)),
-		began:     uint64(seconds * float64(time.Second/tick)),
+		began:     int(seconds * float64(time.Second/tick)),
 		last:      make(map[process]time.Duration),
 	}
 	return m, m.look()
@@ -64,7 +64,7 @@ func newCPUMeter(processes []Process) (*cpuMeter, error) {
 
 // run looks every second and, when ctx is done, once more.
 func (m *cpuMeter) run(ctx context.Context) error {
-	for sleep(ctx, time.Second) == nil {
+	for sleep(ctx, time.Second) {
 		if err := m.look(); err != nil {
 			return err
 		}
@@ -131,7 +131,7 @@ type processTable struct {
 
 type processStat struct {
 	parent int
-	start  uint64
+	start  int
 	spent  time.Duration // its own and that of the children it has waited for
 }
 
@@ -192,12 +192,12 @@ func parseStat(line []byte) (processStat, error) {
 	if len(fields) < 20 {
 		return processStat{}, fmt.Errorf("%d fields after the name, want at least 20", len(fields))
 	}
-	var n [6]uint64
+	var n [6]int
 	for i, field := range []int{4, 14, 15, 16, 17, 22} {
 		var err error
-		if n[i], err = strconv.ParseUint(string(fields[field-3]), 10, 64); err != nil {
+		if n[i], err = strconv.Atoi(string(fields[field-3])); err != nil {
 			return processStat{}, fmt.Errorf("field %d: %w", field, err)
 		}
 	}
-	return processStat{parent: int(n[0]), start: n[5], spent: time.Duration(n[1]+n[2]+n[3]+n[4]) * tick}, nil
+	return processStat{parent: n[0], start: n[5], spent: time.Duration(n[1]+n[2]+n[3]+n[4]) * tick}, nil
 }

@@ -30,7 +30,7 @@ func retryAfter(err error, pause time.Duration) (wait time.Duration, again bool)
 	} else if !lost(err) {
 		return 0, false
 	}
-	return pause + rand.N(pause/4+time.Millisecond), true
+	return pause + rand.N(pause/4+time.Millisecond), true //nolint:gosec // spreads, hides nothing
 }
 
 // passing tells whether reading the same again may succeed: the fault is the server's, not the request's.
@@ -136,5 +136,7 @@ func (t *tally) retried() int {
 func (t *tally) counts() map[string]Count {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return maps.Clone(t.kinds)
+	counts := make(map[string]Count, len(t.kinds))
+	maps.Copy(counts, t.kinds)
+	return counts
 }

@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/bits"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -69,7 +69,7 @@ func (l *load) work(ctx context.Context) {
 		p.due = time.Since(l.start)
 		if l.opts.Rate > 0 {
 			p.due = time.Duration(float64(i) / l.opts.Rate * float64(time.Second))
-			if sleep(ctx, p.due-time.Since(l.start)) != nil {
+			if !sleep(ctx, p.due-time.Since(l.start)) {
 				return
 			}
 			if time.Since(l.start)-p.due > lateAfter {
@@ -131,7 +131,7 @@ func (w *worker) placeOne(ctx context.Context, i int, p *placement) bool {
 			w.failed.Add(1)
 			return true
 		}
-		if sleep(ctx, wait) != nil {
+		if !sleep(ctx, wait) {
 			return false
 		}
 	}
@@ -203,17 +203,12 @@ func appendUUID(b []byte, id uuid.UUID) []byte {
 
 // chosen picks count different products of n for order i, the same ones whenever the seed is the same.
 func chosen(seed uint64, i, n, count int) []int {
-	random := rand.NewPCG(seed, uint64(i))
+	random := rand.New(rand.NewPCG(seed, uint64(i))) //nolint:gosec // not a secret: equal seeds must give equal orders
 	picked := make([]int, 0, count)
-next:
 	for len(picked) < count {
-		high, _ := bits.Mul64(random.Uint64(), uint64(n))
-		for _, p := range picked {
-			if p == int(high) {
-				continue next
-			}
+		if p := random.IntN(n); !slices.Contains(picked, p) {
+			picked = append(picked, p)
 		}
-		picked = append(picked, int(high))
 	}
 	return picked
 }

@@ -34,7 +34,7 @@ func pids(unit stack.Unit) []int {
 func local(name, baseURL string) (*Stack, error) {
 	root, err := stack.FindRoot()
 	if err != nil {
-		return nil, nil // the program is used outside of the repository
+		return nil, err
 	}
 	s, err := stack.Open(root, name)
 	if errors.Is(err, os.ErrNotExist) {

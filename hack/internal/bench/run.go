@@ -146,13 +146,13 @@ func (l *load) createProducts(ctx context.Context) error {
 	})
 }
 
-// deleteProducts takes the run's products out of the catalogue, also after an interrupted run, and returns how many
-// the API did not let go.
+// deleteProducts takes the run's products away, also after an interrupted run, and returns how many the API did not let
+// go.
 func (l *load) deleteProducts(ctx context.Context) int {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	var left atomic.Int64
-	parallel(ctx, len(l.products), func(ctx context.Context, i int) error {
+	_ = parallel(ctx, len(l.products), func(ctx context.Context, i int) error {
 		if l.products[i].ID != uuid.Nil && l.api.deleteProduct(ctx, l.products[i].ID) != nil {
 			left.Add(1)
 		}

@@ -11,8 +11,8 @@ import (
 // that was seen. It returns ctx's error when that was not seen in time.
 func (l *load) settle(ctx context.Context) (time.Duration, error) {
 	for l.track.open.Load() > 0 {
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
-			return 0, err
+		if !sleep(ctx, 5*time.Millisecond) {
+			return 0, ctx.Err()
 		}
 	}
 	expected := make([][]uuid.UUID, len(l.customers))
@@ -45,8 +45,8 @@ func (l *load) settle(ctx context.Context) (time.Duration, error) {
 		if open = left; len(open) == 0 {
 			return time.Since(l.start), nil
 		}
-		if err := sleep(ctx, pause); err != nil {
-			return 0, err
+		if !sleep(ctx, pause) {
+			return 0, ctx.Err()
 		}
 	}
 }
@@ -80,8 +80,8 @@ func (l *load) verify(ctx context.Context, low lowest) ([]Check, evidence, error
 			return checks, e, nil
 		}
 		low = e.lowest
-		if err := sleep(ctx, 250*time.Millisecond); err != nil {
-			return nil, e, err
+		if !sleep(ctx, 250*time.Millisecond) {
+			return nil, e, ctx.Err()
 		}
 	}
 }
@@ -92,14 +92,14 @@ func (l *load) watchStock(ctx context.Context) (lowest, error) {
 	var low lowest
 	for i := 0; ; i = (i + 1) % len(l.products) {
 		p, err := l.api.product(ctx, l.products[i].ID)
-		if ctx.Err() != nil {
+		if over(ctx) {
 			return low, nil
 		}
 		if err != nil {
 			return low, err
 		}
 		low.see(p)
-		if sleep(ctx, pause) != nil {
+		if !sleep(ctx, pause) {
 			return low, nil
 		}
 	}

@@ -65,7 +65,7 @@ func (t *tracker) run(ctx context.Context) error {
 		}
 		began := time.Now()
 		list, err := t.api.listOrders(ctx, "/orders", url.Values{"status": {string(pending)}})
-		if ctx.Err() != nil {
+		if over(ctx) {
 			return nil
 		}
 		if err != nil {
@@ -73,7 +73,7 @@ func (t *tracker) run(ctx context.Context) error {
 		}
 		t.settle(watched, list)
 		// A long list must not become the load: at most a third of the time is spent reading it.
-		if sleep(ctx, max(t.poll, 2*time.Since(began))) != nil {
+		if !sleep(ctx, max(t.poll, 2*time.Since(began))) {
 			return nil
 		}
 	}
