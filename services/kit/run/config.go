@@ -97,7 +97,7 @@ func explain[T any](err error, given map[string]string) map[string]error {
 // flatten returns the single errors behind one that was joined or aggregated.
 func flatten(err error) []error {
 	var all []error
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // one level at a time
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
 			all = append(all, flatten(e)...)
 		}

@@ -60,16 +60,16 @@ func (g *Group) Run(ctx context.Context, timeout time.Duration) error {
 		}()
 	}
 
-	var first error
+	var first *member
 	select {
 	case <-ctx.Done():
-	case m := <-ended:
-		first = m.err
+	case first = <-ended:
 	}
 	return g.stop(first, timeout)
 }
 
-func (g *Group) stop(first error, timeout time.Duration) error {
+// stop stops all loops; first, if any, has ended by itself.
+func (g *Group) stop(first *member, timeout time.Duration) error {
 	expired := time.NewTimer(timeout)
 	defer expired.Stop()
 
@@ -87,12 +87,15 @@ func (g *Group) stop(first error, timeout time.Duration) error {
 		}
 	}
 
-	errs := []error{first}
+	var errs []error
+	if first != nil {
+		errs = append(errs, first.err)
+	}
 	var late []string
 	for _, m := range g.loops {
 		select {
 		case <-m.done:
-			if m.err != nil && m.err != first {
+			if m != first {
 				errs = append(errs, m.err)
 			}
 		default:

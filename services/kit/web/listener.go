@@ -56,5 +56,5 @@ func (l *listener) stop(ctx context.Context) {
 		slog.Warn("requests cut off", "setting", l.name, "after", time.Since(start), "err", err)
 		_ = l.server.Close() // of a closed listener and connections we give up
 	}
-	<-l.ended // http.ErrServerClosed
+	_ = <-l.ended // http.ErrServerClosed
 }

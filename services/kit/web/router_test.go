@@ -70,7 +70,7 @@ func serve(h http.Handler, method, path string, header ...string) *httptest.Resp
 func text(attrs []attribute.KeyValue) map[string]string {
 	m := map[string]string{}
 	for _, kv := range attrs {
-		m[string(kv.Key)] = kv.Value.Emit()
+		m[string(kv.Key)] = kv.Value.String()
 	}
 	return m
 }
