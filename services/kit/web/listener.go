@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -56,5 +57,7 @@ func (l *listener) stop(ctx context.Context) {
 		slog.Warn("requests cut off", "setting", l.name, "after", time.Since(start), "err", err)
 		_ = l.server.Close() // of a closed listener and connections we give up
 	}
-	_ = <-l.ended // http.ErrServerClosed
+	if err := <-l.ended; !errors.Is(err, http.ErrServerClosed) {
+		slog.Warn("stopped accepting connections before the stop", "setting", l.name, "err", err)
+	}
 }
