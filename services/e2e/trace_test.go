@@ -1,0 +1,186 @@
+package e2e
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"orderflow.internal/kit/teletest"
+)
+
+// The attributes that the tree shows: what OpenTelemetry's conventions for
+// HTTP and messaging ask of each kind of span.
+var shown = []string{
+	"http.request.method", "http.route", "http.response.status_code",
+	"messaging.system", "messaging.operation.type", "messaging.destination.name", "messaging.rabbitmq.destination.routing_key",
+}
+
+func collector(t *testing.T) *teletest.Collector {
+	t.Helper()
+	addr := os.Getenv("ORDERFLOW_OTLP_ADDR")
+	if addr == "" {
+		t.Skip("ORDERFLOW_OTLP_ADDR is not set: the services under test export their spans elsewhere")
+	}
+	return teletest.Listen(t, addr)
+}
+
+// traced is a sampled traceparent and its trace id.
+func traced() (traceparent, traceID string) {
+	id, span := make([]byte, 16), make([]byte, 8)
+	rand.Read(id)   //nolint:errcheck // never fails, by its documentation
+	rand.Read(span) //nolint:errcheck // likewise
+	traceID = hex.EncodeToString(id)
+	return "00-" + traceID + "-" + hex.EncodeToString(span) + "-01", traceID
+}
+
+func spansOf(t *testing.T, c *teletest.Collector, traceID string, want int) []teletest.Span {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	spans, err := c.Spans(ctx, traceID, want)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, teletest.Tree(spans, shown...))
+	}
+	return spans
+}
+
+func TestConfirmedOrderIsOneTrace(t *testing.T) {
+	c := collector(t)
+	s := open(t)
+	p := s.product(5)
+	traceparent, traceID := traced()
+	var o order
+	s.do("POST", "/orders", header{"traceparent": traceparent, "Prefer": "wait=30"}, placing(uuid.NewString(), p.ProductID, 1), 201, &o)
+	spans := spansOf(t, c, traceID, 10)
+	want := strings.TrimLeft(confirmedTree, "\n")
+	if diff := cmp.Diff(want, teletest.Tree(spans, shown...)); diff != "" {
+		t.Errorf("spans (-want +got):\n%s\ngot\n%s", diff, teletest.Tree(spans, shown...))
+	}
+	checkMessages(t, spans, o.OrderID)
+	checkBatches(t, c, spans)
+}
+
+func TestCancelledOrderIsOneTrace(t *testing.T) {
+	c := collector(t)
+	s := open(t)
+	p := s.product(5)
+	traceparent, traceID := traced()
+	var o order
+	s.do("POST", "/orders", header{"traceparent": traceparent, "Prefer": "wait=30"}, placing(uuid.NewString(), p.ProductID, 6), 201, &o)
+	spans := spansOf(t, c, traceID, 11)
+	want := strings.TrimLeft(cancelledTree, "\n")
+	if diff := cmp.Diff(want, teletest.Tree(spans, shown...)); diff != "" {
+		t.Errorf("spans (-want +got):\n%s\ngot\n%s", diff, teletest.Tree(spans, shown...))
+	}
+	checkMessages(t, spans, o.OrderID)
+	checkBatches(t, c, spans)
+}
+
+const confirmedTree = `
+POST /orders [gateway server] http.request.method=POST http.route=/orders http.response.status_code=201 (parent elsewhere)
+  POST [gateway client] http.request.method=POST http.response.status_code=201
+    POST /api/orders [orders server] http.request.method=POST http.route=/api/orders http.response.status_code=201
+      publish orders.exchange [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=order.created
+        process customers.order.created [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=customers.order.created messaging.rabbitmq.destination.routing_key=order.created
+        process products.order.created [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=products.order.created messaging.rabbitmq.destination.routing_key=order.created
+          publish orders.exchange [products producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=stock.reserved
+            process orders.stock.reserved [orders consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.stock.reserved messaging.rabbitmq.destination.routing_key=stock.reserved
+              publish orders.exchange [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=order.confirmed
+                process customers.order.confirmed [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=customers.order.confirmed messaging.rabbitmq.destination.routing_key=order.confirmed
+`
+
+const cancelledTree = `
+POST /orders [gateway server] http.request.method=POST http.route=/orders http.response.status_code=201 (parent elsewhere)
+  POST [gateway client] http.request.method=POST http.response.status_code=201
+    POST /api/orders [orders server] http.request.method=POST http.route=/api/orders http.response.status_code=201
+      publish orders.exchange [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=order.created
+        process customers.order.created [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=customers.order.created messaging.rabbitmq.destination.routing_key=order.created
+        process products.order.created [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=products.order.created messaging.rabbitmq.destination.routing_key=order.created
+          publish orders.exchange [products producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=stock.notavailable
+            process orders.stock.notavailable [orders consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.stock.notavailable messaging.rabbitmq.destination.routing_key=stock.notavailable
+              publish orders.exchange [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=order.cancelled
+                process customers.order.cancelled [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=customers.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
+                process products.order.cancelled [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=products.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
+`
+
+// checkMessages checks what the tree does not show: ids, the order's id, the
+// wait in the outbox, and that time runs forward.
+func checkMessages(t *testing.T, spans []teletest.Span, orderID string) {
+	t.Helper()
+	byID := map[string]teletest.Span{}
+	for _, s := range spans {
+		byID[s.ID] = s
+	}
+	for _, s := range spans {
+		if s.Kind != "producer" && s.Kind != "consumer" {
+			continue
+		}
+		if got := s.Attributes["messaging.message.conversation_id"]; got != orderID {
+			t.Errorf("%s: conversation id is %q, want the order's", s.Name, got)
+		}
+		if _, err := uuid.Parse(s.Attributes["messaging.message.id"]); err != nil {
+			t.Errorf("%s: message id: %v", s.Name, err)
+		}
+		if n, err := strconv.Atoi(s.Attributes["messaging.message.body.size"]); err != nil || n <= 2 {
+			t.Errorf("%s: body size is %q", s.Name, s.Attributes["messaging.message.body.size"])
+		}
+		parent := byID[s.Parent]
+		if s.Start.Before(parent.Start) {
+			t.Errorf("%s starts before %s, which caused it", s.Name, parent.Name)
+		}
+		switch s.Kind {
+		case "producer":
+			wait, err := strconv.ParseFloat(s.Attributes["orderflow.outbox.wait"], 64)
+			if err != nil || wait < 0 || wait > 30 {
+				t.Errorf("%s: wait in the outbox is %q seconds", s.Name, s.Attributes["orderflow.outbox.wait"])
+			}
+			if parentEnd := parent.Start.Add(time.Duration(wait * float64(time.Second))); s.Start.Before(parentEnd.Add(-time.Millisecond)) {
+				t.Errorf("%s starts %s after its cause but waited %gs", s.Name, s.Start.Sub(parent.Start), wait)
+			}
+		case "consumer":
+			if parent.Kind != "producer" || parent.Attributes["messaging.message.id"] != s.Attributes["messaging.message.id"] {
+				t.Errorf("%s is not the child of its message's publishing but of %s", s.Name, parent.Name)
+			}
+		}
+	}
+}
+
+// checkBatches finds for each handled message the span of the batch that it was
+// in: of a trace of its own, with a link to the message's.
+func checkBatches(t *testing.T, c *teletest.Collector, spans []teletest.Span) {
+	t.Helper()
+	linked := func(to teletest.Span) bool {
+		for _, trace := range c.All() {
+			for _, s := range trace {
+				if s.Name != "process batch "+to.Attributes["messaging.destination.name"] || s.TraceID == to.TraceID {
+					continue
+				}
+				for _, link := range s.Links {
+					if link.SpanID == to.ID && link.TraceID == to.TraceID {
+						return true
+					}
+				}
+			}
+		}
+		return false
+	}
+	for _, s := range spans {
+		if s.Kind != "consumer" {
+			continue
+		}
+		for deadline := time.Now().Add(10 * time.Second); !linked(s); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Errorf("no batch links to %s", s.Name)
+				break
+			}
+		}
+	}
+}
