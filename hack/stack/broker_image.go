@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // imageBroker runs RabbitMQ from an image with Docker, on the host's network, with its data in a named volume. The
@@ -58,7 +57,7 @@ func (d imageBroker) start(ctx context.Context, b *Broker) error {
 		"RabbitMQ (AMQP)": p.AMQP, "RabbitMQ (management)": p.Management,
 		"RabbitMQ (Erlang)": p.Distribution, "RabbitMQ's port mapper": p.Epmd,
 	} {
-		if err := waitFree(port, what, 3*time.Second); err != nil {
+		if err := waitFree(port, what); err != nil {
 			return err
 		}
 	}

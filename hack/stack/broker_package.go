@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // packageBroker runs the distribution's RabbitMQ, next to a port mapper of its own.
@@ -71,7 +70,7 @@ func (d packageBroker) start(_ context.Context, b *Broker) error {
 		return fmt.Errorf("RabbitMQ is running already (pid %d)", b.PID())
 	}
 	if !d.epmd.alive() {
-		if err := waitFree(p.Epmd, "RabbitMQ's port mapper", 3*time.Second); err != nil {
+		if err := waitFree(p.Epmd, "RabbitMQ's port mapper"); err != nil {
 			return err
 		}
 		epmd, err := exec.LookPath("epmd")
@@ -89,7 +88,7 @@ func (d packageBroker) start(_ context.Context, b *Broker) error {
 	for what, port := range map[string]int{
 		"RabbitMQ (AMQP)": p.AMQP, "RabbitMQ (management)": p.Management, "RabbitMQ (Erlang)": p.Distribution,
 	} {
-		if err := waitFree(port, what, 3*time.Second); err != nil {
+		if err := waitFree(port, what); err != nil {
 			return err
 		}
 	}

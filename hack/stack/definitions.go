@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // definitionsPath is the topology that the charts render to; hack/generate writes it.
@@ -112,10 +113,10 @@ func (t *topology) withPasswords(password func(user string) (string, error), adm
 
 // hashPassword is RabbitMQ's rabbit_password_hashing_sha256: base64(salt + sha256(salt + password)), 4 bytes of salt.
 func hashPassword(password string) string {
-	salt := make([]byte, 4)
-	_, _ = rand.Read(salt) // never fails
-	sum := sha256.Sum256(append(append([]byte{}, salt...), password...))
-	return base64.StdEncoding.EncodeToString(append(salt, sum[:]...))
+	var salt [4]byte
+	_, _ = rand.Read(salt[:]) // never fails
+	sum := sha256.Sum256(slices.Concat(salt[:], []byte(password)))
+	return base64.StdEncoding.EncodeToString(slices.Concat(salt[:], sum[:]))
 }
 
 func (o Options) topology() (*topology, error) {

@@ -126,7 +126,8 @@ func listeners(table string, port int) map[string]bool {
 }
 
 // waitFree waits until a port that a stopped or killed process held can be used again.
-func waitFree(port int, what string, patience time.Duration) error {
+func waitFree(port int, what string) error {
+	const patience = 3 * time.Second
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		err := checkFree(port, what)
 		if err == nil || time.Now().After(deadline) {

@@ -49,7 +49,7 @@ func (p *Postgres) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := waitFree(p.port, "PostgreSQL", 3*time.Second); err != nil {
+	if err := waitFree(p.port, "PostgreSQL"); err != nil {
 		return err
 	}
 	user, err := serverUser()
@@ -129,7 +129,7 @@ func (p *Postgres) url(user, password, database string) string {
 	return u.String()
 }
 
-func (p *Postgres) initialize(ctx context.Context, bin, data string, user *syscall.Credential) error {
+func (p *Postgres) initialize(ctx context.Context, bin, data string, user *syscall.Credential) (err error) {
 	password, err := p.secrets.get("postgres")
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func (p *Postgres) initialize(ctx context.Context, bin, data string, user *sysca
 	if err := os.WriteFile(passwordFile, []byte(password+"\n"), 0o600); err != nil {
 		return err
 	}
-	defer os.Remove(passwordFile)
+	defer func() { err = errors.Join(err, os.Remove(passwordFile)) }()
 	if user != nil {
 		if err := os.Chown(passwordFile, int(user.Uid), int(user.Gid)); err != nil {
 			return err

@@ -193,7 +193,7 @@ func (p *process) Signal(sig syscall.Signal) error {
 	if err != nil {
 		return err
 	}
-	defer handle.Release()
+	defer func() { _ = handle.Release() }() // at worst a descriptor stays open until the next collection
 	if s, err := readStat(pid); err != nil || s.start != start {
 		return os.ErrProcessDone
 	}

@@ -75,7 +75,7 @@ func (s *Service) Start(ctx context.Context) error {
 // Launch runs the built service without waiting for it.
 func (s *Service) Launch() error {
 	for _, port := range []int{s.port, s.admin} {
-		if err := waitFree(port, s.name, 3*time.Second); err != nil {
+		if err := waitFree(port, s.name); err != nil {
 			return err
 		}
 	}

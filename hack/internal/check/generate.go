@@ -1,8 +1,8 @@
 package check
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,21 +31,25 @@ var Generators = []Generator{
 }
 
 // generated runs every generator in a copy of the repository and compares, so that a check changes nothing.
-func generated(ctx context.Context, r *run) error {
+func generated(ctx context.Context, r *run) (err error) {
 	scratch := filepath.Join(r.Root, ".run", "generate")
 	if err := os.RemoveAll(scratch); err != nil {
 		return err
 	}
-	defer os.RemoveAll(scratch)
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 	if err := copyTree(r.Root, scratch); err != nil {
 		return fmt.Errorf("copy the repository: %w", err)
 	}
 	for _, g := range Generators {
 		r.check(ctx, g.Name, func(ctx context.Context) error {
+			before, err := digest(scratch)
+			if err != nil {
+				return err
+			}
 			if err := g.Write(ctx, scratch); err != nil {
 				return err
 			}
-			return sameTree(r.Root, scratch)
+			return unchanged(scratch, before)
 		})
 	}
 	for _, module := range modules {
@@ -62,39 +66,59 @@ var notCopied = []string{".git", ".run"}
 
 func copyTree(from, to string) error {
 	return walkFiles(from, func(rel string, info fs.FileInfo) error {
-		text, err := os.ReadFile(filepath.Join(from, rel))
-		if err != nil {
+		source, target := filepath.Join(from, rel), filepath.Join(to, rel)
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 			return err
 		}
-		target := filepath.Join(to, rel)
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		if info.Mode()&fs.ModeSymlink != 0 {
+			to, err := os.Readlink(source)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(to, target)
+		}
+		text, err := os.ReadFile(source)
+		if err != nil {
 			return err
 		}
 		return os.WriteFile(target, text, info.Mode().Perm())
 	})
 }
 
-// sameTree returns an error that names the files of the copy that differ from the repository's.
-func sameTree(root, scratch string) error {
-	var stale []string
-	err := walkFiles(scratch, func(rel string, _ fs.FileInfo) error {
-		want, err := os.ReadFile(filepath.Join(scratch, rel))
-		if err != nil {
-			return err
-		}
-		got, err := os.ReadFile(filepath.Join(root, rel))
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Equal(got, want) {
-			stale = append(stale, rel)
+// digest returns a checksum of each file by its path.
+func digest(root string) (map[string][sha256.Size]byte, error) {
+	sums := make(map[string][sha256.Size]byte)
+	err := walkFiles(root, func(rel string, info fs.FileInfo) error {
+		if !info.Mode().IsRegular() {
 			return nil
 		}
+		text, err := os.ReadFile(filepath.Join(root, rel))
+		sums[rel] = sha256.Sum256(text)
 		return err
 	})
-	if err == nil && len(stale) > 0 {
-		err = fmt.Errorf("not up to date (hack/generate mends it): %s", strings.Join(stale, ", "))
-	}
-	return err
+	return sums, err
 }
 
+// unchanged returns an error that names the files that are new or differ from what they were.
+func unchanged(root string, before map[string][sha256.Size]byte) error {
+	now, err := digest(root)
+	if err != nil {
+		return err
+	}
+	var stale []string
+	for rel, sum := range now {
+		if before[rel] != sum {
+			stale = append(stale, rel)
+		}
+	}
+	if len(stale) == 0 {
+		return nil
+	}
+	slices.Sort(stale)
+	return fmt.Errorf("not up to date (hack/generate mends it): %s", strings.Join(stale, ", "))
+}
+
+// walkFiles visits files and links.
 func walkFiles(root string, visit func(rel string, info fs.FileInfo) error) error {
 	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -111,7 +135,7 @@ func walkFiles(root string, visit func(rel string, info fs.FileInfo) error) erro
 			return nil
 		}
 		info, err := entry.Info()
-		if err != nil || !info.Mode().IsRegular() {
+		if err != nil {
 			return err
 		}
 		return visit(rel, info)

@@ -134,10 +134,10 @@ func (c *testCounter) packageEnd(e testEvent) {
 	r := c.run
 	output := c.take(e.Package + " ")
 	mark := r.out.Paint(console.Green, "✓")
-	switch {
-	case e.Action == "skip": // no test files
+	switch e.Action {
+	case "skip": // no test files
 		return
-	case e.Action == "fail":
+	case "fail":
 		mark = r.out.Paint(console.Red, "✗")
 		if !c.failed[e.Package] { // a panic, a race outside a test, TestMain
 			r.fail(shortPackage(e.Package), output)
