@@ -4,6 +4,7 @@ package charts
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,13 +18,13 @@ var Charts = []string{"service", "messaging", "postgres", "orderflow"}
 
 // Template renders a chart as release "orderflow" in namespace "default".
 // Extra arguments (--values, --set, …) come last; paths in them must be absolute.
-func Template(root, chart string, args ...string) ([]byte, error) {
-	return helm(root, append([]string{"template", "orderflow", folder(root, chart)}, args...)...)
+func Template(ctx context.Context, root, chart string, args ...string) ([]byte, error) {
+	return helm(ctx, root, append([]string{"template", "orderflow", folder(root, chart)}, args...)...)
 }
 
 // Lint is helm's own check, warnings included.
-func Lint(root, chart string, args ...string) error {
-	_, err := helm(root, append([]string{"lint", "--strict", folder(root, chart)}, args...)...)
+func Lint(ctx context.Context, root, chart string, args ...string) error {
+	_, err := helm(ctx, root, append([]string{"lint", "--strict", folder(root, chart)}, args...)...)
 	return err
 }
 
@@ -41,21 +42,40 @@ func Scenarios(root, chart string) ([]string, error) {
 	return files, nil
 }
 
-// Docs is a chart's README.md, made from its values and README.md.gotmpl.
-func Docs(root, chart string) ([]byte, error) {
-	return run(root, "helm-docs", "--dry-run",
-		"--chart-search-root", filepath.Join(root, "charts"), "--chart-to-generate", folder(root, chart),
-		"--sort-values-order", "file", "--skip-version-footer", "--log-level", "warning")
+// Generated are the files made from the charts, by path from the root: each
+// chart's README.md, from its values and README.md.gotmpl, and what production
+// renders to, so that a change of a template shows what it changes.
+func Generated(ctx context.Context, root string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	for _, chart := range Charts {
+		text, err := run(ctx, root, "helm-docs", "--dry-run",
+			"--chart-search-root", filepath.Join(root, "charts"), "--chart-to-generate", folder(root, chart),
+			"--sort-values-order", "file", "--skip-version-footer", "--log-level", "warning")
+		if err != nil {
+			return nil, err
+		}
+		files["charts/"+chart+"/README.md"] = text
+	}
+	text, err := Template(ctx, root, "orderflow", "--values", filepath.Join(folder(root, "orderflow"), "values-production.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	files["charts/orderflow/examples/production.yaml"] = text
+	return files, nil
 }
 
-// WriteDocs brings the README.md of every chart up to date.
-func WriteDocs(root string) error {
-	for _, chart := range Charts {
-		text, err := Docs(root, chart)
-		if err != nil {
+// Write brings the generated files up to date.
+func Write(ctx context.Context, root string) error {
+	files, err := Generated(ctx, root)
+	if err != nil {
+		return err
+	}
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(folder(root, chart), "README.md"), text, 0o644); err != nil { //nolint:gosec // for all to read
+		if err := os.WriteFile(path, text, 0o644); err != nil {
 			return err
 		}
 	}
@@ -64,18 +84,18 @@ func WriteDocs(root string) error {
 
 func folder(root, chart string) string { return filepath.Join(root, "charts", chart) }
 
-func helm(root string, args ...string) ([]byte, error) {
-	return run(root, "helm", args...)
+func helm(ctx context.Context, root string, args ...string) ([]byte, error) {
+	return run(ctx, root, "helm", args...)
 }
 
 // run runs a pinned tool and returns what it prints; the error holds what it
 // prints on standard error and, for tools that complain there, on output.
-func run(root, tool string, args ...string) ([]byte, error) {
-	path, err := executable(root, tool)
+func run(ctx context.Context, root, tool string, args ...string) ([]byte, error) {
+	path, err := executable(ctx, root, tool)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(path, args...) //nolint:gosec // a pinned tool, our own arguments
+	cmd := exec.CommandContext(ctx, path, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -88,7 +108,7 @@ var built sync.Map // folder of a tool -> its executable
 
 // executable builds a tool of hack/tools, unless Go's cache has it, and returns
 // its path: `go tool` itself costs half a second each time.
-func executable(root, tool string) (string, error) {
+func executable(ctx context.Context, root, tool string) (string, error) {
 	dir, err := filepath.Abs(filepath.Join(root, "hack", "tools", tool))
 	if err != nil {
 		return "", err
@@ -96,7 +116,7 @@ func executable(root, tool string) (string, error) {
 	if path, ok := built.Load(dir); ok {
 		return path.(string), nil
 	}
-	cmd := exec.Command("go", "tool", "-n", tool) //nolint:gosec // our own tools
+	cmd := exec.CommandContext(ctx, "go", "tool", "-n", tool)
 	// A module outside the workspace: the tool's dependencies are not ours.
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off")
 	var stderr bytes.Buffer

@@ -13,10 +13,10 @@ const root = "../.."
 const crds = "ORDERFLOW_RABBITMQ_CRDS"
 
 // Every scenario of every chart passes helm's lint and renders only resources
-// that a cluster knows, with the fields they have.
+// that a cluster knows, with the fields they have, and restricted pods.
 func TestScenarios(t *testing.T) {
 	schemas := t.TempDir()
-	if err := Schemas(schemas, os.Getenv(crds)); err != nil {
+	if err := Schemas(t.Context(), schemas, os.Getenv(crds)); err != nil {
 		t.Fatalf("%v\n(the folder's name goes into %s)", err, crds)
 	}
 	for _, chart := range Charts {
@@ -29,16 +29,17 @@ func TestScenarios(t *testing.T) {
 		}
 		for _, file := range scenarios {
 			t.Run(chart+"/"+strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-				if err := Lint(root, chart, "--values", file); err != nil {
+				if err := Lint(t.Context(), root, chart, "--values", file); err != nil {
 					t.Error(err)
 				}
-				manifests, err := Template(root, chart, "--values", file)
+				manifests, err := Template(t.Context(), root, chart, "--values", file)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := Validate(root, schemas, manifests); err != nil {
+				if err := Validate(t.Context(), root, schemas, manifests); err != nil {
 					t.Error(err)
 				}
+				restricted(t, parse(t, manifests))
 			})
 		}
 	}
@@ -49,7 +50,7 @@ func TestScenarios(t *testing.T) {
 			"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {spec: {containers: [{name: 1}]}}}\n": "name",
 			"apiVersion: example.com/v1\nkind: Nothing\nmetadata: {name: a}\n":                                                  "could not find schema",
 		} {
-			if err := Validate(root, schemas, []byte(manifest)); err == nil || !strings.Contains(err.Error(), want) {
+			if err := Validate(t.Context(), root, schemas, []byte(manifest)); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("error %v, want one about %s", err, want)
 			}
 		}

@@ -49,10 +49,15 @@ type rendered map[string]object
 
 func render(t *testing.T, chart string, args ...string) rendered {
 	t.Helper()
-	manifests, err := Template(root, chart, args...)
+	manifests, err := Template(t.Context(), root, chart, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return parse(t, manifests)
+}
+
+func parse(t *testing.T, manifests []byte) rendered {
+	t.Helper()
 	all := rendered{}
 	for dec := yaml.NewDecoder(bytes.NewReader(manifests)); ; {
 		var o map[string]any
@@ -100,38 +105,31 @@ func env(deployment object) map[string]string {
 
 const plain = "image.repository=example/plain"
 
-// Pods meet the pod security standard "restricted", in every scenario.
-func TestPodsAreRestricted(t *testing.T) {
-	for _, chart := range Charts {
-		scenarios, err := Scenarios(absolute(t), chart)
-		if err != nil {
-			t.Fatal(err)
+// restricted checks that pods meet the pod security standard of this name, and
+// ask for what they need.
+func restricted(t *testing.T, r rendered) {
+	t.Helper()
+	pods := r.kinds("Pod")
+	for _, kind := range []string{"Deployment", "StatefulSet"} {
+		for _, o := range r.kinds(kind) {
+			pods = append(pods, o.at("spec", "template").(map[string]any))
 		}
-		for _, file := range scenarios {
-			r := render(t, chart, "--values", file)
-			pods := r.kinds("Pod")
-			for _, kind := range []string{"Deployment", "StatefulSet"} {
-				for _, o := range r.kinds(kind) {
-					pods = append(pods, o.at("spec", "template").(map[string]any))
-				}
+	}
+	for _, pod := range pods {
+		name := pod.text("metadata", "labels", "app.kubernetes.io/name")
+		if pod.at("spec", "securityContext", "runAsNonRoot") != true ||
+			pod.text("spec", "securityContext", "seccompProfile", "type") != "RuntimeDefault" ||
+			pod.at("spec", "automountServiceAccountToken") != false {
+			t.Errorf("%s: pod %v", name, pod.at("spec", "securityContext"))
+		}
+		for _, c := range pod.objects("spec", "containers") {
+			drop, _ := c.at("securityContext", "capabilities", "drop").([]any)
+			if c.at("securityContext", "allowPrivilegeEscalation") != false ||
+				c.at("securityContext", "readOnlyRootFilesystem") != true || !slices.Contains(drop, any("ALL")) {
+				t.Errorf("%s: container %v", name, c.at("securityContext"))
 			}
-			for _, pod := range pods {
-				name := filepath.Base(file) + " " + pod.text("metadata", "labels", "app.kubernetes.io/name")
-				if pod.at("spec", "securityContext", "runAsNonRoot") != true ||
-					pod.text("spec", "securityContext", "seccompProfile", "type") != "RuntimeDefault" ||
-					pod.at("spec", "automountServiceAccountToken") != false {
-					t.Errorf("%s: pod %v", name, pod.at("spec", "securityContext"))
-				}
-				for _, c := range pod.objects("spec", "containers") {
-					drop, _ := c.at("securityContext", "capabilities", "drop").([]any)
-					if c.at("securityContext", "allowPrivilegeEscalation") != false ||
-						c.at("securityContext", "readOnlyRootFilesystem") != true || !slices.Contains(drop, any("ALL")) {
-						t.Errorf("%s: container %v", name, c.at("securityContext"))
-					}
-					if c.at("resources", "requests", "cpu") == nil || c.at("resources", "requests", "memory") == nil || c.at("resources", "limits", "memory") == nil {
-						t.Errorf("%s: resources %v", name, c.at("resources"))
-					}
-				}
+			if c.at("resources", "requests", "cpu") == nil || c.at("resources", "requests", "memory") == nil || c.at("resources", "limits", "memory") == nil {
+				t.Errorf("%s: resources %v", name, c.at("resources"))
 			}
 		}
 	}
@@ -308,30 +306,30 @@ func TestRefuses(t *testing.T) {
 		{"orderflow", "orders.replicas=many", "/replicas"},
 		{"orderflow", "global.rabbitmq.deliveryLimit=0", "/global/rabbitmq/deliveryLimit"},
 	} {
-		_, err := Template(root, test.chart, "--set", test.set)
+		_, err := Template(t.Context(), root, test.chart, "--set", test.set)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s with %s: error %v, want one with %q", test.chart, test.set, err, test.want)
 		}
 	}
 }
 
-// The documentation is that of the values, and says something about each.
-func TestDocs(t *testing.T) {
-	for _, chart := range Charts {
-		want, err := Docs(root, chart)
+// The generated files are up to date, and the documentation says something
+// about each value.
+func TestGenerated(t *testing.T) {
+	files, err := Generated(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range files {
+		have, err := os.ReadFile(filepath.Join(absolute(t), name))
 		if err != nil {
-			t.Fatal(err)
-		}
-		have, err := os.ReadFile(filepath.Join(absolute(t), "charts", chart, "README.md"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(have, want) {
-			t.Errorf("charts/%s/README.md is not up to date; run hack/generate", chart)
+			t.Error(err)
+		} else if !bytes.Equal(have, want) {
+			t.Errorf("%s is not up to date; run hack/generate", name)
 		}
 		for line := range strings.Lines(string(want)) {
 			if strings.HasSuffix(line, "|  |\n") {
-				t.Errorf("a value of charts/%s has no description (a comment with # --): %s", chart, line)
+				t.Errorf("%s: a value has no description (a comment with # --): %s", name, line)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package charts
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,8 +34,8 @@ var rabbitmqModules = map[string]string{
 // Schemas fills a folder with a JSON schema for every kind of resource that the
 // charts may render, for Validate. rabbitmqCRDs is a folder with the RabbitMQ
 // operators' definitions; empty downloads those of their releases.
-func Schemas(dir, rabbitmqCRDs string) error {
-	module, err := download(kubernetes)
+func Schemas(ctx context.Context, dir, rabbitmqCRDs string) error {
+	module, err := download(ctx, kubernetes)
 	if err != nil {
 		return err
 	}
@@ -45,13 +46,13 @@ func Schemas(dir, rabbitmqCRDs string) error {
 			return err
 		}
 	}
-	if err := crdSources(dir, crdModules); err != nil {
+	if err := crdSources(ctx, dir, crdModules); err != nil {
 		return err
 	}
 	if rabbitmqCRDs != "" {
 		return crdFolder(dir, rabbitmqCRDs)
 	}
-	if err := crdSources(dir, rabbitmqModules); err != nil {
+	if err := crdSources(ctx, dir, rabbitmqModules); err != nil {
 		return fmt.Errorf("%w (or give a folder with the RabbitMQ operators' resource definitions)", err)
 	}
 	return nil
@@ -59,7 +60,7 @@ func Schemas(dir, rabbitmqCRDs string) error {
 
 // Validate checks rendered manifests against the schemas in a folder, strictly:
 // fields that a resource does not have are errors, and so are unknown kinds.
-func Validate(root, schemas string, manifests []byte) error {
+func Validate(ctx context.Context, root, schemas string, manifests []byte) error {
 	file, err := os.CreateTemp("", "manifests-*.yaml")
 	if err != nil {
 		return err
@@ -71,7 +72,7 @@ func Validate(root, schemas string, manifests []byte) error {
 	if err := file.Close(); err != nil {
 		return err
 	}
-	_, err = run(root, "kubeconform", "-strict", "-schema-location", schemas+"/{{.Group}}_{{.ResourceAPIVersion}}_{{.ResourceKind}}.json", file.Name())
+	_, err = run(ctx, root, "kubeconform", "-strict", "-schema-location", schemas+"/{{.Group}}_{{.ResourceAPIVersion}}_{{.ResourceKind}}.json", file.Name())
 	return err
 }
 
@@ -124,9 +125,9 @@ func builtinSchemas(dir, path string) error {
 	return nil
 }
 
-func crdSources(dir string, modules map[string]string) error {
+func crdSources(ctx context.Context, dir string, modules map[string]string) error {
 	for module, folder := range modules {
-		path, err := download(module)
+		path, err := download(ctx, module)
 		if err != nil {
 			return err
 		}
@@ -222,9 +223,9 @@ func closeObjects(schema map[string]any) {
 }
 
 // download fetches a Go module, which Go verifies, and returns its folder.
-func download(module string) (string, error) {
-	cmd := exec.Command("go", "mod", "download", "-json", module) //nolint:gosec // our own list
-	cmd.Dir = os.TempDir()                                        // outside the workspace
+func download(ctx context.Context, module string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
+	cmd.Dir = os.TempDir() // outside the workspace
 	cmd.Env = append(os.Environ(), "GOWORK=off")
 	out, runErr := cmd.Output()
 	var answer struct{ Dir, Error string }

@@ -5,6 +5,7 @@ package topology
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ var ErrStale = errors.New(Path + " is not what the charts render to; run hack/ge
 // Generate renders the charts of the repository at root with their default
 // values and returns the definitions as indented JSON.
 func Generate(root string) ([]byte, error) {
-	manifests, err := charts.Template(root, "orderflow")
+	manifests, err := charts.Template(context.Background(), root, "orderflow")
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +57,7 @@ func Write(root string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(root, Path), text, 0o644); err != nil { //nolint:gosec // source code, for all to read
+	if err := os.WriteFile(filepath.Join(root, Path), text, 0o644); err != nil {
 		return fmt.Errorf("write the topology: %w", err)
 	}
 	return nil

@@ -29,7 +29,7 @@ func TestValuesChangeNoTopology(t *testing.T) {
 		t.Fatal(err)
 	}
 	definitions := func(args ...string) *Definitions {
-		manifests, err := charts.Template(root, "orderflow", args...)
+		manifests, err := charts.Template(t.Context(), root, "orderflow", args...)
 		if err != nil {
 			t.Fatal(err)
 		}
