@@ -112,7 +112,7 @@ func (p Program[C]) main(args []string, environ map[string]string, stdout, stder
 		err = p.Serve(ctx, Info{Name: p.Name, Version: buildVersion(), Metrics: tel.Metrics()}, own)
 	}
 	if err != nil {
-		slog.Error("failed", "err", err)
+		slog.Error("failed", "error", err)
 	} else if command == "serve" {
 		slog.Info("stopped")
 	}
@@ -120,7 +120,7 @@ func (p Program[C]) main(args []string, environ map[string]string, stdout, stder
 	flush, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
 	if err := tel.Shutdown(flush); err != nil {
-		slog.Warn("telemetry not flushed", "err", err)
+		slog.Warn("telemetry not flushed", "error", err)
 	}
 	if err != nil {
 		return exitFailed

@@ -87,13 +87,13 @@ func TestExitCodes(t *testing.T) {
 		"help while wrong": {[]string{"--help"}, []string{"SIZE=x"}, 0, "MODE ", ""},
 		"version":          {[]string{"--version"}, nil, 0, "tester ", ""},
 		"migrate":          {[]string{"migrate"}, nil, 0, "", `"msg":"migrated"`},
-		"migrate fails":    {[]string{"migrate"}, []string{"MODE=fail"}, 1, "", `"err":"no such table"`},
+		"migrate fails":    {[]string{"migrate"}, []string{"MODE=fail"}, 1, "", `"error":"no such table"`},
 		"unknown argument": {[]string{"serve"}, nil, 2, "", `tester: does not know "serve"`},
 		"two arguments":    {[]string{"migrate", "now"}, nil, 2, "", "takes one argument, not 2"},
 		"wrong config":     {nil, []string{"SIZE=x", "LOG_FORMAT=xml"}, 2, "", "  LOG_FORMAT=\"xml\": is none of auto, text, json\n  SIZE=\"x\": "},
 		"wrong telemetry":  {nil, []string{"OTEL_TRACES_EXPORTER=pigeon"}, 2, "", `OTEL_TRACES_EXPORTER="pigeon"`},
 		"metrics":          {nil, []string{"MODE=metrics"}, 0, "\nearly_total 7\n", ""},
-		"failure":          {nil, []string{"MODE=fail"}, 1, "", `"level":"ERROR","msg":"failed","service":"tester","err":"broken"`},
+		"failure":          {nil, []string{"MODE=fail"}, 1, "", `"level":"ERROR","msg":"failed","service":"tester","error":"broken"`},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

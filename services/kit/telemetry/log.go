@@ -136,7 +136,7 @@ func (e *errorLog) Handle(err error) {
 	hidden := e.hidden
 	e.hidden = 0
 	e.mu.Unlock()
-	e.log.Warn("telemetry failed", "err", err, "not_logged_before", hidden)
+	e.log.Warn("telemetry failed", "error", err, "not_logged_before", hidden)
 }
 
 // errorsOnly keeps OpenTelemetry's own chatter out of the log.

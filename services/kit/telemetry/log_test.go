@@ -20,7 +20,7 @@ func TestJSONLines(t *testing.T) {
 	log := slog.New(jsonLog.handler(&out, "orders"))
 	ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}))
-	log.With("orderId", 7).ErrorContext(ctx, "place order", "err", errors.New("no"))
+	log.With("orderId", 7).ErrorContext(ctx, "place order", "error", errors.New("no"))
 	log.Debug("not at this level")
 
 	var got map[string]any
@@ -28,7 +28,7 @@ func TestJSONLines(t *testing.T) {
 		t.Fatalf("%v: %s", err, &out)
 	}
 	delete(got, "time")
-	want := "map[err:no level:ERROR msg:place order orderId:7 service:orders span_id:0200000000000000 trace_id:01000000000000000000000000000000]"
+	want := "map[error:no level:ERROR msg:place order orderId:7 service:orders span_id:0200000000000000 trace_id:01000000000000000000000000000000]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("%v", got)
 	}

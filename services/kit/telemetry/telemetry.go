@@ -170,5 +170,5 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 type scrapeLog struct{}
 
 func (scrapeLog) Println(v ...any) {
-	slog.Error("metrics not gathered", "err", fmt.Sprint(v...))
+	slog.Error("metrics not gathered", "error", fmt.Sprint(v...))
 }

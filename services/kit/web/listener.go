@@ -54,10 +54,10 @@ func (l *listener) stop(ctx context.Context) {
 	defer unused.Stop()
 	start := time.Now()
 	if err := l.server.Shutdown(ctx); err != nil {
-		slog.Warn("requests cut off", "setting", l.name, "after", time.Since(start), "err", err)
+		slog.Warn("requests cut off", "setting", l.name, "after", time.Since(start), "error", err)
 		_ = l.server.Close() // of a closed listener and connections we give up
 	}
 	if err := <-l.ended; !errors.Is(err, http.ErrServerClosed) {
-		slog.Warn("stopped accepting connections before the stop", "setting", l.name, "err", err)
+		slog.Warn("stopped accepting connections before the stop", "setting", l.name, "error", err)
 	}
 }

@@ -207,7 +207,7 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 			level = slog.LevelWarn
 		}
 		slog.Log(r.Context(), level, "request failed",
-			"method", r.Method, "route", routePattern(r), "status", problem.Status, "err", err)
+			"method", r.Method, "route", routePattern(r), "status", problem.Status, "error", err)
 	}
 	if rec := findRecorder(w); rec != nil && rec.status != 0 {
 		panic(http.ErrAbortHandler)

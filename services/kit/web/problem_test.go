@@ -123,7 +123,7 @@ func TestHandleLogsOnlyFailures(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	line := log.String()
-	for _, want := range []string{"level=ERROR", "method=GET", "route=/orders/{id}", "status=500", `err="load order 7: disk on fire"`} {
+	for _, want := range []string{"level=ERROR", "method=GET", "route=/orders/{id}", "status=500", `error="load order 7: disk on fire"`} {
 		if !strings.Contains(line, want) {
 			t.Errorf("log lacks %s: %s", want, line)
 		}
