@@ -3,6 +3,7 @@ package bench
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 )
@@ -52,45 +53,54 @@ func end(t *testing.T, cmd *exec.Cmd) {
 	_ = cmd.Wait()
 }
 
+// until calls done until it is true. There is no signal for CPU time spent.
+func until(t *testing.T, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was spent in a minute")
+		}
+	}
+}
+
 func TestCPUOfATreeThatRestarts(t *testing.T) {
+	const some = 100 * time.Millisecond
 	first := burn(t)
-	time.Sleep(300 * time.Millisecond) // spent before the run: not to be counted
+	until(t, func() bool { // spent before the run: not to be counted
+		table, err := readProcesses()
+		return err == nil && table.total(first.Process.Pid) >= 5*some
+	})
 	pids := []int{first.Process.Pid}
 	busy := Process{Name: "busy", PIDs: func() []int { return pids }}
 	down := Process{Name: "down", PIDs: func() []int { return nil }}
+	began := time.Now()
 	m, err := newCPUMeter([]Process{busy, down})
 	if err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
-	look := func() {
+	look := func() time.Duration {
 		t.Helper()
 		if err := m.look(); err != nil {
 			t.Fatal(err)
 		}
+		return m.spent[0]
 	}
-	time.Sleep(300 * time.Millisecond)
-	look()
-	alone := m.spent[0]
-	if alone < 50*time.Millisecond || alone > time.Since(began)+50*time.Millisecond {
-		t.Errorf("spent %s of %s", alone, time.Since(began))
+	until(t, func() bool { return look() >= some })
+	alone := look()
+	if alone > time.Since(began)+4*tick {
+		t.Errorf("spent %s in %s", alone, time.Since(began))
 	}
 	end(t, first)
 	pids = nil
-	look()
-	if m.spent[0] != alone {
+	if look() != alone {
 		t.Errorf("spent %s while down, %s before", m.spent[0], alone)
 	}
 	second := burn(t)
+	defer end(t, second)
 	pids = []int{second.Process.Pid}
-	time.Sleep(300 * time.Millisecond)
-	look()
-	end(t, second)
-	if more := m.spent[0] - alone; more < 50*time.Millisecond {
-		t.Errorf("the successor spent %s", more)
-	}
-	if m.spent[1] != 0 {
-		t.Errorf("a process that is down spent %s", m.spent[1])
+	until(t, func() bool { return look() >= alone+some })
+	if m.spent[1] != 0 || !slices.Equal(m.missing(), []string{"down"}) {
+		t.Errorf("a process that is down spent %s; missing %q", m.spent[1], m.missing())
 	}
 	c := m.report(time.Second, 2000)
 	if c.LoadClient != 0.5 || c.All != m.spent[0].Seconds()/2 || c.Processes[0].Per1000 != c.All {

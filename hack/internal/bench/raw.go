@@ -42,8 +42,12 @@ func measureRaw(ctx context.Context, stack *Stack, concurrency int, during time.
 	return &r, nil
 }
 
-// cleanUpLimit is how long removing what a measurement made may take.
-const cleanUpLimit = 20 * time.Second
+// untorn is for statements that an interruption must not tear: what was made has to be known to be removed.
+func untorn(ctx context.Context, do func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	return do(ctx)
+}
 
 func commitsPerSecond(ctx context.Context, adminURL, name string, concurrency int, during time.Duration) (rate float64, conns int, err error) {
 	admin, err := pgx.Connect(ctx, adminURL)
@@ -51,16 +55,6 @@ func commitsPerSecond(ctx context.Context, adminURL, name string, concurrency in
 		return 0, 0, err
 	}
 	defer admin.Close(context.WithoutCancel(ctx))
-	if _, err := admin.Exec(ctx, "create database "+name); err != nil {
-		return 0, 0, err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpLimit)
-		defer cancel()
-		if _, dropErr := admin.Exec(ctx, "drop database "+name+" with (force)"); err == nil {
-			err = dropErr
-		}
-	}()
 	var free int
 	err = admin.QueryRow(ctx, `
 		select sum(setting::int) filter (where name = 'max_connections')
@@ -71,6 +65,20 @@ func commitsPerSecond(ctx context.Context, adminURL, name string, concurrency in
 	if err != nil {
 		return 0, 0, err
 	}
+	execute := func(statement string) error {
+		return untorn(ctx, func(ctx context.Context) error {
+			_, err := admin.Exec(ctx, statement)
+			return err
+		})
+	}
+	if err := execute("create database " + name); err != nil {
+		return 0, 0, err
+	}
+	defer func() {
+		if dropErr := execute("drop database " + name + " with (force)"); err == nil {
+			err = dropErr
+		}
+	}()
 	const spare = 10 // for the services, whose pools may grow
 	conns = max(1, min(concurrency, free-spare))
 
@@ -130,13 +138,16 @@ func messagesPerSecond(ctx context.Context, stack *Stack, name string, inFlight 
 	if err != nil {
 		return 0, errors.New("the broker's URL cannot be parsed") // the error would show the password
 	}
-	if err := manage(ctx, stack.ManagementURL, http.MethodPut, "vhosts/"+name, "{}"); err != nil {
+	vhost := func(method string) error {
+		return untorn(ctx, func(ctx context.Context) error {
+			return manage(ctx, stack.ManagementURL, method, "vhosts/"+name, "{}")
+		})
+	}
+	if err := vhost(http.MethodPut); err != nil {
 		return 0, err
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpLimit)
-		defer cancel()
-		if dropErr := manage(ctx, stack.ManagementURL, http.MethodDelete, "vhosts/"+name, ""); err == nil {
+		if dropErr := vhost(http.MethodDelete); err == nil {
 			err = dropErr
 		}
 	}()

