@@ -52,6 +52,8 @@ It goes on after a failure, ends with a summary, and with 1 when anything failed
 	f.BoolVar(&o.Race, "race", true, "with the race detector")
 	f.StringVar(&o.Run, "run", "", "only tests whose name matches this `regexp`")
 	f.BoolVarP(&o.Verbose, "verbose", "v", false, "show the output of tests that pass, too")
+	f.StringVar(&o.CRDs, "rabbitmq-crds", "",
+		"`folder` with the resource definitions of the RabbitMQ operators; without it they are downloaded")
 	brokerFlags(f, &o.Broker)
 	return cmd
 }

@@ -24,6 +24,7 @@ type Options struct {
 	Run     string // go test -run
 	Verbose bool
 	Broker  stack.Options // RabbitMQImage, AMQPURL and ManagementURL count
+	CRDs    string        // folder with the RabbitMQ operators' resource definitions; "" = download them
 }
 
 // Part is one kind of check.
@@ -42,6 +43,7 @@ var Parts = []Part{
 	{"lint", "golangci-lint finds nothing (.golangci.yml)", false, lint},
 	{"vuln", "no known vulnerability is reachable; skipped where the data cannot be had", false, vulnerabilities},
 	{"generate", "generated files and go.mod are up to date", false, generated},
+	{"charts", "the charts pass their tests and render what a cluster knows", false, chartTests},
 	{"unit", "the services' own tests, with a private PostgreSQL and RabbitMQ", true, unit},
 	{"hack", "the tests of the developers' program itself", true, hack},
 	{"e2e", "black-box tests of the running system, over HTTP, AMQP and OTLP", true, endToEnd},

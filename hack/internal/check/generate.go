@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"orderflow.internal/hack/charts"
 	"orderflow.internal/hack/topology"
 )
 
@@ -23,6 +24,7 @@ type Generator struct {
 // Generators are all of the repository's; hack/generate runs them.
 var Generators = []Generator{
 	{"the broker's topology from the charts", func(_ context.Context, root string) error { return topology.Write(root) }},
+	{"the charts' documentation", charts.Write},
 	{"the services' openapi.yaml from the gateway's", func(ctx context.Context, root string) error {
 		_, err := command(ctx, filepath.Join(root, "services"), nil,
 			"go", "test", "-count=1", "./gateway", "-run", "^TestServiceDocuments$", "-update")

@@ -5,21 +5,22 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"orderflow.internal/hack/stack"
 )
 
-// packages lists the packages of a module without those whose path has the folder.
-func (r *run) packages(ctx context.Context, module, without string) ([]string, error) {
+// packages lists the packages of a module without those below the folders.
+func (r *run) packages(ctx context.Context, module string, without ...string) ([]string, error) {
 	out, err := command(ctx, r.dir(module), nil, "go", "list", "./...")
 	if err != nil {
 		return nil, err
 	}
 	var packages []string
 	for _, p := range strings.Fields(out) {
-		if !strings.Contains(p+"/", "/"+without+"/") {
+		if !slices.ContainsFunc(without, func(folder string) bool { return strings.Contains(p+"/", "/"+folder+"/") }) {
 			packages = append(packages, p)
 		}
 	}
@@ -48,11 +49,28 @@ func serverEnv(s *stack.Stack) []string {
 }
 
 func hack(ctx context.Context, r *run) error {
-	packages, err := r.packages(ctx, "hack", "systemtest")
+	packages, err := r.packages(ctx, "hack", "charts", "systemtest", "topology")
 	if err != nil {
 		return err
 	}
-	return r.goTest(ctx, "hack", r.brokerEnv(), r.Race, packages...)
+	s, err := r.servers.start(ctx)
+	if err != nil {
+		return err
+	}
+	return r.goTest(ctx, "hack", append(serverEnv(s), r.brokerEnv()...), r.Race, packages...)
+}
+
+// chartTests need no race detector: their work is done by helm and kubeconform.
+func chartTests(ctx context.Context, r *run) error {
+	var env []string
+	if r.CRDs != "" {
+		folder, err := filepath.Abs(r.CRDs)
+		if err != nil {
+			return err
+		}
+		env = append(env, "ORDERFLOW_RABBITMQ_CRDS="+folder)
+	}
+	return r.goTest(ctx, "hack", env, false, "./charts/...", "./topology/...")
 }
 
 // brokerEnv hands the choice of a broker on to tests that run stacks of their own.
