@@ -137,6 +137,14 @@ func TestMigrateByManyReplicasAtOnce(t *testing.T) {
 	}
 }
 
+func TestMigrationsMustBeNumberedWithoutGaps(t *testing.T) {
+	pool := open(t)
+	err := postgres.Migrate(context.Background(), pool, fstest.MapFS{"001_a.sql": {}, "003_c.sql": {}})
+	if err == nil || !strings.Contains(err.Error(), "003_c.sql: its name must begin with 002_") {
+		t.Errorf("error is %v", err)
+	}
+}
+
 func TestMigrateWaitsForTheDatabase(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
