@@ -47,7 +47,7 @@ type processRecord struct {
 	Started time.Time      `json:"started"`
 }
 
-// newProcess takes up the record of an earlier run, if that process still lives.
+// newProcess takes up the record of an earlier run: its process if that still lives, otherwise only when it was started.
 func newProcess(dir, name string) *process {
 	p := &process{
 		name:   name,
@@ -59,8 +59,9 @@ func newProcess(dir, name string) *process {
 	if err != nil || json.Unmarshal(text, &r) != nil {
 		return p
 	}
+	p.started = r.Started
 	if s, err := readStat(r.PID); err == nil && s.start == r.Start && s.state != 'Z' {
-		p.pid, p.start, p.stop, p.started = r.PID, r.Start, r.Stop, r.Started
+		p.pid, p.start, p.stop = r.PID, r.Start, r.Stop
 	}
 	return p
 }
@@ -160,7 +161,7 @@ func (p *process) PID() int {
 	return p.pid
 }
 
-// Started returns when the process was started.
+// Started returns when the process was started, also after it ended by itself; zero after it was stopped on purpose.
 func (p *process) Started() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -273,6 +274,9 @@ func (p *process) Done() <-chan struct{} {
 }
 
 func (p *process) forget() error {
+	p.mu.Lock()
+	p.started = time.Time{}
+	p.mu.Unlock()
 	if err := os.Remove(p.record); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

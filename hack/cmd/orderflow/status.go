@@ -72,6 +72,8 @@ func look(ctx context.Context, unit stack.Unit) statusRow {
 	if pid := unit.PID(); pid != 0 {
 		row.pid = fmt.Sprint(pid)
 		row.up = time.Since(unit.Started()).Round(time.Second).String()
+	} else if unit.Started().IsZero() && !errors.Is(err, stack.ErrNotOurs) {
+		return row // hack/up --infra has not started it
 	} else if !errors.Is(err, stack.ErrNotOurs) {
 		row.problem = "does not run; its log: " + unit.Log()
 		return row

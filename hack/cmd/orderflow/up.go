@@ -187,9 +187,9 @@ func follow(ctx context.Context, c *console.Console, s *stack.Stack) error {
 func printURLs(c *console.Console, s *stack.Stack, infra bool) {
 	line := func(what, where string) { c.Printf("  %-12s %s", what, where) }
 	if !infra {
-		line("gateway", s.BaseURL()+"/products  /orders  /customers")
+		line("everything", s.BaseURL()+"/orders  /products  /customers")
 		for _, service := range s.Services() {
-			line(service.Name(), service.URL()+"  metrics "+service.AdminURL()+"/metrics")
+			line(service.Name(), service.URL()+"  metrics at "+service.AdminURL()+"/metrics")
 		}
 	}
 	root := s.Options.Root

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"orderflow.internal/hack/console"
+	"orderflow.internal/hack/internal/image"
+	"orderflow.internal/hack/stack"
+)
+
+func imagesCommand() *cobra.Command {
+	var f imagesFlags
+	cmd := &cobra.Command{
+		Use:   "images [flags] [service...]",
+		Short: "Build the services' container images",
+		Long: `Compiles the services and packages each into an image with services/Dockerfile: all of them, or those named.
+With --push the images of all platforms go to the registry, with SBOM and provenance (needs docker buildx).`,
+		Example: `  hack/images                                                      orderflow/orders:dev and so on, locally
+  hack/images orders --version 1.2.0                               orderflow/orders:1.2.0
+  hack/images --registry ghcr.io/acme --version 1.2.0 --push --platform linux/amd64,linux/arm64`,
+		ValidArgs: stack.ServiceNames(),
+		RunE: func(cmd *cobra.Command, services []string) error {
+			for _, name := range services {
+				if !slices.Contains(stack.ServiceNames(), name) {
+					return fmt.Errorf("no service %q: there are %s", name, strings.Join(stack.ServiceNames(), ", "))
+				}
+			}
+			if len(services) == 0 {
+				services = stack.ServiceNames()
+			}
+			return f.run(cmd.Context(), console.New(os.Stdout), services)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&f.version, "version", "dev", "what --version says, the image's tag and label")
+	flags.StringVar(&f.registry, "registry", "", "`name` to put before orderflow/<service>")
+	flags.StringVar(&f.ref, "ref", "", "the whole name of the `image` instead, for a single service")
+	flags.StringSliceVar(&f.platforms, "platform", []string{"linux/" + runtime.GOARCH}, "`os/architecture` to build for; several only with --push")
+	flags.BoolVar(&f.push, "push", false, "push to the registry")
+	return cmd
+}
+
+type imagesFlags struct {
+	version, registry, ref string
+	platforms              []string
+	push                   bool
+}
+
+func (f imagesFlags) run(ctx context.Context, c *console.Console, services []string) error {
+	if f.ref != "" && len(services) != 1 {
+		return errors.New("--ref names the image of one service: say which")
+	}
+	if !f.push && len(f.platforms) != 1 {
+		return errors.New("without --push there can be one platform: Docker holds local images for one")
+	}
+	root, err := stack.FindRoot()
+	if err != nil {
+		return err
+	}
+	b := image.Builder{Root: root, Version: f.version, Revision: revision(ctx, root)}
+	for _, service := range services {
+		ref := f.ref
+		if ref == "" {
+			ref = strings.TrimPrefix(f.registry+"/orderflow/", "/") + service + ":" + f.version
+		}
+		if err := c.Step(ctx, ref, func(ctx context.Context) error { return f.build(ctx, b, service, ref) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f imagesFlags) build(ctx context.Context, b image.Builder, service, ref string) error {
+	var arch string
+	for _, platform := range f.platforms {
+		var ok bool
+		if arch, ok = strings.CutPrefix(platform, "linux/"); !ok {
+			return fmt.Errorf("platform %q: want linux/<architecture>", platform)
+		}
+		if _, err := b.Compile(ctx, service, arch); err != nil {
+			return err
+		}
+	}
+	if f.push {
+		return b.Push(ctx, service, f.platforms, ref)
+	}
+	return b.Package(ctx, service, arch, ref)
+}
+
+// revision is the commit that is checked out; empty outside of version control.
+func revision(ctx context.Context, root string) string {
+	out, err := exec.CommandContext(ctx, "git", "-C", root, "rev-parse", "HEAD").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
