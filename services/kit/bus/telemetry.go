@@ -167,6 +167,7 @@ type instruments struct {
 	lag             metric.Float64Histogram
 	outboxWait      metric.Float64Histogram
 	retried         metric.Int64Counter
+	redelivered     metric.Int64Counter
 	deadLettered    metric.Int64Counter
 	batchSize       metric.Int64Histogram
 }
@@ -198,6 +199,8 @@ func newInstruments(m metric.Meter) instruments {
 	i.outboxWait, err = m.Float64Histogram("orderflow.outbox.wait", seconds, metric.WithUnit("s"), metric.WithDescription("Time between an event's making and its publishing."))
 	keep(err)
 	i.retried, err = m.Int64Counter("orderflow.consumer.retries", metric.WithUnit("{message}"), metric.WithDescription("Failed deliveries that will be tried again."))
+	keep(err)
+	i.redelivered, err = m.Int64Counter("orderflow.consumer.redeliveries", metric.WithUnit("{message}"), metric.WithDescription("Messages received that the broker has counted failed deliveries of."))
 	keep(err)
 	i.deadLettered, err = m.Int64Counter("orderflow.consumer.dead_letters", metric.WithUnit("{message}"), metric.WithDescription("Messages this consumer sent to a dead-letter queue."))
 	keep(err)
@@ -280,5 +283,11 @@ func (q queueAttributes) recordConsumed(ctx context.Context, handled, deadLetter
 	if retried > 0 {
 		instrument.consumed.Add(ctx, int64(retried), q.retrying)
 		instrument.retried.Add(ctx, int64(retried), q.queue)
+	}
+}
+
+func (q queueAttributes) recordRedelivered(ctx context.Context, messages int) {
+	if messages > 0 {
+		instrument.redelivered.Add(ctx, int64(messages), q.queue)
 	}
 }

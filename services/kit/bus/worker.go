@@ -24,7 +24,10 @@ type worker struct {
 	sub      Subscription
 	attrs    queueAttributes
 
-	held held // failed messages that wait; touched by the session alone
+	// Touched by the session alone.
+	held     held     // failed messages that wait
+	stopping bool     // until the consumer is cancelled, see quietTime
+	kept     []uint64 // delivery tags, ascending
 
 	mu    sync.Mutex
 	state error // why it does not consume, nil if it does
@@ -50,7 +53,7 @@ func (w *worker) setState(err error) {
 // or, after ctx is done, by cancelling the consumer, in which case all that
 // was received is settled when it returns.
 func (w *worker) consume(ctx context.Context, ch *amqp.Channel, tag string, arrived <-chan amqp.Delivery) {
-	w.held = w.held[:0]
+	w.held, w.stopping, w.kept = w.held[:0], false, w.kept[:0]
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	// work is not cut short by the stop itself, only by the end of the drain.
@@ -58,19 +61,23 @@ func (w *worker) consume(ctx context.Context, ch *amqp.Channel, tag string, arri
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(w.consumer.cfg.DrainTimeout, cancel) })()
 	stop := ctx.Done()
+	var quiet, patience <-chan time.Time // run while stopping
 	for {
 		if len(w.held) > 0 {
 			timer.Reset(max(0, time.Until(w.held[0].due)))
 		}
+		enough := false // has come: cancel
 		select {
 		case <-stop:
 			stop = nil
 			w.setState(errors.New("draining"))
-			w.quiesce(arrived)
-			if err := ch.Cancel(tag, false); err != nil {
-				slog.WarnContext(ctx, "consumer not cancelled in order", "queue", w.sub.queue, "error", err)
-				return
-			}
+			w.stopping = true
+			quiet, patience = time.After(quietTime), time.After(min(quiescePatience, w.consumer.cfg.DrainTimeout*2/3))
+			continue
+		case <-quiet:
+			enough = true
+		case <-patience:
+			enough = true
 		case <-timer.C:
 			w.releaseHeld(ctx, ch, w.consumer.cfg.Prefetch/2)
 		case d, ok := <-arrived:
@@ -94,28 +101,50 @@ func (w *worker) consume(ctx context.Context, ch *amqp.Channel, tag string, arri
 			}
 			w.process(work, ch, batch)
 			w.releaseHeld(ctx, ch, w.consumer.cfg.Prefetch/2)
+			enough = len(w.kept)+len(w.held) >= w.consumer.cfg.Prefetch
+			if quiet != nil {
+				quiet = time.After(quietTime)
+			}
+		}
+		if w.stopping && enough {
+			quiet, patience = nil, nil
+			if err := ch.Cancel(tag, false); err != nil {
+				slog.WarnContext(ctx, "consumer not cancelled in order", "queue", w.sub.queue, "error", err)
+				return
+			}
+			w.releaseKept(ctx, ch)
 		}
 	}
 }
 
-// quiesce waits until no message is on its way to us: the prefetch window is
-// full, as nothing is acknowledged meanwhile, or none has come for a while. A
-// message that crosses the cancel would be given back, and before RabbitMQ 4.3
-// that counts as a failed delivery.
-func (w *worker) quiesce(arrived <-chan amqp.Delivery) {
-	const pause, quietFor, atMost = 5 * time.Millisecond, 4, 40
-	quiet := 0
-	for range atMost {
-		n := len(arrived)
-		if n+len(w.held) >= w.consumer.cfg.Prefetch {
-			return
-		}
-		time.Sleep(pause)
-		if len(arrived) > n {
-			quiet = 0
-		} else if quiet++; quiet == quietFor {
-			return
-		}
+// A consumer that stops must cancel itself at a moment when no message is on
+// its way to it: one that crosses the cancel is given back, and before RabbitMQ
+// 4.3 that counts as a failed delivery. So it goes on handling what comes but
+// keeps its acknowledgements, until the prefetch window is full and the broker
+// sends no more, or nothing has come for quietTime, or quiescePatience is over.
+const (
+	quietTime       = 500 * time.Millisecond
+	quiescePatience = 2500 * time.Millisecond
+)
+
+// acknowledge settles one handled message, or keeps that for later.
+func (w *worker) acknowledge(ctx context.Context, ch *amqp.Channel, tag uint64) {
+	if w.stopping {
+		w.kept = append(w.kept, tag)
+		return
+	}
+	w.settled(ctx, ch.Ack(tag, false))
+}
+
+// releaseKept acknowledges what was kept and keeps no more.
+func (w *worker) releaseKept(ctx context.Context, ch *amqp.Channel) {
+	w.stopping = false
+	if len(w.held) == 0 && len(w.kept) > 0 {
+		w.settled(ctx, ch.Ack(w.kept[len(w.kept)-1], true))
+		return
+	}
+	for _, tag := range w.kept {
+		w.acknowledge(ctx, ch, tag)
 	}
 }
 
@@ -144,15 +173,20 @@ func (w *worker) settled(ctx context.Context, err error) {
 func (w *worker) process(ctx context.Context, ch *amqp.Channel, batch []amqp.Delivery) {
 	good := make([]*received, 0, len(batch))
 	var bad []deadLetter
+	again := 0
 	for _, d := range batch {
 		r, reason, err := w.sub.read(d)
 		startProcess(r, w.sub.queue)
+		if r.attempt > 0 {
+			again++
+		}
 		if err != nil {
 			bad = append(bad, deadLetter{r, reason, err})
 			continue
 		}
 		good = append(good, r)
 	}
+	w.attrs.recordRedelivered(ctx, again)
 	handled := len(good)
 	var failed []failure
 	if len(good) > 0 {
@@ -188,7 +222,7 @@ func (w *worker) settle(ctx context.Context, ch *amqp.Channel, batch []amqp.Deli
 			"message_id", l.MessageId, "subject", l.event.Subject, "error", l.err)
 		endSpan(l.span, l.err)
 	}
-	if len(retry) == 0 && len(w.held) == 0 {
+	if len(retry) == 0 && len(w.held) == 0 && !w.stopping {
 		w.settled(ctx, ch.Ack(batch[len(batch)-1].DeliveryTag, true))
 		return
 	}
@@ -199,7 +233,7 @@ func (w *worker) settle(ctx context.Context, ch *amqp.Channel, batch []amqp.Deli
 	}
 	for _, d := range batch {
 		if _, ok := failed[d.DeliveryTag]; !ok {
-			w.settled(ctx, ch.Ack(d.DeliveryTag, false))
+			w.acknowledge(ctx, ch, d.DeliveryTag)
 		}
 	}
 }
