@@ -1,15 +1,11 @@
 package systemtest
 
 import (
-	"context"
-	"net/http"
-	"net/url"
 	"testing"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"orderflow.internal/events"
-	"orderflow.internal/hack/stack"
 )
 
 // queues are all queues that the services consume.
@@ -48,19 +44,4 @@ func noDeadLetters(t *testing.T, url string) {
 			t.Errorf("%s holds %d messages, the first: %v %s %v", state.Name, state.Messages, d.Headers, d.Body, err)
 		}
 	}
-}
-
-// handled are the broker's own counts over all queues.
-type handled struct{ acknowledged, redelivered int }
-
-func readHandled(ctx context.Context, s *stack.Stack) (h handled, err error) {
-	var all []struct {
-		Stats struct{ Ack, Redeliver int } `json:"message_stats"`
-	}
-	err = s.Broker.API(ctx, http.MethodGet, "/api/queues/"+url.PathEscape(s.Broker.Vhost()), nil, &all)
-	for _, q := range all {
-		h.acknowledged += q.Stats.Ack
-		h.redelivered += q.Stats.Redeliver
-	}
-	return h, err
 }

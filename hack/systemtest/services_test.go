@@ -220,12 +220,23 @@ func (m metrics) sum(name string, match func(labels string) bool) int {
 // noFailures checks that no consumer has counted a failed delivery or a dead letter.
 func noFailures(t *testing.T, services ...*stack.Service) {
 	t.Helper()
+	none(t, services, "orderflow_consumer_retries_total", "orderflow_consumer_dead_letters_total")
+}
+
+// noRedeliveries checks that no consumer has got a message that the broker had counted a failed delivery of.
+func noRedeliveries(t *testing.T, services ...*stack.Service) {
+	t.Helper()
+	none(t, services, "orderflow_consumer_redeliveries_total")
+}
+
+func none(t *testing.T, services []*stack.Service, counters ...string) {
+	t.Helper()
 	for _, service := range services {
 		m, err := readMetrics(t.Context(), service)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"orderflow_consumer_retries_total", "orderflow_consumer_dead_letters_total"} {
+		for _, name := range counters {
 			if n := m.sum(name, nil); n != 0 {
 				t.Errorf("%s: %s is %d, want 0", service.Name(), name, n)
 			}
