@@ -34,9 +34,11 @@ func NewConsumer(cfg Config, name, deadLetterExchange string, subscriptions ...S
 func (c *Consumer) Run(ctx context.Context) error {
 	// The connection has to outlast ctx: the last acknowledgements go over it.
 	linkCtx, closeLink := context.WithCancel(context.WithoutCancel(ctx))
+	defer observe(c.link, "consumer", c.workers...)()
 	var link, workers sync.WaitGroup
 	link.Go(func() { c.link.run(linkCtx) })
 	for _, w := range c.workers {
+		w.attrs.countFromZero(ctx)
 		workers.Go(func() { w.run(ctx) })
 	}
 	workers.Wait()

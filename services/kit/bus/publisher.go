@@ -49,6 +49,7 @@ func NewPublisher(cfg Config, name, exchange string, unread ...string) *Publishe
 
 // Run keeps the publisher connected until ctx is done.
 func (p *Publisher) Run(ctx context.Context) error {
+	defer observe(p.link, "publisher")()
 	p.link.run(ctx)
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/contrib/instrumentation/runtime"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
 	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
 	noopmetric "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
@@ -50,9 +51,7 @@ func setup(ctx context.Context, service, version string, log LogConfig, out io.W
 	otel.SetErrorHandler(newErrorLog(handler))
 	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
 
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	t := &Telemetry{registry: registry}
+	t := &Telemetry{registry: prometheus.NewRegistry()}
 	// Each provider is set once: what packages made of the global ones before,
 	// such as their metrics, takes up the first that is set for good.
 	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
@@ -119,9 +118,17 @@ func (t *Telemetry) setupMetrics(ctx context.Context, res *resource.Resource, tr
 		otel.SetMeterProvider(noopmetric.NewMeterProvider())
 		return nil
 	}
-	scrape, err := otelprom.New(otelprom.WithRegisterer(t.registry), otelprom.WithoutScopeInfo())
+	// Every series names its service, so that queries do not depend on what a
+	// Prometheus calls its jobs; target_info has all of the resource.
+	scrape, err := otelprom.New(otelprom.WithRegisterer(t.registry), otelprom.WithoutScopeInfo(),
+		otelprom.WithResourceAsConstantLabels(attribute.NewAllowKeysFilter(semconv.ServiceNameKey)))
 	if err != nil {
 		return fmt.Errorf("prometheus exporter: %w", err)
+	}
+	name, _ := res.Set().Value(semconv.ServiceNameKey) // newResource gives one
+	process := collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})
+	if err := prometheus.WrapRegistererWith(prometheus.Labels{"service_name": name.AsString()}, t.registry).Register(process); err != nil {
+		return fmt.Errorf("process metrics: %w", err)
 	}
 	options := []metric.Option{metric.WithResource(res), metric.WithReader(scrape)}
 	if !tracing && os.Getenv("OTEL_METRICS_EXEMPLAR_FILTER") == "" {

@@ -210,7 +210,7 @@ func TestMetrics(t *testing.T) {
 		return w.Body.String()
 	}
 	plain := scrape("text/plain")
-	for _, want := range []string{"saga_duration_count 1", "go_goroutine_count ", "process_resident_memory_bytes ", `service_name="orders"`} {
+	for _, want := range []string{`saga_duration_count{service_name="orders"} 1`, `go_goroutine_count{service_name="orders"} `, `process_resident_memory_bytes{service_name="orders"} `, "service_instance_id="} {
 		if !strings.Contains(plain, want) {
 			t.Errorf("no %q in\n%s", want, plain)
 		}

@@ -134,13 +134,15 @@ func (s *Store) runHousekeeping(ctx context.Context) {
 
 func (s *Store) countPending(ctx context.Context) error {
 	var n int64
+	var age float64 // of the oldest, by the database's clock
 	if err := s.pool.QueryRow(ctx, `
-select count(*)
+select count(*),
+       coalesce(extract(epoch from now() - min(created_at)), 0)::float8
 from orders
-where status = 'Pending'`).Scan(&n); err != nil {
+where status = 'Pending'`).Scan(&n, &age); err != nil {
 		return fmt.Errorf("count pending orders: %w", err)
 	}
-	s.pending.Store(n)
+	s.saga.waiting(ctx, n, max(0, age))
 	return nil
 }
 

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -22,11 +21,13 @@ type outcome struct {
 
 // sagaMetrics tells how long orders are Pending and how they end.
 type sagaMetrics struct {
-	duration metric.Float64Histogram
-	outcomes map[outcome]metric.MeasurementOption // made once: attributes are costly to build
+	duration   metric.Float64Histogram
+	pending    metric.Int64Gauge
+	pendingAge metric.Float64Gauge
+	outcomes   map[outcome]metric.MeasurementOption // made once: attributes are costly to build
 }
 
-func newSagaMetrics(pending *atomic.Int64) (*sagaMetrics, error) {
+func newSagaMetrics() (*sagaMetrics, error) {
 	meter := otel.Meter(scope)
 	duration, err := meter.Float64Histogram("orderflow.saga.duration",
 		metric.WithUnit("s"),
@@ -35,14 +36,17 @@ func newSagaMetrics(pending *atomic.Int64) (*sagaMetrics, error) {
 	if err != nil {
 		return nil, fmt.Errorf("saga duration metric: %w", err)
 	}
-	if _, err := meter.Int64ObservableGauge("orderflow.orders.pending",
+	pending, err := meter.Int64Gauge("orderflow.orders.pending",
 		metric.WithUnit("{order}"),
-		metric.WithDescription("Orders that wait for a stock answer, counted every 15 seconds; every replica reports all."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(pending.Load())
-			return nil
-		})); err != nil {
+		metric.WithDescription("Orders that wait for a stock answer, counted every 15 seconds; every replica reports all."))
+	if err != nil {
 		return nil, fmt.Errorf("pending orders metric: %w", err)
+	}
+	pendingAge, err := meter.Float64Gauge("orderflow.orders.pending.age",
+		metric.WithUnit("s"),
+		metric.WithDescription("Age of the oldest order that waits for a stock answer, 0 when there is none; every replica reports it."))
+	if err != nil {
+		return nil, fmt.Errorf("pending orders' age metric: %w", err)
 	}
 	outcomes := map[outcome]metric.MeasurementOption{}
 	for _, o := range []outcome{
@@ -57,7 +61,7 @@ func newSagaMetrics(pending *atomic.Int64) (*sagaMetrics, error) {
 		}
 		outcomes[o] = metric.WithAttributeSet(attribute.NewSet(attributes...))
 	}
-	return &sagaMetrics{duration: duration, outcomes: outcomes}, nil
+	return &sagaMetrics{duration: duration, pending: pending, pendingAge: pendingAge, outcomes: outcomes}, nil
 }
 
 // ended records the end of an order's saga, which is when it leaves Pending.
@@ -67,4 +71,11 @@ func (m *sagaMetrics) ended(ctx context.Context, o *order.Order) {
 		return
 	}
 	m.duration.Record(ctx, o.UpdatedAt.Sub(o.CreatedAt).Seconds(), m.outcomes[outcome{o.Status, o.Reason}])
+}
+
+// waiting records how many orders are Pending, and for how many seconds the
+// oldest of them has been.
+func (m *sagaMetrics) waiting(ctx context.Context, orders int64, age float64) {
+	m.pending.Record(ctx, orders)
+	m.pendingAge.Record(ctx, age)
 }

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -52,7 +51,6 @@ type Store struct {
 	placements chan *placement
 	waiters    waiters
 	saga       *sagaMetrics
-	pending    atomic.Int64 // orders, as of the last count
 }
 
 // New makes a store on pool. It calls committed with the events of each
@@ -65,7 +63,7 @@ func New(pool *pgxpool.Pool, committed func([]bus.Event)) (*Store, error) {
 	}
 	s.waiters.init()
 	var err error
-	s.saga, err = newSagaMetrics(&s.pending)
+	s.saga, err = newSagaMetrics()
 	return s, err
 }
 

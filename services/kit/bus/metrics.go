@@ -1,0 +1,66 @@
+package bus
+
+import (
+	"context"
+	"errors"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+)
+
+// connectionKey tells a service's connections to the broker apart: publisher
+// or consumer.
+const connectionKey = attribute.Key("orderflow.bus.connection")
+
+// observe makes the state of a connection, and of the consumers on it, part of
+// the metrics until stop is called.
+func observe(l *link, connection string, workers ...*worker) (stop func()) {
+	meter := otel.Meter(scope)
+	connected, err1 := meter.Int64ObservableGauge("orderflow.bus.connected",
+		metric.WithDescription("1 while the connection to the broker is open, otherwise 0."))
+	blocked, err2 := meter.Int64ObservableGauge("orderflow.bus.blocked",
+		metric.WithDescription("1 while the broker takes no messages on the connection (an alarm of memory or disk), otherwise 0."))
+	active, err3 := meter.Int64ObservableGauge("orderflow.consumer.active",
+		metric.WithDescription("1 while the queue is consumed, 0 while it is not: no connection, no such queue, the database unavailable."))
+	of := metric.WithAttributeSet(attribute.NewSet(connectionKey.String(connection)))
+	queues := make([]metric.MeasurementOption, len(workers))
+	for i, w := range workers {
+		queues[i] = metric.WithAttributeSet(attribute.NewSet(semconv.MessagingDestinationName(w.sub.queue)))
+	}
+	registration, err4 := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		l.mu.Lock()
+		isConnected, isBlocked := l.conn != nil, l.blocked != ""
+		l.mu.Unlock()
+		o.ObserveInt64(connected, number(isConnected), of)
+		o.ObserveInt64(blocked, number(isBlocked), of)
+		for i, w := range workers {
+			o.ObserveInt64(active, number(isConnected && w.ready() == nil), queues[i])
+		}
+		return nil
+	}, connected, blocked, active)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		otel.Handle(err)
+		return func() {}
+	}
+	return func() {
+		if err := registration.Unregister(); err != nil {
+			otel.Handle(err)
+		}
+	}
+}
+
+func number(is bool) int64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// countFromZero makes a queue's counters exist before they have counted: the
+// first retry or dead letter is then an increase that a query can see.
+func (q queueAttributes) countFromZero(ctx context.Context) {
+	instrument.retried.Add(ctx, 0, q.queue)
+	instrument.deadLettered.Add(ctx, 0, q.queue)
+}
