@@ -169,6 +169,14 @@ func (b *Broker) ManagementURL() string {
 	return u.String()
 }
 
+// MetricsURL is the base URL of /metrics and /metrics/detailed; "" for a broker given by URL.
+func (b *Broker) MetricsURL() string {
+	if b.external() {
+		return ""
+	}
+	return "http://" + address(b.opts.ports().Metrics)
+}
+
 func (b *Broker) external() bool { return b.opts.AMQPURL != "" }
 
 // nodeEnv is the environment of the node and of rabbitmqctl: nothing in it points at an instance of the machine's own.
@@ -192,6 +200,8 @@ func (b *Broker) config(definitions string) string {
 		"listeners.tcp.1 = " + address(p.AMQP),
 		"management.tcp.ip = 127.0.0.1",
 		fmt.Sprintf("management.tcp.port = %d", p.Management),
+		"prometheus.tcp.ip = 127.0.0.1",
+		fmt.Sprintf("prometheus.tcp.port = %d", p.Metrics),
 		"load_definitions = " + definitions,
 		"log.console = true",
 		"log.console.level = info",
@@ -204,7 +214,7 @@ func (b *Broker) config(definitions string) string {
 	}, "\n")
 }
 
-const enabledPlugins = "[rabbitmq_management].\n"
+const enabledPlugins = "[rabbitmq_management,rabbitmq_prometheus].\n"
 
 // writeFiles writes the broker's configuration files into a folder. They may be read by others, as the user inside a
 // container is: passwords are in them only as salted hashes of random text.

@@ -54,7 +54,7 @@ func (d imageBroker) start(ctx context.Context, b *Broker) error {
 		return err
 	}
 	for what, port := range map[string]int{
-		"RabbitMQ (AMQP)": p.AMQP, "RabbitMQ (management)": p.Management,
+		"RabbitMQ (AMQP)": p.AMQP, "RabbitMQ (management)": p.Management, "RabbitMQ (metrics)": p.Metrics,
 		"RabbitMQ (Erlang)": p.Distribution, "RabbitMQ's port mapper": p.Epmd,
 	} {
 		if err := waitFree(port, what); err != nil {

@@ -86,7 +86,7 @@ func (d packageBroker) start(_ context.Context, b *Broker) error {
 		}
 	}
 	for what, port := range map[string]int{
-		"RabbitMQ (AMQP)": p.AMQP, "RabbitMQ (management)": p.Management, "RabbitMQ (Erlang)": p.Distribution,
+		"RabbitMQ (AMQP)": p.AMQP, "RabbitMQ (management)": p.Management, "RabbitMQ (metrics)": p.Metrics, "RabbitMQ (Erlang)": p.Distribution,
 	} {
 		if err := waitFree(port, what); err != nil {
 			return err

@@ -24,6 +24,7 @@ type Ports struct {
 	Postgres     int
 	AMQP         int
 	Management   int
+	Metrics      int // RabbitMQ's, for Prometheus
 	Distribution int // Erlang distribution, for rabbitmqctl
 	Epmd         int // Erlang port mapper
 	OTLP         int // where a test may listen for telemetry
@@ -36,6 +37,7 @@ func PortsAt(offset int) Ports {
 		Postgres:     5442 + offset,
 		AMQP:         5682 + offset,
 		Management:   15682 + offset,
+		Metrics:      15702 + offset,
 		Distribution: 25682 + offset,
 		Epmd:         4379 + offset,
 		OTLP:         4319 + offset,

@@ -49,7 +49,7 @@ func TestPortsDoNotMeet(t *testing.T) {
 	for _, offset := range []int{OffsetUp, OffsetTest, OffsetSystem, OffsetHack} {
 		p := PortsAt(offset)
 		for name, port := range map[string]int{
-			"postgres": p.Postgres, "amqp": p.AMQP, "management": p.Management,
+			"postgres": p.Postgres, "amqp": p.AMQP, "management": p.Management, "metrics": p.Metrics,
 			"distribution": p.Distribution, "epmd": p.Epmd, "otlp": p.OTLP,
 		} {
 			use(port, name+"+"+strconv.Itoa(offset))
