@@ -175,31 +175,36 @@ func messagesPerSecond(ctx context.Context, stack *Stack, name string, inFlight 
 }
 
 func publishFor(ctx context.Context, ch *amqp.Channel, inFlight int, during time.Duration) (float64, error) {
+	const patience = 30 * time.Second // a broker with an alarm takes messages and does not confirm them
+	ctx, cancel := context.WithTimeout(ctx, during+patience)
+	defer cancel()
 	confirms := ch.NotifyPublish(make(chan amqp.Confirmation, inFlight))
 	message := amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte(strings.Repeat("x", 300))}
 	began := time.Now()
 	confirmed, open := 0, 0
-	for publishing := true; publishing || open > 0; {
-		publishing = publishing && time.Since(began) < during
-		if publishing && open < inFlight {
+	for {
+		publishing := time.Since(began) < during
+		switch {
+		case publishing && open < inFlight:
 			if err := ch.PublishWithContext(ctx, "", "raw", true, false, message); err != nil {
 				return 0, err
 			}
 			open++
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case c, alive := <-confirms:
-			if !alive || !c.Ack {
-				return 0, fmt.Errorf("message %d was not confirmed", c.DeliveryTag)
+		case open > 0:
+			select {
+			case <-ctx.Done():
+				return 0, fmt.Errorf("wait for a confirm: %w", ctx.Err())
+			case c, alive := <-confirms:
+				if !alive || !c.Ack {
+					return 0, fmt.Errorf("message %d was not confirmed", confirmed+1)
+				}
+				confirmed++
+				open--
 			}
-			confirmed++
-			open--
+		default:
+			return float64(confirmed) / time.Since(began).Seconds(), nil
 		}
 	}
-	return float64(confirmed) / time.Since(began).Seconds(), nil
 }
 
 // manage calls the broker's management API, whose credentials are in the URL.

@@ -30,15 +30,17 @@ func testStack(t *testing.T) *Stack {
 
 func TestRawLimits(t *testing.T) {
 	stack := testStack(t)
-	r, err := measureRaw(t.Context(), stack, 8, 300*time.Millisecond, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.CommitsPerSecond < 10 || r.MessagesPerSecond < 10 || r.Connections < 1 || r.Connections > 8 {
-		t.Errorf("%+v", r)
-	}
-	if r.OrdersPerCommit != 100/r.CommitsPerSecond || r.OrdersPerMessage != 100/r.MessagesPerSecond {
-		t.Errorf("ratios in %+v", r)
+	for _, concurrency := range []int{1, 8} {
+		r, err := measureRaw(t.Context(), stack, concurrency, 300*time.Millisecond, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.CommitsPerSecond < 10 || r.MessagesPerSecond < 10 || r.Connections < 1 || r.Connections > concurrency {
+			t.Errorf("%+v", r)
+		}
+		if r.OrdersPerCommit != 100/r.CommitsPerSecond || r.OrdersPerMessage != 100/r.MessagesPerSecond {
+			t.Errorf("ratios in %+v", r)
+		}
 	}
 	nothingIsLeft(t, stack)
 }
