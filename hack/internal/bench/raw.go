@@ -87,7 +87,7 @@ func commitsPerSecond(ctx context.Context, adminURL, name string, concurrency in
 		return 0, 0, err
 	}
 	config.ConnConfig.Database = name
-	config.MaxConns = int32(conns) //nolint:gosec // at most what the server allows
+	config.MaxConns = int32(conns)
 	config.MinConns = config.MaxConns
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
