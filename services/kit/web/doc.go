@@ -16,7 +16,8 @@
 // still served for DRAIN_DELAY, each with "Connection: close", so that load
 // balancers and clients move away by themselves. Then no connection is
 // accepted, and the channel of [Draining] tells handlers that wait (long polls,
-// event streams) to finish with what they have. Requests still in flight after
+// event streams) to finish with what they have. Connections that carry nothing
+// stay open for another moment, for a request that may be on its way. Requests still in flight after
 // two thirds of SHUTDOWN_TIMEOUT are cut off; the rest of it belongs to what
 // stops after the server.
 package web

@@ -10,54 +10,84 @@ import (
 	"time"
 )
 
-// unusedGrace is how long a stopping server waits for the first byte on a
-// connection that has not carried a request yet. net/http would wait 5 s, and
-// clients do open connections in advance.
-const unusedGrace = 500 * time.Millisecond
+// restGrace is how long a stopping server leaves connections open that carry no
+// request, new or kept. A client that sends one on such a connection, before
+// it could know better, gets its answer: with "Connection: close", so that their
+// number only falls.
+const restGrace = 500 * time.Millisecond
 
 // listener is one serving http.Server.
 type listener struct {
 	name   string
+	socket net.Listener
 	server *http.Server
 	ended  chan error // the end of Serve
 
-	mu     sync.Mutex
-	unused map[net.Conn]struct{} // no request yet
+	mu      sync.Mutex
+	resting map[net.Conn]http.ConnState // new or idle
+	rested  chan struct{}               // closed when resting is empty; nil unless stopping
 }
 
 // track is the http.Server's ConnState.
 func (l *listener) track(c net.Conn, state http.ConnState) {
-	if state == http.StateIdle {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if state == http.StateNew {
-		l.unused[c] = struct{}{}
-	} else {
-		delete(l.unused, c)
+	if state == http.StateNew || state == http.StateIdle {
+		l.resting[c] = state
+		return
+	}
+	delete(l.resting, c)
+	if len(l.resting) == 0 && l.rested != nil {
+		close(l.rested)
+		l.rested = nil
 	}
 }
 
-func (l *listener) closeUnused() {
+// rest waits until no connection rests, or restGrace is over.
+func (l *listener) rest(ctx context.Context) {
+	rested := make(chan struct{})
+	l.mu.Lock()
+	if len(l.resting) == 0 {
+		close(rested)
+	} else {
+		l.rested = rested
+	}
+	l.mu.Unlock()
+	grace := time.NewTimer(restGrace)
+	defer grace.Stop()
+	select {
+	case <-rested:
+	case <-grace.C:
+	case <-ctx.Done():
+	}
+}
+
+// closeNew closes the connections that have not carried a request. net/http
+// would wait 5 s for one, and clients do open connections in advance.
+func (l *listener) closeNew() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for c := range l.unused {
-		_ = c.Close()
+	for c, state := range l.resting {
+		if state == http.StateNew {
+			_ = c.Close()
+		}
 	}
 }
 
 // stop accepts no more connections, waits for the requests in flight and cuts
 // off those that are left when ctx is done.
 func (l *listener) stop(ctx context.Context) {
-	unused := time.AfterFunc(unusedGrace, l.closeUnused)
-	defer unused.Stop()
 	start := time.Now()
+	if err := l.socket.Close(); err != nil {
+		slog.Warn("listening not ended in order", "setting", l.name, "error", err)
+	}
+	l.rest(ctx)
+	l.closeNew()
 	if err := l.server.Shutdown(ctx); err != nil {
 		slog.Warn("requests cut off", "setting", l.name, "after", time.Since(start), "error", err)
-		_ = l.server.Close() // of a closed listener and connections we give up
+		_ = l.server.Close() // of connections we give up
 	}
-	if err := <-l.ended; !errors.Is(err, http.ErrServerClosed) {
+	if err := <-l.ended; !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
 		slog.Warn("stopped accepting connections before the stop", "setting", l.name, "error", err)
 	}
 }

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -134,6 +135,50 @@ func TestDrain(t *testing.T) {
 	}
 	if status, _, _ := get(t, c, admin+"/readyz"); status != 503 {
 		t.Errorf("readyz after the drain: %d", status)
+	}
+}
+
+// A client that has a connection open may send a request when the port is
+// closed already.
+func TestDrainAnswersOnOpenConnections(t *testing.T) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "quick") })
+	_, public, _, begin, ended := start(t, Config{DrainDelay: 10 * time.Millisecond, ShutdownTimeout: time.Minute}, handler)
+	unused, kept := dial(t, public), dial(t, public)
+	request := func(conn net.Conn) *http.Response {
+		t.Helper()
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		return resp
+	}
+	if resp := request(kept); resp.StatusCode != 200 || resp.Close {
+		t.Fatalf("before the drain: %d, closing %v", resp.StatusCode, resp.Close)
+	}
+	begin()
+	for {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(public, "http://"))
+		if err != nil {
+			break
+		}
+		conn.Close()
+		time.Sleep(time.Millisecond)
+	}
+	began := time.Now()
+	for name, conn := range map[string]net.Conn{"unused": unused, "kept": kept} {
+		if resp := request(conn); resp.StatusCode != 200 || !resp.Close {
+			t.Errorf("%s connection: %d, closing %v", name, resp.StatusCode, resp.Close)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took >= restGrace {
+		t.Errorf("with no connection left the server ended after %s", took)
 	}
 }
 
