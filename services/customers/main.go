@@ -23,11 +23,13 @@ type config struct {
 
 func main() {
 	run.Main(run.Program[config]{
-		Name:     "customers",
-		Summary:  "serves customer profiles and order histories",
-		Defaults: map[string]string{"HTTP_ADDR": ":5002", "ADMIN_ADDR": ":6002"},
-		Serve:    serve,
-		Migrate:  migrate,
+		Name:    "customers",
+		Summary: "serves customer profiles and order histories",
+		Defaults: map[string]string{"HTTP_ADDR": ":5002", "ADMIN_ADDR": ":6002",
+			// A history may follow its order by a moment: nobody waits for it.
+			"BUS_LINGER": "20ms"},
+		Serve:   serve,
+		Migrate: migrate,
 	})
 }
 

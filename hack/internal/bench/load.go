@@ -31,6 +31,7 @@ type load struct {
 	api       *api
 	run       uuid.UUID // makes the idempotency keys its own
 	customers []uuid.UUID
+	stopMeter context.CancelFunc // ends the counting of CPU time
 	products  []product
 	track     *tracker
 	start     time.Time

@@ -87,8 +87,11 @@ func (l *load) measure(ctx context.Context, stage *stage) (Report, error) {
 	var low lowest
 	background.Go(func() error { return l.track.run(around) })
 	background.Go(func() (err error) { low, err = l.watchStock(around); return err })
+	metered, stopMeter := context.WithCancel(around)
+	defer stopMeter()
+	l.stopMeter = stopMeter
 	if meter != nil {
-		background.Go(func() error { return meter.run(around) })
+		background.Go(func() error { return meter.run(metered) })
 	}
 
 	err := l.place(around)

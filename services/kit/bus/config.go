@@ -20,8 +20,11 @@ type Config struct {
 	PasswordFile string `env:"AMQP_PASSWORD_FILE" help:"file with the broker user's password"`
 	CAFile       string `env:"AMQP_CA_FILE" help:"PEM file of the authority that signed the broker's certificate; the system's authorities otherwise"`
 
-	Prefetch   int           `env:"BUS_PREFETCH" envDefault:"256" help:"most unacknowledged messages of one queue"`
-	Batch      int           `env:"BUS_BATCH" envDefault:"128" help:"most messages handled in one transaction"`
+	Prefetch int `env:"BUS_PREFETCH" envDefault:"256" help:"most unacknowledged messages of one queue"`
+	Batch    int `env:"BUS_BATCH" envDefault:"128" help:"most messages handled in one transaction"`
+	// Linger trades a little latency under load for larger batches: it only
+	// applies after a batch of more than one message, never to a lone one.
+	Linger     time.Duration `env:"BUS_LINGER" envDefault:"3ms" help:"how long a busy consumer lets a batch grow before it handles it"`
 	RetryDelay time.Duration `env:"BUS_RETRY_DELAY" envDefault:"200ms" help:"delay before a failed message is tried again; doubles with each try up to 30s. 0 leaves delays to the broker"`
 	// ConfirmTimeout bounds the wait for a publisher confirm. An alarm of the
 	// broker stops the clock.
@@ -48,6 +51,9 @@ func (c Config) Validate() error {
 	}
 	if c.Batch < 1 || c.Batch > c.Prefetch {
 		errs = append(errs, errors.New("BUS_BATCH: must be 1 to BUS_PREFETCH"))
+	}
+	if c.Linger < 0 || c.Linger > time.Second {
+		errs = append(errs, errors.New("BUS_LINGER: must be 0 to 1s"))
 	}
 	if c.RetryDelay < 0 || c.RetryDelay > maxRetryDelay {
 		errs = append(errs, fmt.Errorf("BUS_RETRY_DELAY: must be 0 to %s", maxRetryDelay))

@@ -61,6 +61,7 @@ func (w *worker) consume(ctx context.Context, ch *amqp.Channel, tag string, arri
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(w.consumer.cfg.DrainTimeout, cancel) })()
 	stop := ctx.Done()
+	busy := false                        // the last batch had company: more is coming
 	var quiet, patience <-chan time.Time // run while stopping
 	for {
 		if len(w.held) > 0 {
@@ -90,6 +91,9 @@ func (w *worker) consume(ctx context.Context, ch *amqp.Channel, tag string, arri
 				}
 				return
 			}
+			if busy && len(arrived) < w.consumer.cfg.Batch {
+				time.Sleep(w.consumer.cfg.Linger)
+			}
 			batch := append(make([]amqp.Delivery, 0, 1+len(arrived)), d)
 			for len(batch) < w.consumer.cfg.Batch && len(arrived) > 0 {
 				if d, ok = <-arrived; ok {
@@ -99,6 +103,7 @@ func (w *worker) consume(ctx context.Context, ch *amqp.Channel, tag string, arri
 			if ch.IsClosed() {
 				return
 			}
+			busy = len(batch) > 1
 			w.process(work, ch, batch)
 			w.releaseHeld(ctx, ch, w.consumer.cfg.Prefetch/2)
 			enough = len(w.kept)+len(w.held) >= w.consumer.cfg.Prefetch

@@ -13,7 +13,10 @@
 // replicas do and SKIP LOCKED divides among them. The two can overlap and
 // publish an event twice; the inbox of its consumers takes care of that.
 //
-// Its table, in each publishing service's own database:
+// What was published leaves a short row behind, so that the way of each event
+// can be told later (History).
+//
+// Its tables, in each publishing service's own database:
 //
 //	create table outbox (
 //	    id          uuid primary key, -- UUIDv7, thus in order of time
@@ -25,4 +28,11 @@
 //	    trace       json not null,    -- traceparent, tracestate, baggage
 //	    created_at  timestamptz not null default now()
 //	);
+//	create table published (
+//	    subject      text collate "C" not null,
+//	    routing_key  text not null,
+//	    stored_at    timestamptz not null, -- the outbox row's created_at
+//	    published_at timestamptz not null
+//	);
+//	create index published_by_subject on published (subject);
 package outbox

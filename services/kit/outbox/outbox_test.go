@@ -28,7 +28,14 @@ create table outbox (
     body        json not null,
     trace       json not null,
     created_at  timestamptz not null default now()
-)`
+);
+create table published (
+    subject      text collate "C" not null,
+    routing_key  text not null,
+    stored_at    timestamptz not null,
+    published_at timestamptz not null
+);
+create index published_by_subject on published (subject)`
 
 const topology = `{
   "exchanges": [{"name": "things.exchange", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {}}],

@@ -19,7 +19,7 @@ const (
 	handOver     = 8_192 // events that wait in memory; more are left to the sweep
 	publishBatch = 256
 	// deleteDelay lets confirmed rows gather: nobody waits for their deletion.
-	deleteDelay = 25 * time.Millisecond
+	deleteDelay = 100 * time.Millisecond
 	deleteBatch = 1_000
 
 	sweepInterval = 500 * time.Millisecond
@@ -38,10 +38,16 @@ type Relay struct {
 	pool      *pgxpool.Pool
 	publisher *bus.Publisher
 	handed    chan bus.Event
-	confirmed chan uuid.UUID
+	confirmed chan confirmed
 
 	mu       sync.Mutex
 	inFlight map[uuid.UUID]struct{} // handed over and not deleted yet: the sweep leaves them alone
+}
+
+// confirmed is an event that the broker has, and when it was sent there.
+type confirmed struct {
+	id   uuid.UUID
+	sent time.Time
 }
 
 // NewRelay makes a relay between a service's database and its publisher, both
@@ -51,7 +57,7 @@ func NewRelay(pool *pgxpool.Pool, publisher *bus.Publisher) *Relay {
 		pool:      pool,
 		publisher: publisher,
 		handed:    make(chan bus.Event, handOver),
-		confirmed: make(chan uuid.UUID, handOver),
+		confirmed: make(chan confirmed, handOver),
 		inFlight:  map[uuid.UUID]struct{}{},
 	}
 }
@@ -127,12 +133,13 @@ func (r *Relay) publishLoop(ctx, work context.Context) {
 // publish returns the events whose outcome is unknown, to be published again.
 func (r *Relay) publish(ctx context.Context, batch []bus.Event) (again []bus.Event) {
 	again = batch[:0]
+	sent := time.Now()
 	errs := r.publisher.Publish(ctx, batch)
 	var failed error
 	for i, e := range batch {
 		switch err := errs[i]; {
 		case err == nil:
-			r.confirmed <- e.ID
+			r.confirmed <- confirmed{e.ID, sent}
 		case errors.Is(err, bus.ErrUnroutable):
 			// Only someone who repairs the topology can help. The sweep tries
 			// again; in memory it would hold up the others.
@@ -149,56 +156,77 @@ func (r *Relay) publish(ctx context.Context, batch []bus.Event) (again []bus.Eve
 	return again
 }
 
-func (r *Relay) forget(ids ...uuid.UUID) {
+func (r *Relay) forget(id uuid.UUID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, id := range ids {
-		delete(r.inFlight, id)
-	}
+	delete(r.inFlight, id)
 }
 
 // deleteLoop deletes confirmed rows, many at a time, until confirmed is closed
 // and empty.
 func (r *Relay) deleteLoop(ctx context.Context) {
-	ids := make([]uuid.UUID, 0, deleteBatch)
-	for id := range r.confirmed {
-		ids = append(ids[:0], id)
-		ids = r.gather(ids)
-		if err := r.delete(ctx, ids); err != nil {
+	batch := make([]confirmed, 0, deleteBatch)
+	for c := range r.confirmed {
+		batch = r.gather(append(batch[:0], c))
+		if err := r.delete(ctx, batch); err != nil {
 			// The sweep finds the rows and publishes their events once more;
 			// that is allowed, losing one is not.
-			slog.WarnContext(ctx, "published events not deleted, they will be published again", "events", len(ids), "error", err)
+			slog.WarnContext(ctx, "published events not deleted, they will be published again", "events", len(batch), "error", err)
 		}
-		r.forget(ids...)
+		r.mu.Lock()
+		for _, c := range batch {
+			delete(r.inFlight, c.id)
+		}
+		r.mu.Unlock()
 	}
 }
 
 // gather adds what is confirmed within deleteDelay.
-func (r *Relay) gather(ids []uuid.UUID) []uuid.UUID {
+func (r *Relay) gather(batch []confirmed) []confirmed {
 	timer := time.NewTimer(deleteDelay)
 	defer timer.Stop()
-	for len(ids) < deleteBatch {
+	for len(batch) < deleteBatch {
 		select {
-		case id, ok := <-r.confirmed:
+		case c, ok := <-r.confirmed:
 			if !ok {
-				return ids
+				return batch
 			}
-			ids = append(ids, id)
+			batch = append(batch, c)
 		case <-timer.C:
-			return ids
+			return batch
 		}
 	}
-	return ids
+	return batch
 }
 
-func (r *Relay) delete(ctx context.Context, ids []uuid.UUID) error {
+func (r *Relay) delete(ctx context.Context, batch []confirmed) error {
 	b := &pgx.Batch{}
 	// A deletion that a crash undoes costs a duplicate, no more: do not wait
 	// for the disk.
-	b.Queue("set local synchronous_commit = off")
-	b.Queue("delete from outbox where id = any($1)", ids)
+	b.Queue("select set_config('synchronous_commit', 'off', true)")
+	queueDelete(b, batch)
 	if err := r.pool.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("delete from outbox: %w", err)
 	}
 	return nil
+}
+
+// queueDelete moves the rows of published events to their short form.
+func queueDelete(b *pgx.Batch, batch []confirmed) {
+	ids := make([]uuid.UUID, len(batch))
+	sent := make([]time.Time, len(batch))
+	for i, c := range batch {
+		ids[i], sent[i] = c.id, c.sent
+	}
+	b.Queue(`
+with gone as (
+  delete from outbox as o
+  using unnest($1::uuid[], $2::timestamptz[]) as c(id, sent)
+  where o.id = c.id
+    and o.id = any($1) -- again, or a new table is scanned whole until its first analyze
+  returning o.subject, o.routing_key, o.created_at, c.sent
+)
+insert into published (subject, routing_key, stored_at, published_at)
+select subject, routing_key, created_at, sent
+from gone`, ids, sent)
 }

@@ -76,10 +76,11 @@ for update skip locked`, after, before, r.handedOver(), sweepBatch)
 			return err
 		}
 		n, last = len(events), events[len(events)-1].ID
-		published := make([]uuid.UUID, 0, n)
+		published := make([]confirmed, 0, n)
+		sent := time.Now()
 		for i, err := range r.publisher.Publish(ctx, events) {
 			if err == nil {
-				published = append(published, events[i].ID)
+				published = append(published, confirmed{events[i].ID, sent})
 			} else {
 				slog.WarnContext(ctx, "event not published, kept in the outbox", "routing_key", events[i].RoutingKey,
 					"message_id", events[i].ID, "subject", events[i].Subject, "error", err)
@@ -89,8 +90,9 @@ for update skip locked`, after, before, r.handedOver(), sweepBatch)
 			return nil
 		}
 		slog.InfoContext(ctx, "outbox swept", "events", len(published))
-		_, err = tx.Exec(ctx, "delete from outbox where id = any($1)", published)
-		return err
+		b := &pgx.Batch{}
+		queueDelete(b, published)
+		return tx.SendBatch(ctx, b).Close()
 	})
 	if err != nil {
 		return last, n, fmt.Errorf("sweep outbox: %w", err)

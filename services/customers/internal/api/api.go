@@ -29,6 +29,7 @@ func New(s *store.Store) http.Handler {
 	r.Get("/api/customers/{customerId}", handle(a.get))
 	r.Put("/api/customers/{customerId}", handle(a.change))
 	r.Get("/api/customers/{customerId}/orders", handle(a.orders))
+	r.Get("/api/orders/{orderId}/journey", handle(a.journey))
 	return r
 }
 

@@ -23,8 +23,12 @@ func (s *Store) Record(ctx context.Context, batch []customer.Order) error {
 	// Rows are locked in the order of the key, so batches that share orders
 	// wait for each other but cannot deadlock.
 	_, err = s.pool.Exec(ctx, `
-insert into orders as o (customer_id, order_id, status, reason, items, total_cents, currency, version, created_at, updated_at)
-select customer_id, order_id, status, reason, items, total_cents, currency, version, created_at, updated_at
+insert into orders as o (customer_id, order_id, status, reason, items, total_cents, currency, version, created_at, updated_at,
+  order_created_at, order_confirmed_at, order_cancelled_at)
+select customer_id, order_id, status, reason, items, total_cents, currency, version, created_at, updated_at,
+  case when items is not null then now() end, -- what only this kind of event tells
+  case when total_cents is not null then now() end,
+  case when reason is not null then now() end
 from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::text[], $8::int[], $9::timestamptz[], $10::timestamptz[])
   as e(customer_id, order_id, status, reason, items, total_cents, currency, version, created_at, updated_at)
 order by customer_id, order_id
@@ -36,7 +40,10 @@ set status = case when excluded.version > o.version then excluded.status else o.
     items = coalesce(o.items, excluded.items),
     created_at = coalesce(o.created_at, excluded.created_at),
     total_cents = coalesce(o.total_cents, excluded.total_cents),
-    currency = coalesce(o.currency, excluded.currency)
+    currency = coalesce(o.currency, excluded.currency),
+    order_created_at = coalesce(o.order_created_at, excluded.order_created_at),
+    order_confirmed_at = coalesce(o.order_confirmed_at, excluded.order_confirmed_at),
+    order_cancelled_at = coalesce(o.order_cancelled_at, excluded.order_cancelled_at)
 where excluded.version > o.version
    or o.items is null and excluded.items is not null
    or o.total_cents is null and excluded.total_cents is not null`,

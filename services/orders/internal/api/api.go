@@ -29,6 +29,7 @@ func New(s *store.Store) http.Handler {
 		r.Get("/{orderId}", handle(h.get))
 		r.Post("/{orderId}/cancel", handle(h.cancel))
 		r.Get("/{orderId}/events", handle(h.follow))
+		r.Get("/{orderId}/journey", handle(h.journey))
 	})
 	return router
 }

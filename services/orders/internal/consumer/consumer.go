@@ -18,20 +18,20 @@ import (
 // Subscriptions are the queues of orders and what their messages do.
 func Subscriptions(s *store.Store) []bus.Subscription {
 	return []bus.Subscription{
-		bus.Subscribe(events.QueueOrdersStockReserved, events.StockReservedType, events.DecodeStockReserved, answer(s, reserved)),
-		bus.Subscribe(events.QueueOrdersStockNotAvailable, events.StockNotAvailableType, events.DecodeStockNotAvailable, answer(s, notAvailable)),
+		bus.Subscribe(events.QueueOrdersStockReserved, events.StockReservedType, events.DecodeStockReserved, answer(s, events.StockReservedKey, reserved)),
+		bus.Subscribe(events.QueueOrdersStockNotAvailable, events.StockNotAvailableType, events.DecodeStockNotAvailable, answer(s, events.StockNotAvailableKey, notAvailable)),
 	}
 }
 
 type transition = func(o *order.Order, now time.Time) (changed bool, err error)
 
 // answer makes the handler of one kind of stock answer.
-func answer[T any](s *store.Store, read func(T) (uuid.UUID, transition)) func(context.Context, []bus.Delivery[T]) error {
+func answer[T any](s *store.Store, key string, read func(T) (uuid.UUID, transition)) func(context.Context, []bus.Delivery[T]) error {
 	return func(ctx context.Context, batch []bus.Delivery[T]) error {
 		answers := make([]store.Answer, len(batch))
 		for i, d := range batch {
 			id, apply := read(d.Payload)
-			answers[i] = store.Answer{MessageID: d.ID, OrderID: id, Context: d.Context, Apply: apply}
+			answers[i] = store.Answer{MessageID: d.ID, OrderID: id, RoutingKey: key, Context: d.Context, Apply: apply}
 		}
 		err := s.Answer(ctx, batch[0].Queue, answers)
 		// An answer that does not fit its order, or whose order a lost

@@ -22,20 +22,21 @@ import (
 const source = "orders"
 
 // Answer is products' word on one order: Apply makes the transition and
-// reports whether it changed the order.
+// reports whether it changed the order. RoutingKey says which word it is.
 type Answer struct {
-	MessageID uuid.UUID
-	OrderID   uuid.UUID
-	Context   context.Context // carries the message's span
-	Apply     func(o *order.Order, now time.Time) (changed bool, err error)
+	MessageID  uuid.UUID
+	OrderID    uuid.UUID
+	RoutingKey string
+	Context    context.Context // carries the message's span
+	Apply      func(o *order.Order, now time.Time) (changed bool, err error)
 }
 
-// change is an order in its new version, its event, and the context of what
-// caused it.
+// change is an order in its new version, its event, and what caused it.
 type change struct {
-	order *order.Order
-	event bus.Event
-	cause context.Context
+	order  *order.Order
+	event  bus.Event
+	cause  context.Context
+	answer *string // routing key of the stock answer, if it was one
 }
 
 // Answer applies the answers that queue delivered, all or none, in one
@@ -53,6 +54,7 @@ func (s *Store) Answer(ctx context.Context, queue string, answers []Answer) erro
 	var changes []change
 	err := postgres.TxBatch(ctx, s.pool, first, func() (*pgx.Batch, error) {
 		now := time.Now()
+		var late []Answer
 		for _, a := range answers {
 			if !claimed.New(a.MessageID) {
 				continue
@@ -67,13 +69,22 @@ func (s *Store) Answer(ctx context.Context, queue string, answers []Answer) erro
 			}
 			if !changed {
 				slog.DebugContext(a.Context, "a stock answer changes nothing", "order_id", o.ID, "status", o.Status, "queue", queue)
+				late = append(late, a)
 				continue
 			}
 			if changes, err = appendChange(changes, a.Context, o); err != nil {
 				return nil, err
 			}
+			changes[len(changes)-1].answer = &a.RoutingKey
 		}
-		return writeChanges(changes)
+		last, err := writeChanges(changes)
+		if err != nil || len(late) == 0 {
+			return last, err
+		}
+		if last == nil {
+			last = &pgx.Batch{}
+		}
+		return writeLate(last, late, now), nil
 	})
 	if err != nil {
 		return fmt.Errorf("answer %d orders: %w", len(answers), err)
@@ -186,6 +197,7 @@ func writeChanges(changes []change) (*pgx.Batch, error) {
 	currencies := make([]string, n)
 	versions := make([]int64, n)
 	times := make([]time.Time, n)
+	answers := make([]*string, n)
 	told := make([]bus.Event, n)
 	for i, c := range changes {
 		o := c.order
@@ -203,7 +215,7 @@ func writeChanges(changes []change) (*pgx.Batch, error) {
 		}
 		ids[i], statuses[i], reasons[i], items[i] = o.ID, string(o.Status), string(o.Reason), string(text)
 		totals[i], currencies[i], versions[i], times[i] = o.TotalCents, o.Currency, int64(o.Version), o.UpdatedAt
-		told[i] = c.event
+		answers[i], told[i] = c.answer, c.event
 	}
 	b := &pgx.Batch{}
 	b.Queue(`
@@ -215,14 +227,35 @@ set status = c.status,
     total_cents = c.total_cents,
     currency = c.currency,
     version = c.version,
-    updated_at = c.updated_at
-from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[], $9::timestamptz[])
-  as c(order_id, status, reason, items, shortages, total_cents, currency, version, updated_at)
+    updated_at = c.updated_at,
+    answer = coalesce(o.answer, c.answer),
+    answered_at = case when c.answer is null then o.answered_at else c.updated_at end
+from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[], $9::timestamptz[], $10::text[])
+  as c(order_id, status, reason, items, shortages, total_cents, currency, version, updated_at, answer)
 where o.order_id = c.order_id
   and o.order_id = any($1::uuid[])`, // again, or a new table is scanned whole until its first analyze
-		ids, statuses, reasons, items, shortages, totals, currencies, versions, times)
+		ids, statuses, reasons, items, shortages, totals, currencies, versions, times, answers)
 	outbox.Insert(b, told)
 	return b, nil
+}
+
+// writeLate queues the record of answers that came too late to change their
+// orders.
+func writeLate(b *pgx.Batch, late []Answer, now time.Time) *pgx.Batch {
+	ids := make([][16]byte, len(late))
+	answers := make([]string, len(late))
+	for i, a := range late {
+		ids[i], answers[i] = a.OrderID, a.RoutingKey
+	}
+	b.Queue(`
+update orders o
+set answer = l.answer,
+    answered_at = $3
+from unnest($1::uuid[], $2::text[]) as l(order_id, answer)
+where o.order_id = l.order_id
+  and o.order_id = any($1::uuid[])
+  and o.answered_at is null`, ids, answers, now)
+	return b
 }
 
 // tell passes committed changes on: to the relay, to those who wait for them,

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -11,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"orderflow.internal/kit/postgres"
@@ -102,11 +100,10 @@ for update skip locked`, [16]byte(idsAt(placedBefore)), overdueAtOnce).Query(fun
 // placed it.
 func startTimeOut(ctx context.Context, stored []byte, o *order.Order) (context.Context, trace.Span) {
 	if stored != nil {
-		carrier := propagation.MapCarrier{}
-		if err := json.Unmarshal(stored, &carrier); err != nil {
+		var err error
+		if ctx, err = withTrace(ctx, stored); err != nil {
 			slog.ErrorContext(ctx, "the stored trace context of an order cannot be read", "order_id", o.ID, "error", err)
 		}
-		ctx = otel.GetTextMapPropagator().Extract(ctx, carrier)
 	}
 	return otel.Tracer(scope).Start(ctx, "time out order", trace.WithAttributes(
 		attribute.String("orderflow.order.id", o.ID.String())))

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,11 +24,11 @@ import (
 // form the next one, so that a commit is shared by as many as there are and
 // nobody waits when there is only one.
 const (
-	placementQueue    = 1024            // orders waiting to be stored; more are ErrBusy
-	placementBatch    = 128             // orders in one transaction
-	placementWorkers  = 2               // transactions at once: one gathers while the other commits
-	placementTimeout  = 5 * time.Second // for one transaction
-	placementPatience = 5 * time.Second // an order queued for longer is ErrBusy
+	placementQueue    = 1024                 // orders waiting to be stored; more are ErrBusy
+	placementBatch    = 128                  // orders in one transaction
+	placementLinger   = 2 * time.Millisecond // for company, after a transaction that had some
+	placementTimeout  = 5 * time.Second      // for one transaction
+	placementPatience = 5 * time.Second      // an order queued for longer is ErrBusy
 )
 
 // KeyLifetime is how long an idempotency key is kept.
@@ -88,32 +87,32 @@ func (s *Store) Place(ctx context.Context, o order.Order, key Key) (placed order
 // runPlacements stores what Place queues, until ctx is done; what is in hand
 // then is still stored.
 func (s *Store) runPlacements(ctx context.Context) {
-	var workers sync.WaitGroup
-	for range placementWorkers {
-		workers.Go(func() {
-			batch := make([]*placement, 0, placementBatch)
-			for {
-				batch = s.gather(ctx, batch[:0])
-				if len(batch) == 0 {
-					return
-				}
-				s.placeBatch(context.WithoutCancel(ctx), batch)
-				for _, p := range batch {
-					close(p.done)
-				}
-				clear(batch)
-			}
-		})
+	batch := make([]*placement, 0, placementBatch)
+	for {
+		batch = s.gather(ctx, batch)
+		if len(batch) == 0 {
+			return
+		}
+		s.placeBatch(context.WithoutCancel(ctx), batch)
+		for _, p := range batch {
+			close(p.done)
+		}
 	}
-	workers.Wait()
 }
 
-// gather waits for an order and takes what is there with it. It returns
-// nothing when ctx is done and nothing is left.
+// gather waits for an order and takes what is there with it into batch, whose
+// length tells how many there were the last time. It returns nothing when ctx
+// is done and nothing is left.
 func (s *Store) gather(ctx context.Context, batch []*placement) []*placement {
+	busy := len(batch) > 1
+	clear(batch)
+	batch = batch[:0]
 	select {
 	case p := <-s.placements:
 		batch = append(batch, p)
+		if busy && len(s.placements) < placementBatch {
+			time.Sleep(placementLinger)
+		}
 	case <-ctx.Done():
 	}
 	for len(batch) < placementBatch {
