@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"orderflow.internal/hack/charts"
+	"orderflow.internal/hack/monitoring"
 	"orderflow.internal/hack/topology"
 )
 
@@ -24,6 +25,7 @@ type Generator struct {
 // Generators are all of the repository's; hack/generate runs them.
 var Generators = []Generator{
 	{"the broker's topology from the charts", func(_ context.Context, root string) error { return topology.Write(root) }},
+	{"the dashboards", monitoring.Write},
 	{"the charts' documentation", charts.Write},
 	{"the services' openapi.yaml from the gateway's", func(ctx context.Context, root string) error {
 		_, err := command(ctx, filepath.Join(root, "services"), nil,

@@ -1,0 +1,86 @@
+package monitoring
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Rule is one alert of the rules file.
+type Rule struct {
+	Alert       string
+	Expr        string
+	For         string
+	Labels      map[string]string
+	Annotations map[string]string
+}
+
+// RulesFile is the path of the rules, from the repository's root.
+const RulesFile = Folder + "/rules.yaml"
+
+// Rules reads the alerts.
+func Rules(root string) ([]Rule, error) {
+	text, err := os.ReadFile(filepath.Join(root, RulesFile))
+	if err != nil {
+		return nil, err
+	}
+	var file struct {
+		Groups []struct{ Rules []Rule }
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		return nil, fmt.Errorf("%s: %w", RulesFile, err)
+	}
+	var all []Rule
+	for _, g := range file.Groups {
+		all = append(all, g.Rules...)
+	}
+	return all, nil
+}
+
+// Uses are the places, alerts and panels, that use a metric, by the metric's name.
+func Uses(root string) (map[string][]string, error) {
+	uses := make(map[string][]string)
+	note := func(expr, place string) {
+		for _, name := range metricsIn(expr) {
+			if !slices.Contains(uses[name], place) {
+				uses[name] = append(uses[name], place)
+			}
+		}
+	}
+	rules, err := Rules(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rules {
+		note(r.Expr, r.Alert)
+	}
+	for _, d := range []dashboard{saga(), messageBus(), services()} {
+		for _, p := range d.Panels {
+			for _, t := range p.Targets {
+				note(t.Expr, d.Title+" / "+p.Title)
+			}
+		}
+	}
+	return uses, nil
+}
+
+var (
+	notNames = regexp.MustCompile(`\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)`)
+	calls    = regexp.MustCompile(`[a-z_0-9]+\s*\(`)
+	names    = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z_0-9:]*`)
+	keywords = []string{"and", "or", "unless", "bool", "offset"}
+	// groupedBefore is the form "sum by (a) (", in which the aggregation's name is not followed by its parenthesis.
+	groupedBefore = regexp.MustCompile(`[a-z]+\s+(by|without)\s*\([^)]*\)`)
+)
+
+// metricsIn are the names of the metrics in an expression: what is left without selectors, groupings and functions.
+func metricsIn(expr string) []string {
+	for _, remove := range []*regexp.Regexp{groupedBefore, notNames, calls} {
+		expr = remove.ReplaceAllString(expr, " ")
+	}
+	return slices.DeleteFunc(names.FindAllString(expr, -1), func(name string) bool { return slices.Contains(keywords, name) })
+}

@@ -1,0 +1,215 @@
+package monitoring
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const root = "../.."
+
+func TestMetricsIn(t *testing.T) {
+	for expr, want := range map[string]string{
+		`max by (namespace) (a_seconds) > 120`:                                                   "a_seconds",
+		`sum by (b) (rate(a_count{c="x(y"}[5m])) / sum(rate(d:e{b!~".[.]"}[$__rate_interval]))`:  "a_count d:e",
+		`absent(a) or absent(b) and on (c) d offset 5m`:                                          "a b d",
+		`histogram_quantile(0.50, sum by (le, q) (rate(a_bucket{n=~"$n"}[$__rate_interval])))`:   "a_bucket",
+		`max by (s) (sum without (t) (go_bytes{n="1"})) or vector(0)`:                            "go_bytes",
+		`(count(max by (queue) (a{b="c"}) == 0) or 0 * label_replace(e{}, "a", "$1", "b", "c"))`: "a e",
+	} {
+		got := slices.DeleteFunc(metricsIn(expr), func(s string) bool { return s == "m" }) // the unit of "offset 5m"
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, want %q", expr, got, want)
+		}
+	}
+}
+
+// The rules are in order and fire when they should and not when they should not (testdata/rules_test.yaml).
+func TestRules(t *testing.T) {
+	promtool(t, "check", "rules", filepath.Join(root, RulesFile))
+	promtool(t, "test", "rules", "testdata/rules_test.yaml")
+}
+
+func promtool(t *testing.T, args ...string) {
+	t.Helper()
+	path, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Fatalf("%v: it comes with Prometheus (apt-get install prometheus; hack/test monitoring installs it)", err)
+	}
+	if out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput(); err != nil {
+		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// Each alert is tested both ways: it fires with its labels, and it does not.
+func TestEveryRuleIsTested(t *testing.T) {
+	text, err := os.ReadFile("testdata/rules_test.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Tests []struct {
+			Cases []struct {
+				Alert  string      `yaml:"alertname"`
+				Alerts []yaml.Node `yaml:"exp_alerts"`
+			} `yaml:"alert_rule_test"`
+		}
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	fires, silent := map[string]bool{}, map[string]bool{}
+	for _, test := range file.Tests {
+		for _, c := range test.Cases {
+			if len(c.Alerts) > 0 {
+				fires[c.Alert] = true
+			} else {
+				silent[c.Alert] = true
+			}
+		}
+	}
+	for _, r := range rules(t) {
+		if !fires[r.Alert] || !silent[r.Alert] {
+			t.Errorf("%s: a test of it firing: %v, of it not firing: %v", r.Alert, fires[r.Alert], silent[r.Alert])
+		}
+	}
+}
+
+// Each alert has a severity and a page that names it and says what to look at and what to do.
+func TestRunbooks(t *testing.T) {
+	pages := map[string]bool{}
+	for _, r := range rules(t) {
+		if s := r.Labels["severity"]; s != "critical" && s != "warning" {
+			t.Errorf("%s: severity %q", r.Alert, s)
+		}
+		page := r.Annotations["runbook_url"]
+		pages[page] = true
+		text, err := os.ReadFile(filepath.Join(root, page))
+		if err != nil {
+			t.Errorf("%s: %v", r.Alert, err)
+			continue
+		}
+		for _, want := range []string{"`" + r.Alert + "`", "## Meaning", "## Impact", "## Diagnosis", "## Mitigation"} {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("%s: no %q", page, want)
+			}
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(root, "docs/runbooks/*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if name, _ := filepath.Rel(root, file); !pages[name] {
+			t.Errorf("%s: no alert leads there", name)
+		}
+	}
+}
+
+// Every metric that a dashboard or an alert uses is explained.
+func TestMetricsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs/metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	uses, err := Uses(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, places := range uses {
+		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+			if base, found := strings.CutSuffix(name, suffix); found && strings.HasSuffix(base, "_seconds") {
+				name = base
+			}
+		}
+		name = strings.TrimSuffix(strings.TrimSuffix(name, "_size_sum"), "_size_count")
+		if !strings.Contains(string(text), name) {
+			t.Errorf("docs/metrics.md does not tell of %s, used in %s", name, strings.Join(places, ", "))
+		}
+	}
+}
+
+// Grafana's own types know everything that the dashboards say, down to the options of each panel.
+func TestDashboardsMatchGrafana(t *testing.T) {
+	const tool = root + "/hack/tools/grafana-schema"
+	npm(t, tool)
+	files, err := Dashboards()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	args := []string{"check.js"}
+	for name, text := range files {
+		args = append(args, write(t, dir, filepath.Base(name), text))
+	}
+	if out, err := node(t, tool, args...); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	t.Run("is strict", func(t *testing.T) {
+		text := string(files[Folder+"/dashboards/saga.json"])
+		for _, change := range [][2]string{
+			{`"schemaVersion": 39`, `"schemaVersion": "39"`},
+			{`"showPoints": "never"`, `"showPoints": "seldom"`},
+			{`"cellGap"`, `"gap"`},
+			{`"legendFormat"`, `"legend"`},
+		} {
+			bad := write(t, dir, "bad.json", []byte(strings.ReplaceAll(text, change[0], change[1])))
+			if _, err := node(t, tool, "check.js", bad); err == nil {
+				t.Errorf("%s passes", change[1])
+			}
+		}
+	})
+}
+
+// npm installs the tool's packages unless they are there.
+func npm(t *testing.T, dir string) {
+	t.Helper()
+	locked, err := os.Stat(filepath.Join(dir, "package-lock.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	installed, err := os.Stat(filepath.Join(dir, "node_modules/.package-lock.json"))
+	if err == nil && !installed.ModTime().Before(locked.ModTime()) {
+		return
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("npm ci in %s (it needs Node.js 20 or later): %v\n%s", dir, err, out)
+	}
+}
+
+func node(t *testing.T, dir string, args ...string) ([]byte, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "node", args...)
+	cmd.Dir = dir
+	return cmd.CombinedOutput()
+}
+
+func write(t *testing.T, dir, name string, text []byte) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func rules(t *testing.T) []Rule {
+	t.Helper()
+	all, err := Rules(root)
+	if err != nil || len(all) == 0 {
+		t.Fatal(len(all), err)
+	}
+	return all
+}
