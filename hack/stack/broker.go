@@ -67,7 +67,8 @@ func (b *Broker) WaitReady(ctx context.Context) error {
 	return b.poll(ctx, 100*time.Millisecond, b.Ready)
 }
 
-// Ready reports whether the broker serves AMQP and HTTP now.
+// Ready reports whether the broker serves HTTP, AMQP and each of its queues now: after a start it takes connections
+// before its quorum queues have elected their leaders, and a node that is stopped in between may not get them back.
 func (b *Broker) Ready(ctx context.Context) error {
 	if err := b.API(ctx, http.MethodGet, "/api/whoami", nil, nil); err != nil {
 		return err
@@ -77,7 +78,19 @@ func (b *Broker) Ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return conn.Close()
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends a call that hangs
+	defer stop()
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	for _, queue := range b.topology.queues {
+		if _, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil); err != nil {
+			return fmt.Errorf("queue %s: %w", queue, err)
+		}
+	}
+	return nil
 }
 
 // Stop shuts the broker down cleanly; one given by URL is left alone.
@@ -138,12 +151,12 @@ func (b *Broker) AdminURL() string {
 		u, _ := url.Parse(b.opts.AMQPURL) // checked by Options.validate
 		return b.amqpURL(u.User)
 	}
-	return b.amqpURL(url.UserPassword(adminUser, b.secrets.values["rabbitmq-"+adminUser]))
+	return b.amqpURL(url.UserPassword(adminUser, b.secrets.known("rabbitmq-"+adminUser)))
 }
 
 // ServiceURL is the AMQP URL of a service's own user.
 func (b *Broker) ServiceURL(service string) string {
-	return b.amqpURL(url.UserPassword(service, b.secrets.values["rabbitmq-"+service]))
+	return b.amqpURL(url.UserPassword(service, b.secrets.known("rabbitmq-"+service)))
 }
 
 func (b *Broker) amqpURL(user *url.Userinfo) string {
@@ -164,7 +177,7 @@ func (b *Broker) ManagementURL() string {
 	}
 	u := url.URL{
 		Scheme: "http", Host: address(b.opts.ports().Management),
-		User: url.UserPassword(adminUser, b.secrets.values["rabbitmq-"+adminUser]),
+		User: url.UserPassword(adminUser, b.secrets.known("rabbitmq-"+adminUser)),
 	}
 	return u.String()
 }

@@ -24,6 +24,7 @@ type topology struct {
 	fields map[string]json.RawMessage
 	users  []map[string]any
 	vhosts []string
+	queues []string
 }
 
 func readTopology(path string) (*topology, error) {
@@ -43,9 +44,14 @@ func parseTopology(text []byte) (*topology, error) {
 	if err := json.Unmarshal(text, &t.fields); err != nil {
 		return nil, err
 	}
-	var vhosts []struct{ Name string }
-	if err := errors.Join(unmarshalField(t.fields, "users", &t.users), unmarshalField(t.fields, "vhosts", &vhosts)); err != nil {
+	var vhosts, queues []struct{ Name string }
+	err := errors.Join(unmarshalField(t.fields, "users", &t.users),
+		unmarshalField(t.fields, "vhosts", &vhosts), unmarshalField(t.fields, "queues", &queues))
+	if err != nil {
 		return nil, err
+	}
+	for _, q := range queues {
+		t.queues = append(t.queues, q.Name)
 	}
 	for _, v := range vhosts {
 		t.vhosts = append(t.vhosts, v.Name)

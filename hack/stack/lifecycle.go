@@ -75,13 +75,12 @@ func (s *Stack) Purge(ctx context.Context) error {
 	if err := errors.Join(s.Broker.driver.purge(ctx, s.Broker), s.Postgres.removeData()); err != nil {
 		return err
 	}
-	for _, name := range []string{"log", "env", "processes", "secrets.json"} {
+	for _, name := range []string{"log", "env", "processes"} {
 		if err := os.RemoveAll(filepath.Join(s.Dir, name)); err != nil {
 			return err
 		}
 	}
-	clear(s.Postgres.secrets.values) // shared with the broker
-	return nil
+	return s.Postgres.secrets.remove() // the broker's are the same
 }
 
 // checkPorts fails early and with the holder's name when a service's port is taken.

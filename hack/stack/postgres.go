@@ -115,12 +115,12 @@ func (p *Postgres) Address() string { return address(p.port) }
 
 // AdminURL connects as superuser to the database postgres.
 func (p *Postgres) AdminURL() string {
-	return p.url(postgresSuperuser, p.secrets.values["postgres"], "postgres")
+	return p.url(postgresSuperuser, p.secrets.known("postgres"), "postgres")
 }
 
 // ServiceURL connects as a service's own role to its own database.
 func (p *Postgres) ServiceURL(service string) string {
-	return p.url(service, p.secrets.values["postgres-"+service], service)
+	return p.url(service, p.secrets.known("postgres-"+service), service)
 }
 
 func (p *Postgres) url(user, password, database string) string {

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 )
 
 // secrets are the generated passwords of a stack by name, kept in a file only this user can read.
 type secrets struct {
-	path   string
+	path string
+
+	mu     sync.Mutex // the servers start at the same time
 	values map[string]string
 }
 
@@ -32,6 +35,8 @@ func openSecrets(dir string) (*secrets, error) {
 
 // get returns the named password, made and stored on first use.
 func (s *secrets) get(name string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if v, ok := s.values[name]; ok {
 		return v, nil
 	}
@@ -44,4 +49,21 @@ func (s *secrets) get(name string) (string, error) {
 		return "", err
 	}
 	return s.values[name], nil
+}
+
+// known returns the named password, "" before it was made.
+func (s *secrets) known(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.values[name]
+}
+
+func (s *secrets) remove() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.values)
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }

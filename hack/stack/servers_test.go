@@ -139,7 +139,19 @@ func publish(ctx context.Context, s *stack.Stack) error {
 	return nil
 }
 
-func receive(ctx context.Context, s *stack.Stack) error {
+// receive takes the message. A broker that is up may still be electing the leaders of its queues, and refuses meanwhile.
+func receive(ctx context.Context, s *stack.Stack) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		if err = tryReceive(ctx, s); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func tryReceive(ctx context.Context, s *stack.Stack) error {
 	conn, err := amqp.Dial(s.Broker.AdminURL())
 	if err != nil {
 		return err
@@ -154,11 +166,12 @@ func receive(ctx context.Context, s *stack.Stack) error {
 		return err
 	}
 	select {
-	case m := <-messages:
+	case m, ok := <-messages:
+		if !ok {
+			return errors.New("the channel was closed")
+		}
 		return m.Ack(false)
-	case <-time.After(10 * time.Second):
-		return errors.New("it did not come")
 	case <-ctx.Done():
-		return ctx.Err()
+		return errors.New("it did not come")
 	}
 }
