@@ -10,7 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
+
+	"orderflow.internal/hack/internal/tool"
 )
 
 // Charts are the charts' names, which are also their folders in charts/.
@@ -90,8 +91,8 @@ func helm(ctx context.Context, root string, args ...string) ([]byte, error) {
 
 // run runs a pinned tool and returns what it prints; the error holds what it
 // prints on standard error and, for tools that complain there, on output.
-func run(ctx context.Context, root, tool string, args ...string) ([]byte, error) {
-	path, err := executable(ctx, root, tool)
+func run(ctx context.Context, root, name string, args ...string) ([]byte, error) {
+	path, err := tool.Path(ctx, root, name)
 	if err != nil {
 		return nil, err
 	}
@@ -99,33 +100,7 @@ func run(ctx context.Context, root, tool string, args ...string) ([]byte, error)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s %s: %w\n%s%s", tool, strings.Join(args, " "), err, stderr.Bytes(), stdout.Bytes())
+		return nil, fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(args, " "), err, stderr.Bytes(), stdout.Bytes())
 	}
 	return stdout.Bytes(), nil
-}
-
-var built sync.Map // folder of a tool -> its executable
-
-// executable builds a tool of hack/tools, unless Go's cache has it, and returns
-// its path: `go tool` itself costs half a second each time.
-func executable(ctx context.Context, root, tool string) (string, error) {
-	dir, err := filepath.Abs(filepath.Join(root, "hack", "tools", tool))
-	if err != nil {
-		return "", err
-	}
-	if path, ok := built.Load(dir); ok {
-		return path.(string), nil
-	}
-	cmd := exec.CommandContext(ctx, "go", "tool", "-n", tool)
-	// A module outside the workspace: the tool's dependencies are not ours.
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("build %s: %w\n%s", tool, err, stderr.Bytes())
-	}
-	path := strings.TrimSpace(string(out))
-	built.Store(dir, path)
-	return path, nil
 }

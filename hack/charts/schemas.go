@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -24,6 +25,9 @@ var crdModules = map[string]string{
 	"sigs.k8s.io/gateway-api@v1.6.1":                             "config/crd/standard",
 	"github.com/prometheus-operator/prometheus-operator@v0.85.0": "example/prometheus-operator-crd",
 }
+
+// optionalKinds are those that the charts use, as their definitions' files are named.
+var optionalKinds = []string{"httproutes", "podmonitors", "scaledobjects", "triggerauthentications"}
 
 // rabbitmqModules are the same for the RabbitMQ operators.
 var rabbitmqModules = map[string]string{
@@ -136,6 +140,33 @@ func crdSources(ctx context.Context, dir string, modules map[string]string) erro
 		}
 	}
 	return nil
+}
+
+// OptionalCRDs are the definitions of the resources that the charts render only when asked to, of which a cluster may
+// have none.
+func OptionalCRDs(ctx context.Context) ([]string, error) {
+	var all []string
+	for module, folder := range crdModules {
+		path, err := download(ctx, module)
+		if err != nil {
+			return nil, err
+		}
+		files, err := filepath.Glob(filepath.Join(path, folder, "*.yaml"))
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range files {
+			if !slices.ContainsFunc(optionalKinds, func(kind string) bool { return strings.HasSuffix(file, "_"+kind+".yaml") }) {
+				continue
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, string(text))
+		}
+	}
+	return all, nil
 }
 
 func crdFolder(dir, folder string) error {

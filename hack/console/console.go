@@ -28,6 +28,7 @@ type step struct {
 	what    string
 	started time.Time
 	told    time.Duration // of the last reminder
+	detail  string        // what it does or waits for just now
 }
 
 // Terminal reports whether the file is a terminal.
@@ -71,9 +72,18 @@ func (c *Console) Write(text []byte) (int, error) {
 
 // Step runs a part and prints how long it took; steps may run at the same time.
 func (c *Console) Step(ctx context.Context, what string, part func(context.Context) error) error {
+	return c.Watch(ctx, what, func(ctx context.Context, _ func(string)) error { return part(ctx) })
+}
+
+// Watch is a Step whose part can say, and say anew, what it does or waits for just now.
+func (c *Console) Watch(ctx context.Context, what string, part func(ctx context.Context, say func(string)) error) error {
 	s := &step{what: what, started: time.Now()}
 	c.begin(s)
-	err := part(ctx)
+	err := part(ctx, func(detail string) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		s.detail = detail
+	})
 	c.end(s, err)
 	return err
 }
@@ -140,7 +150,7 @@ func (c *Console) remind() {
 	for _, s := range c.running {
 		if took := time.Since(s.started); took-s.told >= reminder {
 			s.told = took
-			fmt.Fprintf(c.out, "  … %-44s %s\n", s.what, elapsed(s.started))
+			fmt.Fprintf(c.out, "  … %-44s %s  %s\n", s.what, elapsed(s.started), s.detail)
 		}
 	}
 }
@@ -158,7 +168,7 @@ func (c *Console) draw() {
 	}
 	parts := make([]string, len(c.running))
 	for i, s := range c.running {
-		parts[i] = s.what + " " + elapsed(s.started)
+		parts[i] = strings.TrimSpace(s.what + " " + elapsed(s.started) + " " + s.detail)
 	}
 	line := []rune("… " + strings.Join(parts, " · "))
 	const width = 78 // a longer line would wrap and could not be cleared

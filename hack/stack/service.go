@@ -26,6 +26,15 @@ var serviceSpecs = []serviceSpec{
 	{"gateway", 5108, false},
 }
 
+// ServiceNames are the names of all services; each is a folder in services.
+func ServiceNames() []string {
+	var names []string
+	for _, spec := range serviceSpecs {
+		names = append(names, spec.name)
+	}
+	return names
+}
+
 // Service is one running instance of a service.
 type Service struct {
 	*process

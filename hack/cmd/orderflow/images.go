@@ -37,6 +37,10 @@ With --push the images of all platforms go to the registry, with SBOM and proven
 			if len(services) == 0 {
 				services = stack.ServiceNames()
 			}
+			if f.list {
+				fmt.Println(strings.Join(services, "\n"))
+				return nil
+			}
 			return f.run(cmd.Context(), console.New(os.Stdout), services)
 		},
 	}
@@ -47,13 +51,14 @@ With --push the images of all platforms go to the registry, with SBOM and proven
 	flags.StringVar(&f.ref, "ref", "", "the whole name of the `image` instead, for a single service")
 	flags.StringSliceVar(&f.platforms, "platform", []string{"linux/" + runtime.GOARCH}, "`os/architecture` to build for; several only with --push")
 	flags.BoolVar(&f.push, "push", false, "push to the registry")
+	flags.BoolVar(&f.list, "list", false, "print the services' names and build nothing")
 	return cmd
 }
 
 type imagesFlags struct {
 	version, registry, ref string
 	platforms              []string
-	push                   bool
+	push, list             bool
 }
 
 func (f imagesFlags) run(ctx context.Context, c *console.Console, services []string) error {

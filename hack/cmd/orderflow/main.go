@@ -38,7 +38,8 @@ func root() *cobra.Command {
 		// The scripts are hack/up, hack/down …: help shows them so.
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "hack"},
 	}
-	cmd.AddCommand(upCommand(), downCommand(), statusCommand(), testCommand(), generateCommand(), bench.Command())
+	cmd.AddCommand(upCommand(), downCommand(), statusCommand(), testCommand(), generateCommand(), bench.Command(),
+		imagesCommand(), kindUpCommand(), kindDownCommand(), kindTestCommand(), e2eCommand(), orderCommand())
 	for _, sub := range cmd.Commands() {
 		sub.SetUsageTemplate(usage)
 	}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"orderflow.internal/hack/internal/tool"
 )
 
 func format(ctx context.Context, r *run) error {
@@ -78,9 +80,7 @@ func vet(ctx context.Context, r *run) error {
 // tool builds a pinned tool of hack/tools, from Go's cache when it can, and returns its path.
 func (r *run) tool(ctx context.Context, name string) (path string, err error) {
 	err = r.out.Step(ctx, "build "+name, func(ctx context.Context) error {
-		out, err := command(ctx, filepath.Join(r.Root, "hack", "tools", name), []string{"GOWORK=off"}, "go", "tool", "-n", name)
-		lines := strings.Split(strings.TrimSpace(out), "\n")
-		path = lines[len(lines)-1] // what is downloaded is told before it
+		path, err = tool.Path(ctx, r.Root, name)
 		return err
 	})
 	return path, err

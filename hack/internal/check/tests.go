@@ -49,7 +49,7 @@ func serverEnv(s *stack.Stack) []string {
 }
 
 func hack(ctx context.Context, r *run) error {
-	packages, err := r.packages(ctx, "hack", "charts", "systemtest", "topology")
+	packages, err := r.packages(ctx, "hack", "charts", "clustertest", "systemtest", "topology")
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,185 @@
+package clustertest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"orderflow.internal/hack/internal/kube"
+	"orderflow.internal/hack/stack"
+)
+
+// What hack/kind-up makes.
+const (
+	release    = "orderflow"
+	namespace  = "orderflow"
+	gateway    = "http://localhost:5108"
+	management = "http://localhost:15672"
+)
+
+// system is the installation under test.
+type system struct {
+	kube.Cluster
+	release kube.Release
+}
+
+var ours *system
+
+func TestMain(m *testing.M) {
+	name := os.Getenv("ORDERFLOW_KIND_CLUSTER")
+	if name == "" {
+		fmt.Fprintln(os.Stderr, "ORDERFLOW_KIND_CLUSTER names no cluster: run hack/kind-up, then hack/kind-test")
+		os.Exit(1)
+	}
+	root, err := stack.FindRoot()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	ours = &system{Cluster: kube.Cluster{Root: root, Name: name}}
+	ours.release = kube.Release{Cluster: &ours.Cluster, Name: release, Namespace: namespace, Chart: filepath.Join(root, "charts", "orderflow")}
+	os.Exit(m.Run())
+}
+
+// testContext ends with Ctrl-C and before go test's own time limit.
+func testContext(t *testing.T, limit time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	t.Cleanup(stop)
+	return ctx
+}
+
+func (s *system) kubectl(ctx context.Context, t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := s.Kubectl(ctx, nil, append(args, "--namespace", namespace)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (s *system) helm(ctx context.Context, t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := s.release.Helm(ctx, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// upgrade changes values of the release and keeps all others.
+func (s *system) upgrade(ctx context.Context, t *testing.T, set ...string) {
+	t.Helper()
+	args := []string{"upgrade", release, s.release.Chart, "--reuse-values"}
+	for _, value := range set {
+		args = append(args, "--set", value)
+	}
+	s.helm(ctx, t, args...)
+}
+
+// install installs the release with the values that it had.
+func (s *system) install(ctx context.Context, t *testing.T, values string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.helm(ctx, t, "install", release, s.release.Chart, "--values", file)
+}
+
+// ready waits until everything in the namespace is.
+func (s *system) ready(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for _, kinds := range []string{kube.RabbitMQ, kube.Workloads} {
+		if err := s.Wait(ctx, namespace, kinds, func(string) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// pod is what is looked at of one.
+type pod struct {
+	Metadata struct {
+		Name   string            `json:"name"`
+		UID    string            `json:"uid"`
+		Labels map[string]string `json:"labels"`
+	} `json:"metadata"`
+	Spec struct {
+		SecurityContext struct {
+			RunAsNonRoot *bool `json:"runAsNonRoot"`
+		} `json:"securityContext"`
+	} `json:"spec"`
+}
+
+func (s *system) pods(ctx context.Context, t *testing.T, selector string) []pod {
+	t.Helper()
+	var list struct {
+		Items []pod `json:"items"`
+	}
+	out := s.kubectl(ctx, t, "get", "pods", "--selector", selector, "--output", "json")
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Items) == 0 {
+		t.Fatalf("no pods with %s", selector)
+	}
+	return list.Items
+}
+
+// secret is a value of a Secret.
+func (s *system) secret(ctx context.Context, t *testing.T, name, key string) string {
+	t.Helper()
+	return s.kubectl(ctx, t, "get", "secret", name, "--output", "go-template={{index .data \""+key+"\" | base64decode}}")
+}
+
+// broker asks RabbitMQ's management API as its administrator; answer may be nil.
+func (s *system) broker(ctx context.Context, t *testing.T, method, path, body string, answer any) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, management+"/api"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth(s.secret(ctx, t, release+"-rabbitmq-default-user", "username"), s.secret(ctx, t, release+"-rabbitmq-default-user", "password"))
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode >= 300 {
+		t.Fatalf("%s %s: %s %s %v", method, path, res.Status, text, err)
+	}
+	if answer != nil {
+		if err := json.Unmarshal(text, answer); err != nil {
+			t.Fatalf("%s %s: %v: %s", method, path, err, text)
+		}
+	}
+}
+
+// eventually calls check until it returns nil.
+func eventually(ctx context.Context, t *testing.T, check func() error) {
+	t.Helper()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal(err)
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"orderflow.internal/hack/internal/tool"
+)
+
+// Release is an installation of a chart.
+type Release struct {
+	Cluster   *Cluster
+	Name      string
+	Namespace string
+	Chart     string   // its folder
+	Arguments []string // --values, --set …
+}
+
+// Images are those that the release's pods run.
+func (r *Release) Images(ctx context.Context) ([]string, error) {
+	text, err := r.render(ctx, "template", r.Name, r.Chart)
+	if err != nil {
+		return nil, err
+	}
+	return images(text)
+}
+
+// Install installs or upgrades, unless what runs is the same already, and reports whether it changed anything.
+func (r *Release) Install(ctx context.Context) (changed bool, err error) {
+	status, err := r.status(ctx)
+	if err != nil {
+		return false, err
+	}
+	if status == "deployed" {
+		same, err := r.same(ctx)
+		if err != nil || same {
+			return false, err
+		}
+	}
+	_, err = r.render(ctx, "upgrade", "--install", r.Name, r.Chart)
+	return true, err
+}
+
+// Helm runs helm on the release's cluster and namespace.
+func (r *Release) Helm(ctx context.Context, args ...string) (string, error) {
+	helm, err := tool.Path(ctx, r.Cluster.Root, "helm")
+	if err != nil {
+		return "", err
+	}
+	config, err := r.Cluster.Kubeconfig(ctx)
+	if err != nil {
+		return "", err
+	}
+	return run(ctx, nil, helm, append(args, "--kubeconfig", config, "--namespace", r.Namespace)...)
+}
+
+func (r *Release) render(ctx context.Context, command ...string) ([]byte, error) {
+	out, err := r.Helm(ctx, append(command, r.Arguments...)...)
+	return []byte(out), err
+}
+
+// status is Helm's word for the state of the release; empty when there is none.
+func (r *Release) status(ctx context.Context) (string, error) {
+	out, err := r.Helm(ctx, "list", "--all", "--filter", "^"+r.Name+"$", "--output", "json")
+	if err != nil {
+		return "", err
+	}
+	var releases []struct {
+		Status string `json:"status"`
+	}
+	if err := json.Unmarshal([]byte(out), &releases); err != nil {
+		return "", fmt.Errorf("helm list: %w", err)
+	}
+	if len(releases) == 0 {
+		return "", nil
+	}
+	return releases[0].Status, nil
+}
+
+// same compares what the release holds with what an upgrade would make of it.
+func (r *Release) same(ctx context.Context) (bool, error) {
+	now, err := r.Helm(ctx, "get", "manifest", r.Name)
+	if err != nil {
+		return false, err
+	}
+	out, err := r.render(ctx, "upgrade", r.Name, r.Chart, "--dry-run=server", "--output", "json")
+	if err != nil {
+		return false, err
+	}
+	var next struct {
+		Manifest string `json:"manifest"`
+	}
+	if err := json.Unmarshal(bytes.TrimSpace(out), &next); err != nil {
+		return false, fmt.Errorf("helm upgrade --dry-run: %w", err)
+	}
+	return strings.TrimSpace(now) == strings.TrimSpace(next.Manifest), nil
+}

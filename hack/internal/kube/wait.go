@@ -1,0 +1,180 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Kinds of resources whose readiness can be waited for.
+const (
+	Workloads = "deployments.apps,statefulsets.apps"
+	RabbitMQ  = "rabbitmqclusters.rabbitmq.com,vhosts.rabbitmq.com,exchanges.rabbitmq.com,queues.rabbitmq.com," +
+		"bindings.rabbitmq.com,policies.rabbitmq.com,users.rabbitmq.com,permissions.rabbitmq.com,topicpermissions.rabbitmq.com"
+)
+
+// Wait returns when all resources of the kinds in a namespace are ready. say is told what is not; when ctx ends first
+// the error holds that, the events and the logs of what is not ready.
+func (c *Cluster) Wait(ctx context.Context, namespace, kinds string, say func(string)) error {
+	for {
+		waiting, err := c.waiting(ctx, namespace, kinds)
+		if err == nil && len(waiting) == 0 {
+			return nil
+		}
+		if err == nil {
+			say(summary(waiting))
+		} else if ctx.Err() == nil {
+			say(err.Error())
+		}
+		select {
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return ctx.Err()
+			}
+			return errors.Join(fmt.Errorf("not ready in time:\n  %s", strings.Join(waiting, "\n  ")), err, errors.New(c.Diagnosis(namespace)))
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func summary(waiting []string) string {
+	if len(waiting) > 2 {
+		return fmt.Sprintf("%s, and %d more", waiting[0], len(waiting)-1)
+	}
+	return strings.Join(waiting, ", ")
+}
+
+// resource is what is looked at of any of them.
+type resource struct {
+	Kind     string `json:"kind"`
+	Metadata struct {
+		Name       string `json:"name"`
+		Generation int64  `json:"generation"`
+	} `json:"metadata"`
+	Spec struct {
+		Replicas *int `json:"replicas"`
+	} `json:"spec"`
+	Status struct {
+		ObservedGeneration int64       `json:"observedGeneration"`
+		Replicas           int         `json:"replicas"`
+		UpdatedReplicas    int         `json:"updatedReplicas"`
+		AvailableReplicas  int         `json:"availableReplicas"`
+		Conditions         []condition `json:"conditions"`
+	} `json:"status"`
+}
+
+type condition struct {
+	Type    string `json:"type"`
+	Status  string `json:"status"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+func (c *Cluster) waiting(ctx context.Context, namespace, kinds string) ([]string, error) {
+	out, err := c.Kubectl(ctx, nil, "get", kinds, "--namespace", namespace, "--output", "json")
+	if err != nil {
+		return nil, err
+	}
+	var list struct {
+		Items []resource `json:"items"`
+	}
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		return nil, fmt.Errorf("kubectl get: %w", err)
+	}
+	if len(list.Items) == 0 {
+		return []string{"nothing is there yet"}, nil
+	}
+	var waiting []string
+	for _, r := range list.Items {
+		if why := r.notReady(); why != "" {
+			waiting = append(waiting, fmt.Sprintf("%s %s: %s", r.Kind, r.Metadata.Name, why))
+		}
+	}
+	return waiting, nil
+}
+
+// notReady says why a resource is not ready; empty when it is.
+func (r *resource) notReady() string {
+	if r.Status.ObservedGeneration < r.Metadata.Generation {
+		return "its controller has not seen it yet"
+	}
+	switch r.Kind {
+	case "Deployment", "StatefulSet":
+		want := 1
+		if r.Spec.Replicas != nil {
+			want = *r.Spec.Replicas
+		}
+		switch s := r.Status; {
+		case s.UpdatedReplicas < want:
+			return fmt.Sprintf("%d of %d pods are new", s.UpdatedReplicas, want)
+		case s.AvailableReplicas < want:
+			return fmt.Sprintf("%d of %d pods are ready", s.AvailableReplicas, want)
+		case s.Replicas > want:
+			return fmt.Sprintf("%d old pods are going", s.Replicas-want)
+		}
+		return ""
+	case "RabbitmqCluster":
+		return r.conditions("AllReplicasReady", "ClusterAvailable", "ReconcileSuccess")
+	}
+	return r.conditions("Ready")
+}
+
+// conditions says which of the conditions is not true; empty when all are.
+func (r *resource) conditions(types ...string) string {
+	for _, name := range types {
+		i := slices.IndexFunc(r.Status.Conditions, func(c condition) bool { return c.Type == name })
+		if i < 0 {
+			return "no word on " + name
+		}
+		if c := r.Status.Conditions[i]; c.Status != "True" {
+			return strings.TrimSpace(fmt.Sprintf("%s is %s: %s %s", name, c.Status, c.Reason, c.Message))
+		}
+	}
+	return ""
+}
+
+// Diagnosis is what usually says why a namespace does not get ready: its pods, its latest warnings, and the last lines
+// of the logs of pods that are not ready.
+func (c *Cluster) Diagnosis(namespace string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var text strings.Builder
+	section := func(title, out string, err error) {
+		if err != nil {
+			out = err.Error()
+		}
+		fmt.Fprintf(&text, "\n%s\n  %s\n", title, strings.ReplaceAll(strings.TrimSpace(out), "\n", "\n  "))
+	}
+	out, err := c.Kubectl(ctx, nil, "get", "pods", "--namespace", namespace, "--output", "wide")
+	section("Pods in "+namespace, out, err)
+	out, err = c.Kubectl(ctx, nil, "get", "events", "--namespace", namespace, "--field-selector", "type!=Normal",
+		"--sort-by", ".lastTimestamp")
+	section("Warnings in "+namespace, lastLines(out, 20), err)
+	out, err = c.Kubectl(ctx, nil, "get", "pods", "--namespace", namespace, "--output",
+		`jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`)
+	if err != nil {
+		section("Logs", "", err)
+	}
+	for line := range strings.Lines(out) {
+		pod, ready, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if pod == "" || ready == "True" {
+			continue
+		}
+		out, err := c.Kubectl(ctx, nil, "logs", pod, "--namespace", namespace, "--all-containers", "--tail", "20")
+		section("Log of "+pod, out, err)
+		// A container that keeps crashing says why before it is restarted; there may be no such container.
+		if out, err := c.Kubectl(ctx, nil, "logs", pod, "--namespace", namespace, "--all-containers", "--tail", "20", "--previous"); err == nil {
+			section("Log of "+pod+" before its restart", out, nil)
+		}
+	}
+	return text.String()
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
