@@ -26,7 +26,7 @@ func (s *Stack) StartServers(ctx context.Context, build bool) error {
 	}
 	parts := []part{
 		{"start PostgreSQL " + postgresVersion(), s.Postgres.Start},
-		{"start " + s.brokerTitle(), s.Broker.Start},
+		{s.brokerStep(), s.Broker.Start},
 	}
 	if build {
 		parts = append(parts, part{"build the services", s.Build})
@@ -95,14 +95,14 @@ func (s *Stack) checkPorts() error {
 	return errors.Join(errs...)
 }
 
-func (s *Stack) brokerTitle() string {
+func (s *Stack) brokerStep() string {
 	switch {
 	case s.Options.AMQPURL != "":
-		return "using RabbitMQ at " + redact(s.Options.AMQPURL)
+		return "declare the topology at " + redact(s.Options.AMQPURL)
 	case s.Options.RabbitMQImage != "":
-		return "RabbitMQ from " + s.Options.RabbitMQImage
+		return "start RabbitMQ from " + s.Options.RabbitMQImage
 	}
-	return "RabbitMQ " + rabbitmqVersion()
+	return "start RabbitMQ " + rabbitmqVersion()
 }
 
 type part struct {
