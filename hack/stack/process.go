@@ -92,8 +92,8 @@ func (p *process) run(c command) error {
 	if err != nil {
 		return err
 	}
-	defer out.Close() // the child has its own
-	cmd := exec.Command(c.path, c.args...)
+	defer out.Close()                      // the child has its own
+	cmd := exec.Command(c.path, c.args...) //nolint:noctx // it ends when it is told to, not with a caller's context
 	cmd.Env, cmd.Dir = c.env, c.dir
 	cmd.Stdout, cmd.Stderr = out, out
 	// A session of its own: Ctrl-C at the terminal reaches only this program, which then stops all in order.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -155,9 +154,9 @@ var modules = []string{"services", "hack"}
 func (r *run) dir(module string) string { return filepath.Join(r.Root, module) }
 
 // command runs a program to its end; the error holds what it printed.
-func command(ctx context.Context, dir string, env []string, name string, args ...string) (string, error) {
+func command(ctx context.Context, dir, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	cmd.Dir = dir
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, io.Writer(&out)
 	if err := cmd.Run(); err != nil {

@@ -28,7 +28,7 @@ var Generators = []Generator{
 	{"the dashboards", monitoring.Write},
 	{"the charts' documentation", charts.Write},
 	{"the services' openapi.yaml from the gateway's", func(ctx context.Context, root string) error {
-		_, err := command(ctx, filepath.Join(root, "services"), nil,
+		_, err := command(ctx, filepath.Join(root, "services"),
 			"go", "test", "-count=1", "./gateway", "-run", "^TestServiceDocuments$", "-update")
 		return err
 	}},
@@ -58,7 +58,7 @@ func generated(ctx context.Context, r *run) (err error) {
 	}
 	for _, module := range modules {
 		r.check(ctx, module+"/go.mod", func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), nil, "go", "mod", "tidy", "-diff")
+			_, err := command(ctx, r.dir(module), "go", "mod", "tidy", "-diff")
 			return err
 		})
 	}

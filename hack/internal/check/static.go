@@ -16,7 +16,7 @@ import (
 
 func format(ctx context.Context, r *run) error {
 	r.check(ctx, "gofmt", func(ctx context.Context) error {
-		out, err := command(ctx, r.Root, nil, "gofmt", "-l", "services", "hack")
+		out, err := command(ctx, r.Root, "gofmt", "-l", "services", "hack")
 		if err == nil && strings.TrimSpace(out) != "" {
 			err = fmt.Errorf("not formatted (gofmt -w mends it):\n%s", out)
 		}
@@ -30,7 +30,7 @@ func format(ctx context.Context, r *run) error {
 		var errs []error
 		for shell, files := range scripts {
 			for _, file := range files {
-				_, err := command(ctx, r.Root, nil, shell, "-n", file)
+				_, err := command(ctx, r.Root, shell, "-n", file)
 				errs = append(errs, err)
 			}
 		}
@@ -70,7 +70,7 @@ func shellScripts(root string) (map[string][]string, error) {
 func vet(ctx context.Context, r *run) error {
 	for _, module := range modules {
 		r.check(ctx, "go vet "+module, func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), nil, "go", "vet", "./...")
+			_, err := command(ctx, r.dir(module), "go", "vet", "./...")
 			return err
 		})
 	}
@@ -93,7 +93,7 @@ func lint(ctx context.Context, r *run) error {
 	}
 	for _, module := range modules {
 		r.check(ctx, "golangci-lint "+module, func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), nil, linter, "run", "--config", filepath.Join(r.Root, ".golangci.yml"), "./...")
+			_, err := command(ctx, r.dir(module), linter, "run", "--config", filepath.Join(r.Root, ".golangci.yml"), "./...")
 			return err
 		})
 	}
@@ -111,7 +111,7 @@ func vulnerabilities(ctx context.Context, r *run) error {
 	}
 	for _, module := range modules {
 		r.check(ctx, "govulncheck "+module, func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), nil, checker, "./...")
+			_, err := command(ctx, r.dir(module), checker, "./...")
 			return err
 		})
 	}

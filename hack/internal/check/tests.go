@@ -14,7 +14,7 @@ import (
 
 // packages lists the packages of a module without those below the folders.
 func (r *run) packages(ctx context.Context, module string, without ...string) ([]string, error) {
-	out, err := command(ctx, r.dir(module), nil, "go", "list", "./...")
+	out, err := command(ctx, r.dir(module), "go", "list", "./...")
 	if err != nil {
 		return nil, err
 	}
