@@ -64,18 +64,23 @@ func serviceDocument(t *testing.T, service, port string) []byte {
 	})
 
 	paths := value(doc, "paths")
-	retain(paths, func(path, _ *yaml.Node) bool {
+	retain(paths, func(path, item *yaml.Node) bool {
 		ours := path.Value == "/"+service || strings.HasPrefix(path.Value, "/"+service+"/")
 		path.Value = apiPrefix + path.Value
-		return ours
+		return ours || tellsPart(item, service)
 	})
 	for _, path := range paths.Content {
+		part := tellsPart(path, service)
+		retain(path, func(key, _ *yaml.Node) bool { return key.Value != "x-parts" })
 		for _, operation := range path.Content {
 			if responses := value(operation, "responses"); responses != nil {
 				// Only the gateway has someone behind it to fail.
 				retain(responses, func(status, _ *yaml.Node) bool {
 					return status.Value != "502" && status.Value != "504"
 				})
+				if part {
+					value(operation, "tags").Content[0].Value = service
+				}
 			}
 		}
 	}
@@ -88,6 +93,14 @@ func serviceDocument(t *testing.T, service, port string) []byte {
 		t.Fatal(err)
 	}
 	return out.Bytes()
+}
+
+// tellsPart reports whether the path is one that the gateway serves from the
+// parts of several services, this one among them. Each serves its part at the
+// same path.
+func tellsPart(item *yaml.Node, service string) bool {
+	parts := value(item, "x-parts")
+	return parts != nil && slices.ContainsFunc(parts.Content, func(part *yaml.Node) bool { return part.Value == service })
 }
 
 // retainReferenced drops the components that nothing leads to any more.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 
+	"orderflow.internal/gateway/internal/journey"
 	"orderflow.internal/gateway/internal/proxy"
 	"orderflow.internal/kit/run"
 	"orderflow.internal/kit/web"
@@ -85,21 +86,27 @@ var routes = map[string][]string{
 func newHandler(cfg config, transport http.RoundTripper) http.Handler {
 	router := web.NewRouter()
 	router.Use(nosniff, refuseDotSegments)
+	clients := make(map[string]*proxy.Client)
 	for service, urls := range map[string][]url.URL{
 		"orders": cfg.Orders, "products": cfg.Products, "customers": cfg.Customers,
 	} {
-		handler := proxy.New(proxy.Config{
+		upstream := proxy.Config{
 			Service:    service,
 			Instances:  urls,
 			Prefix:     apiPrefix,
 			Transport:  transport,
 			Replayable: replayable,
 			Modify:     lockDown,
-		})
+		}
+		handler := proxy.New(upstream)
 		for _, pattern := range routes[service] {
 			router.Handle(pattern, handler)
 		}
+		clients[service] = proxy.NewClient(upstream)
 	}
+	router.Get("/orders/{orderId}/journey", locked(journey.Handler(clients["orders"], map[string]*proxy.Client{
+		"products": clients["products"], "customers": clients["customers"],
+	})))
 	router.Get("/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(contract) // a client that is gone needs no answer
@@ -146,6 +153,14 @@ func lockDown(h http.Header) {
 	// The services name their own paths.
 	if location := h.Get("Location"); strings.HasPrefix(location, apiPrefix+"/") {
 		h.Set("Location", strings.TrimPrefix(location, apiPrefix))
+	}
+}
+
+// locked is lockDown for an answer of the gateway's own.
+func locked(next http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		lockDown(w.Header())
+		next.ServeHTTP(w, r)
 	}
 }
 

@@ -126,6 +126,9 @@ func TestDocumentedRoutes(t *testing.T) {
 	f := newFixture(t, true)
 	f.serve(tell)
 	for _, o := range operations(t) {
+		if o.pattern == "/orders/{orderId}/journey" {
+			continue // made of several services' answers
+		}
 		t.Run(o.method+" "+o.pattern, func(t *testing.T) {
 			resp, got := f.send(t, f.door.Client(), o.method, o.path+"?limit=1", o.body())
 			if want := o.service + " " + o.method + " /api" + o.path + "?limit=1"; got != want {

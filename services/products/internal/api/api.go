@@ -29,6 +29,7 @@ func New(s *store.Store) http.Handler {
 	r.Put("/api/products/{productId}", handle(a.change))
 	r.Delete("/api/products/{productId}", handle(a.delete))
 	r.Post("/api/products/{productId}/restock", handle(a.restock))
+	r.Get("/api/orders/{orderId}/journey", handle(a.journey))
 	return r
 }
 

@@ -39,15 +39,21 @@ func (s *Store) Reserve(ctx context.Context, queue string, batch []bus.Delivery[
 	inbox.Claim(first, queue, orders.messages)
 	mine := make(map[uuid.UUID]struct{}, len(orders.ids))
 	first.Queue(`
-insert into reservations (order_id, status, items)
-select order_id, 'Reserved', items
+insert into reservations as r (order_id, status, items, order_created_at)
+select order_id, 'Reserved', items, now()
 from unnest($1::uuid[], $2::jsonb[]) as o(order_id, items)
 order by order_id
-on conflict (order_id) do nothing
-returning order_id`, orders.ids, orders.items).Query(func(rows pgx.Rows) error {
+on conflict (order_id) do update
+set order_created_at = now() -- for the mark of a cancellation: it came after that
+where r.status = 'Cancelled'
+  and r.order_created_at is null
+returning order_id, status = 'Reserved'`, orders.ids, orders.items).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
-		_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
-			mine[id] = struct{}{}
+		var inserted bool
+		_, err := pgx.ForEachRow(rows, []any{&id, &inserted}, func() error {
+			if inserted {
+				mine[id] = struct{}{}
+			}
 			return nil
 		})
 		return err
@@ -205,13 +211,14 @@ func (s *Store) Release(ctx context.Context, queue string, batch []bus.Delivery[
 	}
 	var releases []release
 	first.Queue(`
-insert into reservations as r (order_id, status, items)
-select order_id, 'Cancelled', '[]'
+insert into reservations as r (order_id, status, items, order_cancelled_at)
+select order_id, 'Cancelled', '[]', now()
 from unnest($1::uuid[]) as o(order_id)
 order by order_id
 on conflict (order_id) do update
 set status = 'Released',
-    updated_at = now()
+    updated_at = now(),
+    order_cancelled_at = now()
 where r.status = 'Reserved'
 returning order_id, items`, ids).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
@@ -228,6 +235,13 @@ returning order_id, items`, ids).Query(func(rows pgx.Rows) error {
 		})
 		return err
 	})
+
+	first.Queue(`
+update reservations
+set order_cancelled_at = now()
+where order_id = any($1)
+  and status = 'Refused'
+  and order_cancelled_at is null`, ids)
 
 	var emitted []bus.Event
 	err := postgres.TxBatch(ctx, s.pool, first, func() (*pgx.Batch, error) {

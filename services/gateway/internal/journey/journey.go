@@ -1,0 +1,93 @@
+// Package journey tells an order's way through all services, from what each of
+// them recorded.
+package journey
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"orderflow.internal/gateway/internal/proxy"
+	"orderflow.internal/kit/web"
+)
+
+// patience is how long a service has to tell its part.
+const patience = 5 * time.Second
+
+type journey struct {
+	OrderID uuid.UUID `json:"orderId"`
+	TraceID string    `json:"traceId,omitempty"`
+	Steps   []step    `json:"steps"`
+	Missing []string  `json:"missing,omitempty"` // services whose steps are not in it
+}
+
+type step struct {
+	Step    string    `json:"step"`
+	Service string    `json:"service"`
+	At      time.Time `json:"at"`
+	Action  string    `json:"action"`
+	Detail  string    `json:"detail,omitempty"`
+}
+
+// Handler serves the journey of {orderId}. Without orders there is none; a part
+// of others that is not to be had is said to be missing.
+func Handler(orders *proxy.Client, others map[string]*proxy.Client) http.HandlerFunc {
+	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		id, err := web.PathUUID(r, "orderId")
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), patience)
+		defer cancel()
+		path := "/orders/" + id.String() + "/journey"
+
+		var all journey
+		var mu sync.Mutex
+		var asking sync.WaitGroup
+		parts := make(map[string]journey, len(others))
+		for service, client := range others {
+			asking.Go(func() {
+				var part journey
+				if err := client.Get(ctx, path, &part); err != nil {
+					if !errors.Is(err, context.Canceled) {
+						slog.WarnContext(ctx, "a part of a journey is missing", "service", service, "order_id", id, "error", err)
+					}
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				parts[service] = part
+			})
+		}
+		if err = orders.Get(ctx, path, &all); err != nil {
+			cancel() // nobody needs the others
+		}
+		asking.Wait()
+		if err != nil {
+			return err
+		}
+		for service := range others {
+			part, ok := parts[service]
+			if !ok {
+				all.Missing = append(all.Missing, service)
+			}
+			all.Steps = append(all.Steps, part.Steps...)
+		}
+		slices.Sort(all.Missing)
+		slices.SortStableFunc(all.Steps, func(a, b step) int {
+			return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank[a.Action], rank[b.Action]), cmp.Compare(a.Service, b.Service))
+		})
+		return web.Write(w, http.StatusOK, all)
+	})
+}
+
+// rank orders what a transaction did at one time: it processed an event, and
+// stored another because of it.
+var rank = map[string]int{"processed": 0, "stored": 1, "published": 2}
