@@ -1,0 +1,121 @@
+// Client ships the web client: the built pages, compressed ahead of time, and
+// what they must know about where they run. It talks to no other service; the
+// browser does that through the gateway.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"orderflow.internal/kit/run"
+	"orderflow.internal/kit/web"
+)
+
+type config struct {
+	Web        web.Config
+	Dir        string  `env:"CLIENT_DIR" envDefault:"client/dist" help:"folder of the built pages (npm run build)"`
+	Jaeger     url.URL `env:"JAEGER_URL" help:"address of Jaeger's user interface as browsers reach it; with it, orders link to their traces"`
+	TraceRatio float64 `env:"TRACE_RATIO" envDefault:"1" help:"share of what people do, 0 to 1, that browsers ask to be recorded in a trace"`
+}
+
+// Validate checks the address and the share.
+func (c config) Validate() error {
+	var errs []error
+	if c.Jaeger != (url.URL{}) && (c.Jaeger.Scheme != "http" && c.Jaeger.Scheme != "https" || c.Jaeger.Hostname() == "") {
+		errs = append(errs, fmt.Errorf("JAEGER_URL=%q: must be an http or https URL", c.Jaeger.Redacted()))
+	}
+	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) { // NaN is neither
+		errs = append(errs, fmt.Errorf("TRACE_RATIO=%v: must be 0 to 1", c.TraceRatio))
+	}
+	return errors.Join(errs...)
+}
+
+func main() {
+	run.Main(run.Program[config]{
+		Name:     "client",
+		Summary:  "ships the web client",
+		Defaults: map[string]string{"HTTP_ADDR": ":5173", "ADMIN_ADDR": ":6173"},
+		Serve:    serve,
+	})
+}
+
+func serve(ctx context.Context, info run.Info, cfg config) error {
+	pages, err := load(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	server := web.NewServer(cfg.Web, newHandler(cfg, pages), web.Admin(info.Metrics, nil))
+	var group run.Group
+	group.Add("admin server", server.RunAdmin)
+	group.Add("public server", server.Run)
+	return group.Run(ctx, cfg.Web.ShutdownTimeout)
+}
+
+// views are the addresses that the client's own router knows (src/app.tsx).
+// They must not begin like a path of the API: the gateway would not send them
+// here.
+var views = []string{"/", "/basket", "/order/{orderId}", "/history", "/history/{customerId}", "/stock"}
+
+func newHandler(cfg config, pages site) http.Handler {
+	router := web.NewRouter()
+	router.Use(secure)
+	router.Get("/config.json", web.Handle(func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Cache-Control", "no-cache")
+		return web.Write(w, http.StatusOK, runtimeConfig{
+			JaegerURL:  strings.TrimSuffix(cfg.Jaeger.String(), "/"),
+			TraceRatio: cfg.TraceRatio,
+		})
+	}))
+	for _, view := range views {
+		router.Get(view, pages.index(http.StatusOK))
+	}
+	router.Get("/assets/*", pages.file)
+	for name := range pages {
+		if !strings.HasPrefix(name, assets) && name != indexName {
+			router.Get(name, pages.file)
+		}
+	}
+	router.NotFound(notFound(pages))
+	return router
+}
+
+// notFound shows people the client's own page for it and tells programs so.
+func notFound(pages site) http.HandlerFunc {
+	index := pages.index(http.StatusNotFound)
+	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.Header.Get("Accept"), "text/html") {
+			index(w, r)
+			return
+		}
+		web.NotFound("There is nothing at " + r.URL.Path + ".").Write(w)
+	}
+}
+
+// runtimeConfig is config.json (src/config.ts).
+type runtimeConfig struct {
+	JaegerURL  string  `json:"jaegerUrl"` // "" when there is none
+	TraceRatio float64 `json:"traceRatio"`
+}
+
+// policy lets a page load and connect to what comes from here and nothing
+// else. No inline script or style, and no string becomes script.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self'; " +
+	"connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+	"require-trusted-types-for 'script'; trusted-types 'none'"
+
+func secure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,86 @@
+import type { Order, PlaceOrder } from '../api/orders.ts';
+import type { Trace } from '../api/trace.ts';
+
+/** What somebody means to order. A product is in it once, with 1 to maxQuantity pieces. */
+export type Basket = readonly Line[];
+
+export interface Line {
+  readonly productId: string;
+  readonly quantity: number;
+}
+
+// The contract's bounds of an order.
+export const maxQuantity = 10_000;
+export const maxLines = 100;
+
+export type Action =
+  | { do: 'add'; productId: string; quantity: number }
+  | { do: 'set'; productId: string; quantity: number } // 0 takes it out
+  | { do: 'clear' };
+
+/** Returns the basket after the action; what does not fit is cut to the bounds. */
+export function reduce(basket: Basket, action: Action): Basket {
+  switch (action.do) {
+    case 'add':
+      return put(basket, action.productId, quantityOf(basket, action.productId) + action.quantity);
+    case 'set':
+      return put(basket, action.productId, action.quantity);
+    case 'clear':
+      return [];
+  }
+}
+
+function put(basket: Basket, productId: string, quantity: number): Basket {
+  const line = { productId, quantity: Math.min(Math.trunc(quantity), maxQuantity) };
+  const there = basket.some((l) => l.productId === productId);
+  if (!(line.quantity > 0)) return there ? basket.filter((l) => l.productId !== productId) : basket;
+  if (there) return basket.map((l) => (l.productId === productId ? line : l));
+  return basket.length < maxLines ? [...basket, line] : basket;
+}
+
+export function quantityOf(basket: Basket, productId: string): number {
+  return basket.find((line) => line.productId === productId)?.quantity ?? 0;
+}
+
+/** How many pieces there are in all. */
+export function pieces(basket: Basket): number {
+  return basket.reduce((sum, line) => sum + line.quantity, 0);
+}
+
+/** Reads a basket that was stored, without what is no line of one. */
+export function parseBasket(stored: unknown): Basket {
+  if (!Array.isArray(stored)) return [];
+  return stored.reduce<Basket>((basket, value: unknown) => {
+    const { productId, quantity } = (value ?? {}) as Partial<Line>;
+    return typeof productId === 'string' && typeof quantity === 'number' ? reduce(basket, { do: 'set', productId, quantity }) : basket;
+  }, []);
+}
+
+/** What is left of an order that was cancelled for want of stock: what there was of each product. */
+export function available(order: Order): Basket {
+  const shortage = new Map(order.shortages?.map((s) => [s.productId, s.availableQuantity]));
+  return parseBasket(
+    order.items.map(({ productId, quantity }) => ({ productId, quantity: Math.min(quantity, shortage.get(productId) ?? quantity) })),
+  );
+}
+
+/** One try to place an order: as long as the order is the same, so are its key and its trace. */
+export interface Attempt {
+  readonly key: string;
+  readonly body: PlaceOrder;
+  readonly trace: Trace;
+}
+
+/**
+ * Returns the attempt to place this order: the last one while nobody knows what
+ * became of it and nothing has changed since, else what begin makes. So no second
+ * click, reload or lost answer can place an order twice.
+ */
+export function attempt(last: Attempt | null, body: PlaceOrder, begin: () => { key: string; trace: Trace }): Attempt {
+  return last && JSON.stringify(last.body) === JSON.stringify(body) ? last : { ...begin(), body };
+}
+
+export function parseAttempt(stored: unknown): Attempt | null {
+  const { key, body, trace } = (stored ?? {}) as Partial<Attempt>;
+  return typeof key === 'string' && typeof body === 'object' && typeof trace?.traceId === 'string' ? { key, body, trace } : null;
+}

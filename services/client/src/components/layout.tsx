@@ -1,0 +1,166 @@
+import { useQuery } from '@tanstack/react-query';
+import { lazy, Suspense, useState, type ReactNode } from 'react';
+import { Link, useRoute } from 'wouter';
+import { customer } from '../api/customers.ts';
+import { pieces } from '../basket/basket.ts';
+import { useBasket } from '../basket/store.ts';
+import { count, counted } from '../format.ts';
+import { useShopper } from '../shopper.ts';
+import { nextTheme, useTheme } from '../theme.ts';
+import { useOnline } from './feedback.tsx';
+import { Icon, type IconName } from './icons.tsx';
+import './layout.css';
+
+const loadShopperDialog = () => import('./shopper-dialog.tsx');
+const ShopperDialog = lazy(loadShopperDialog);
+
+export function Layout({ children }: { children: ReactNode }) {
+  return (
+    <>
+      <a className="skip" href="#main">
+        Skip to content
+      </a>
+      <header className="bar">
+        <div className="bar-inner">
+          <Link to="/" className="brand">
+            <Mark />
+            Orderflow
+          </Link>
+          <nav aria-label="Main" className="nav">
+            <NavItem to="/" icon="shop" label="Shop" />
+            <NavItem to="/history" icon="orders" label="Orders" />
+            <NavItem to="/stock" icon="stock" label="Stock" />
+            <BasketItem />
+          </nav>
+          <ShopperButton />
+          <ThemeButton />
+        </div>
+        <OfflineBar />
+      </header>
+      <main id="main" tabIndex={-1}>
+        {children}
+      </main>
+      <footer className="foot">
+        <span>Orderflow</span>
+        <a href="/openapi.yaml">API contract</a>
+      </footer>
+      <div id="announcements" className="visually-hidden" aria-live="polite" />
+    </>
+  );
+}
+
+function Mark() {
+  return (
+    <svg className="mark" viewBox="0 0 32 32" aria-hidden="true">
+      <rect width="32" height="32" rx="9" fill="var(--ink)" />
+      <path d="M8 21c5 0 5-10 10-10h2" fill="none" stroke="var(--paper)" strokeWidth="3" strokeLinecap="round" />
+      <circle cx="8" cy="21" r="3.2" fill="var(--paper)" />
+      <circle cx="23" cy="11" r="4" fill="light-dark(#6ee7a8, #0f8a52)" />
+    </svg>
+  );
+}
+
+function NavItem({ to, icon, label, className = '', children }: { to: string; icon: IconName; label: string; className?: string; children?: ReactNode }) {
+  const [exactly] = useRoute(to);
+  const [below] = useRoute(`${to}/*`);
+  const here = exactly || (to !== '/' && below);
+  return (
+    <Link to={to} className={`nav-item ${className}${here ? ' active' : ''}`} aria-current={here ? 'page' : undefined}>
+      <Icon name={icon} />
+      <span>{label}</span>
+      {children}
+    </Link>
+  );
+}
+
+function BasketItem() {
+  const n = pieces(useBasket());
+  return (
+    <NavItem to="/basket" icon="bag" label="Basket" className="nav-basket">
+      {n > 0 && (
+        <>
+          <span className="nav-count number" aria-hidden="true">
+            {n > 999 ? '999+' : count(n)}
+          </span>
+          <span className="visually-hidden">, {counted(n, 'item')}</span>
+        </>
+      )}
+    </NavItem>
+  );
+}
+
+function ShopperButton() {
+  const [open, setOpen] = useState(false);
+  const profile = useQuery(customer(useShopper()));
+  const name = profile.data?.name;
+  return (
+    <>
+      <button
+        type="button"
+        className="shopper"
+        aria-haspopup="dialog"
+        title={`Ordering as ${name ?? 'guest'}`}
+        onPointerEnter={() => void loadShopperDialog()}
+        onClick={() => {
+          setOpen(true);
+        }}
+      >
+        <span className="avatar" aria-hidden="true">
+          {name === undefined ? <Icon name="person" /> : initials(name)}
+        </span>
+        <span className="shopper-name">
+          <span className="visually-hidden">Ordering as </span>
+          {name ?? 'Guest'}
+        </span>
+      </button>
+      {open && (
+        <Suspense>
+          <ShopperDialog
+            close={() => {
+              setOpen(false);
+            }}
+          />
+        </Suspense>
+      )}
+    </>
+  );
+}
+
+export function initials(name: string): string {
+  const words = name.trim().split(/\s+/);
+  const ends = [words.at(0), words.length > 1 ? words.at(-1) : ''];
+  return ends.map((word) => String.fromCodePoint(...[word?.codePointAt(0)].filter((c) => c !== undefined))).join('').toUpperCase();
+}
+
+const themeIcons = { system: 'half', light: 'sun', dark: 'moon' } as const;
+
+function ThemeButton() {
+  const [theme, setTheme] = useTheme();
+  return (
+    <button
+      type="button"
+      className="round-button theme"
+      aria-label={`Theme: ${theme}. Change to ${nextTheme(theme)}`}
+      title={`Theme: ${theme}`}
+      onClick={() => {
+        setTheme(nextTheme(theme));
+      }}
+    >
+      <Icon name={themeIcons[theme]} />
+    </button>
+  );
+}
+
+function OfflineBar() {
+  const online = useOnline();
+  return (
+    <div role="status">
+      {!online && (
+        <p className="offline-bar">
+          <Icon name="offline" />
+          You are offline. What you see is the last that was known.
+        </p>
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,157 @@
+import { useInfiniteQuery } from '@tanstack/react-query';
+import { memo, useEffect, useRef } from 'react';
+import { useSearchParams } from 'wouter';
+import { catalog, type Product } from '../api/products.ts';
+import { announce } from '../announce.ts';
+import { maxQuantity, quantityOf } from '../basket/basket.ts';
+import { changeBasket, useBasket } from '../basket/store.ts';
+import { Empty, Failure, More, Outdated, Skeleton, useOnline } from '../components/feedback.tsx';
+import { Icon } from '../components/icons.tsx';
+import { ProductArt } from '../components/product-art.tsx';
+import { SearchField } from '../components/search-field.tsx';
+import { StockLevel } from '../components/stock-level.tsx';
+import { Title } from '../components/title.tsx';
+import { count, money } from '../format.ts';
+import './catalog.css';
+
+/** Everything that is sold, with its stock as it is now. */
+export function CatalogPage() {
+  const shop = useInfiniteQuery(catalog());
+  const [parameters, setParameters] = useSearchParams();
+  const online = useOnline();
+  const search = parameters.get('q') ?? '';
+  const { hasNextPage, isFetching, fetchNextPage } = shop;
+
+  // The list comes in pages; a search looks at all of them.
+  useEffect(() => {
+    if (search !== '' && hasNextPage && !isFetching) void fetchNextPage();
+  }, [search, hasNextPage, isFetching, fetchNextPage]);
+
+  const found = shop.data ? matching(shop.data, search) : [];
+  return (
+    <>
+      <div className="page-head">
+        <div>
+          <Title title="Shop">Shop</Title>
+          <p className="live-line">
+            <span className={online && !shop.isError ? 'live-dot' : 'live-dot off'} />
+            {online && !shop.isError ? 'Stock is live' : 'Stock is not live right now'}
+          </p>
+        </div>
+        <SearchField
+          value={search}
+          label="Search products"
+          onChange={(q) => {
+            setParameters(q === '' ? {} : { q }, { replace: true });
+          }}
+        />
+      </div>
+      <Outdated when={shop.isError && shop.data !== undefined} />
+      {shop.isPending && (shop.isPaused ? <Failure error={null} retry={() => void shop.refetch()} /> : <CardSkeletons />)}
+      {shop.isError && shop.data === undefined && <Failure error={shop.error} retry={() => void shop.refetch()} />}
+      {shop.data && found.length > 0 && <Grid products={found} />}
+      {shop.data && found.length === 0 && !hasNextPage && <NothingFound search={search} />}
+      {search === '' && <More query={shop} />}
+    </>
+  );
+}
+
+/** The products whose name has every word of the search. */
+export function matching(products: readonly Product[], search: string): readonly Product[] {
+  const words = search.toLowerCase().split(/\s+/).filter(Boolean);
+  return words.length === 0 ? products : products.filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
+}
+
+function Grid({ products }: { products: readonly Product[] }) {
+  const basket = useBasket();
+  return (
+    <ul className="grid">
+      {products.map((product) => (
+        <Card key={product.productId} product={product} inBasket={quantityOf(basket, product.productId)} />
+      ))}
+    </ul>
+  );
+}
+
+const Card = memo(function Card({ product, inBasket }: { product: Product; inBasket: number }) {
+  const { productId, name, priceCents, currency, stock } = product;
+  const more = useRef<HTMLButtonElement>(null);
+  const change = (quantity: number) => {
+    changeBasket({ do: 'set', productId, quantity });
+    announce(quantity === 0 ? `${name} taken out of the basket` : `${count(quantity)} in the basket: ${name}`);
+    if (quantity === 0) more.current?.focus(); // the button that was pressed goes away
+  };
+  return (
+    <li className={stock === 0 ? 'card sold-out' : 'card'}>
+      <div className="card-art">
+        <ProductArt id={productId} name={name} />
+      </div>
+      <div className="card-text">
+        <h2>{name}</h2>
+        <StockLevel stock={stock} />
+      </div>
+      <div className="card-foot">
+        <span className="price number">{money(priceCents, currency)}</span>
+        <div className={inBasket > 0 ? 'picker chosen' : 'picker'} role="group" aria-label={`${name} in the basket`}>
+          {inBasket > 0 && (
+            <>
+              <button
+                type="button"
+                aria-label={`One less: ${name}`}
+                onClick={() => {
+                  change(inBasket - 1);
+                }}
+              >
+                <Icon name="minus" />
+              </button>
+              <span className="number">{count(inBasket)}</span>
+            </>
+          )}
+          <button
+            type="button"
+            ref={more}
+            disabled={(stock === 0 && inBasket === 0) || inBasket >= maxQuantity}
+            aria-label={inBasket > 0 ? `One more: ${name}` : `Add to basket: ${name}`}
+            onClick={() => {
+              change(inBasket + 1);
+            }}
+          >
+            <Icon name="plus" />
+          </button>
+        </div>
+      </div>
+    </li>
+  );
+});
+
+function NothingFound({ search }: { search: string }) {
+  return search === '' ? (
+    <Empty icon="shop" title="Nothing is for sale yet">
+      Products that are added under Stock show up here at once.
+    </Empty>
+  ) : (
+    <Empty icon="search" title={`No product matches “${search}”`}>
+      Try fewer or other words.
+    </Empty>
+  );
+}
+
+function CardSkeletons() {
+  return (
+    <div role="status">
+      <span className="visually-hidden">Loading the catalog</span>
+      <div className="grid">
+        {Array.from({ length: 8 }, (_, i) => (
+          <div key={i} className="card">
+            <Skeleton height="auto" />
+            <div className="card-text">
+              <Skeleton height="1.25rem" width="80%" />
+              <Skeleton height="1rem" width="45%" />
+            </div>
+          </div>
+        ))}
+      </div>
+    </div>
+  );
+}
+
