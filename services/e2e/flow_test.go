@@ -112,7 +112,7 @@ func TestEventsFollowAnOrderToItsEnd(t *testing.T) {
 	s.do("POST", "/orders", header{"Prefer": "respond-async"}, placing(uuid.NewString(), s.product(1).ProductID, 1), 202, &o)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, "GET", s.base+"/orders/"+o.OrderID+"/events", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+"/orders/"+o.OrderID+"/events", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestEventsFollowAnOrderToItsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end
+	defer resp.Body.Close()
 	last := order{}
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() { // ends by itself after a final state
@@ -213,7 +213,7 @@ func TestBadRequestsNameTheFieldAndStoreNothing(t *testing.T) {
 		{"a product twice", map[string]any{"customerId": customer, "items": []item{{id, 1}, {id, 1}}}, 422, "items[1].productId"},
 		{"101 items", map[string]any{"customerId": customer, "items": many}, 422, "items"},
 		{"no items", map[string]any{"customerId": customer, "items": []item{}}, 422, "items"},
-		{"unknown field", `{"customerId":"` + customer + `","productId":"` + id + `","quantity":1,"colour":"red"}`, 400, "colour"},
+		{"unknown field", `{"customerId":"` + customer + `","productId":"` + id + `","quantity":1,"color":"red"}`, 400, "color"},
 		{"wrong type", `{"customerId":"` + customer + `","productId":"` + id + `","quantity":"two"}`, 400, "quantity"},
 		{"bad UUID", placing("me", id, 1), 400, "customerId"},
 		{"not JSON", `{"customerId"`, 400, ""},

@@ -49,7 +49,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 
 // Ready says why some queue is not consumed now, nil if all are.
 func (c *Consumer) Ready(context.Context) error {
-	if err, _ := c.link.state(); err != nil && !c.link.isBlocked() {
+	if _, err := c.link.state(); err != nil && !c.link.isBlocked() {
 		return err
 	}
 	var errs []error

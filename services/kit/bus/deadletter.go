@@ -44,7 +44,7 @@ func (c *Consumer) deadLetter(ctx context.Context, queue string, letters []deadL
 	if err != nil {
 		return fmt.Errorf("dead-letter: %w", err)
 	}
-	defer conn.Close() //nolint:errcheck // everything that matters has been confirmed
+	defer conn.Close()
 	ch, err := conn.Channel()
 	if err != nil {
 		return fmt.Errorf("dead-letter: %w", err)

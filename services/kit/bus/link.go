@@ -104,18 +104,18 @@ func (l *link) get(ctx context.Context) (*amqp.Connection, error) {
 	}
 }
 
-// state returns the reason why the connection cannot be published on, nil when
-// it can, and a channel that is closed when that changes.
-func (l *link) state() (error, <-chan struct{}) {
+// state returns a channel that is closed when the state changes, and the reason
+// why the connection cannot be published on, nil when it can.
+func (l *link) state() (<-chan struct{}, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.conn == nil:
-		return l.lastErr, l.changed
+		return l.changed, l.lastErr
 	case l.blocked != "":
-		return fmt.Errorf("broker takes no messages: %s", l.blocked), l.changed
+		return l.changed, fmt.Errorf("broker takes no messages: %s", l.blocked)
 	}
-	return nil, l.changed
+	return l.changed, nil
 }
 
 func (l *link) isBlocked() bool {
@@ -139,7 +139,7 @@ func (b *backoff) reset() { b.next = 0 }
 
 func (b *backoff) sleep(ctx context.Context) {
 	b.next = min(max(2*b.next, 50*time.Millisecond), 2*time.Second)
-	timer := time.NewTimer(b.next/2 + rand.N(b.next))
+	timer := time.NewTimer(b.next/2 + rand.N(b.next)) //nolint:gosec // jitter is no secret
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -56,14 +56,14 @@ func (p *Publisher) Run(ctx context.Context) error {
 
 // Ready says why nothing can be published now, nil if it can.
 func (p *Publisher) Ready(context.Context) error {
-	err, _ := p.link.state()
+	_, err := p.link.state()
 	return err
 }
 
 // Await waits until the broker can be published to, or ctx is done.
 func (p *Publisher) Await(ctx context.Context) error {
 	for {
-		err, changed := p.link.state()
+		changed, err := p.link.state()
 		if err == nil {
 			return nil
 		}
@@ -189,7 +189,7 @@ func isDone(c *amqp.DeferredConfirmation) bool {
 
 // channel returns the open channel, or opens one. The caller holds mu.
 func (p *Publisher) channel() (*amqp.Channel, error) {
-	if err, _ := p.link.state(); err != nil {
+	if _, err := p.link.state(); err != nil {
 		return nil, err
 	}
 	if p.ch != nil && !p.ch.IsClosed() {

@@ -18,7 +18,7 @@ func retryDelay(first time.Duration, attempt int) time.Duration {
 	if attempt < 16 {
 		delay = min(first<<attempt, maxRetryDelay)
 	}
-	return delay + rand.N(delay/5+1)
+	return delay + rand.N(delay/5+1) //nolint:gosec // jitter is no secret
 }
 
 // held are failed messages that wait, unacknowledged, for their next try. They

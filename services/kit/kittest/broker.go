@@ -2,6 +2,7 @@ package kittest
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -142,7 +143,7 @@ func (v Vhost) manage(method, path string, body any) (int, []byte, error) {
 		}
 		reader = bytes.NewReader(text)
 	}
-	req, err := http.NewRequest(method, v.management+path, reader)
+	req, err := http.NewRequestWithContext(context.Background(), method, v.management+path, reader)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -153,7 +154,7 @@ func (v Vhost) manage(method, path string, body any) (int, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end
+	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return 0, nil, fmt.Errorf("read answer: %w", err)

@@ -55,7 +55,7 @@ func execute(t testing.TB, url, statement string) {
 	if err != nil {
 		t.Fatalf("connect to the test database: %v", err)
 	}
-	defer conn.Close(ctx) //nolint:errcheck // nothing is left to lose
+	defer conn.Close(ctx)
 	if _, err := conn.Exec(ctx, statement); err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}

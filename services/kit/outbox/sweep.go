@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"time"
@@ -115,9 +116,8 @@ func (r *Relay) handedOver() []uuid.UUID {
 // to find rows by age.
 func oldest(t time.Time) uuid.UUID {
 	var id uuid.UUID
-	ms := t.UnixMilli()
-	for i := range 6 {
-		id[i] = byte(ms >> (8 * (5 - i)))
-	}
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(t.UnixMilli()))
+	copy(id[:6], ms[2:])
 	return id
 }

@@ -35,7 +35,7 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, fsys fs.FS) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait + rand.N(wait/2)):
+		case <-time.After(wait + rand.N(wait/2)): //nolint:gosec // jitter is no secret
 		}
 		wait = min(2*wait, 2*time.Second)
 	}
@@ -57,7 +57,7 @@ func migrateOnce(ctx context.Context, pool *pgxpool.Pool, fsys fs.FS) error {
 	// The session's time limits are for the service, not for a migration that
 	// rewrites a large table: use the connection up. Closing it frees the lock.
 	raw := conn.Hijack()
-	defer raw.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left to lose
+	defer raw.Close(context.WithoutCancel(ctx))
 	if _, err := raw.Exec(ctx, `
 set statement_timeout = 0;
 set lock_timeout = 0;

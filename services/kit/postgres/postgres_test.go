@@ -151,7 +151,7 @@ func TestMigrateWaitsForTheDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := listener.Addr().String()
-	listener.Close() //nolint:errcheck // only its address was wanted
+	listener.Close()
 	pool, err := postgres.Open(context.Background(), postgres.Config{URL: "postgres://x:secret@" + addr + "/x", MaxConns: 2})
 	if err != nil {
 		t.Fatal(err)

@@ -156,7 +156,7 @@ func TestDrainAnswersOnOpenConnections(t *testing.T) {
 		io.Copy(io.Discard, resp.Body)
 		return resp
 	}
-	if resp := request(kept); resp.StatusCode != 200 || resp.Close {
+	if resp := request(kept); resp.StatusCode != http.StatusOK || resp.Close {
 		t.Fatalf("before the drain: %d, closing %v", resp.StatusCode, resp.Close)
 	}
 	begin()
@@ -170,7 +170,7 @@ func TestDrainAnswersOnOpenConnections(t *testing.T) {
 	}
 	began := time.Now()
 	for name, conn := range map[string]net.Conn{"unused": unused, "kept": kept} {
-		if resp := request(conn); resp.StatusCode != 200 || !resp.Close {
+		if resp := request(conn); resp.StatusCode != http.StatusOK || !resp.Close {
 			t.Errorf("%s connection: %d, closing %v", name, resp.StatusCode, resp.Close)
 		}
 	}
