@@ -2,6 +2,7 @@ package systemtest
 
 import (
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -15,14 +16,21 @@ var queues = []string{
 	events.QueueCustomersOrderCreated, events.QueueCustomersOrderConfirmed, events.QueueCustomersOrderCancelled,
 }
 
-// dial opens a channel for the rest of the test.
-func dial(t *testing.T, url string) *amqp.Channel {
+// connect opens a connection for the rest of the test, which outlasts a machine that stands still.
+func connect(t testing.TB, url string) *amqp.Connection {
 	t.Helper()
-	conn, err := amqp.Dial(url)
+	conn, err := amqp.DialConfig(url, amqp.Config{Heartbeat: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() }) // a test may have had the broker close it
+	return conn
+}
+
+// dial opens a channel for the rest of the test.
+func dial(t testing.TB, url string) *amqp.Channel {
+	t.Helper()
+	conn := connect(t, url)
 	ch, err := conn.Channel()
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +39,7 @@ func dial(t *testing.T, url string) *amqp.Channel {
 }
 
 // noDeadLetters checks that the dead-letter queues of a vhost are empty.
-func noDeadLetters(t *testing.T, url string) {
+func noDeadLetters(t testing.TB, url string) {
 	t.Helper()
 	ch := dial(t, url)
 	for _, queue := range queues {

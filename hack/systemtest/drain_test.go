@@ -18,13 +18,16 @@ import (
 func TestDrain(t *testing.T) {
 	s := start(t, variant{instances: 2})
 	for _, name := range all {
-		t.Run(name, func(t *testing.T) { drain(t, s, name) })
+		t.Run(name, func(t *testing.T) {
+			steady(t, func(t testing.TB) { drain(t, s, name) })
+		})
 	}
 }
 
-func drain(t *testing.T, s *stack.Stack, name string) {
+func drain(t testing.TB, s *stack.Stack, name string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
+	heal(ctx, t, s.Units())
 	leaving := s.Instance(name, 2)
 	o := bench.Defaults()
 	o.BaseURL, o.Orders, o.Concurrency, o.Rate = s.BaseURL(), 3000, 256, 500

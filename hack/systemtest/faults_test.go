@@ -32,24 +32,26 @@ func TestFaults(t *testing.T) {
 	s := start(t, variant{})
 	type fault struct {
 		name   string
-		strike func(ctx context.Context, t *testing.T) error // returns when the part is back
+		strike func(ctx context.Context, t testing.TB) error // returns when the part is back
 	}
 	faults := []fault{
-		{"RabbitMQ is restarted", func(ctx context.Context, _ *testing.T) error { return restart(ctx, s.Broker, s.Broker.Stop) }},
-		{"RabbitMQ is killed", func(ctx context.Context, _ *testing.T) error { return restart(ctx, s.Broker, s.Broker.Kill) }},
-		{"PostgreSQL is restarted", func(ctx context.Context, _ *testing.T) error { return restart(ctx, s.Postgres, s.Postgres.Stop) }},
-		{"PostgreSQL is killed", func(ctx context.Context, _ *testing.T) error { return restart(ctx, s.Postgres, s.Postgres.Kill) }},
-		{"the broker closes all connections", func(ctx context.Context, t *testing.T) error { return closeConnections(ctx, t, s) }},
-		{"the broker raises its memory alarm", func(ctx context.Context, t *testing.T) error { return memoryAlarm(ctx, t, s) }},
+		{"RabbitMQ is restarted", func(ctx context.Context, _ testing.TB) error { return restart(ctx, s.Broker, s.Broker.Stop) }},
+		{"RabbitMQ is killed", func(ctx context.Context, _ testing.TB) error { return restart(ctx, s.Broker, s.Broker.Kill) }},
+		{"PostgreSQL is restarted", func(ctx context.Context, _ testing.TB) error { return restart(ctx, s.Postgres, s.Postgres.Stop) }},
+		{"PostgreSQL is killed", func(ctx context.Context, _ testing.TB) error { return restart(ctx, s.Postgres, s.Postgres.Kill) }},
+		{"the broker closes all connections", func(ctx context.Context, t testing.TB) error { return closeConnections(ctx, t, s) }},
+		{"the broker raises its memory alarm", func(ctx context.Context, t testing.TB) error { return memoryAlarm(ctx, t, s) }},
 	}
 	for _, name := range all {
 		service := s.Service(name)
-		faults = append(faults, fault{name + " is killed", func(context.Context, *testing.T) error {
+		faults = append(faults, fault{name + " is killed", func(context.Context, testing.TB) error {
 			return errors.Join(service.Kill(t.Context()), service.Launch())
 		}})
 	}
 	for _, f := range faults {
-		t.Run(f.name, func(t *testing.T) { underLoad(t, s, f.strike) })
+		t.Run(f.name, func(t *testing.T) {
+			steady(t, func(t testing.TB) { underLoad(t, s, f.strike) })
+		})
 	}
 }
 
@@ -61,9 +63,14 @@ func restart(ctx context.Context, part stack.Unit, end func(context.Context) err
 }
 
 // underLoad lets the fault strike in the midst of the load and looks at what is left of both.
-func underLoad(t *testing.T, s *stack.Stack, strike func(context.Context, *testing.T) error) {
+func underLoad(t testing.TB, s *stack.Stack, strike func(context.Context, testing.TB) error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
+	parts := []stack.Unit{s.Postgres, s.Broker}
+	for _, name := range all {
+		parts = append(parts, s.Service(name))
+	}
+	heal(ctx, t, parts)
 	o := bench.Defaults()
 	o.BaseURL, o.Orders, o.Concurrency, o.Retry = s.BaseURL(), faultOrders, 64, true
 	r := during(ctx, t, o, func() {
@@ -83,7 +90,7 @@ func underLoad(t *testing.T, s *stack.Stack, strike func(context.Context, *testi
 }
 
 // during does something in the midst of a load, whose invariants must hold.
-func during(ctx context.Context, t *testing.T, o bench.Options, do func()) bench.Report {
+func during(ctx context.Context, t testing.TB, o bench.Options, do func()) bench.Report {
 	t.Helper()
 	loaded := make(chan int, 1)
 	var once sync.Once
@@ -133,7 +140,7 @@ func kinds(errors map[string]bench.Count) string {
 }
 
 // readyTimes waits until all services are ready and tells how long each took since then; more than readyAgain is an error.
-func readyTimes(ctx context.Context, t *testing.T, s *stack.Stack, since time.Time) string {
+func readyTimes(ctx context.Context, t testing.TB, s *stack.Stack, since time.Time) string {
 	var mu sync.Mutex
 	took := make(map[string]time.Duration)
 	var waiting sync.WaitGroup
@@ -162,7 +169,7 @@ func readyTimes(ctx context.Context, t *testing.T, s *stack.Stack, since time.Ti
 }
 
 // noneOverdue checks that no order, told about or not, is Pending for longer than its deadline and a sweep.
-func noneOverdue(t *testing.T, s *stack.Stack) {
+func noneOverdue(t testing.TB, s *stack.Stack) {
 	t.Helper()
 	overdue := query[struct{ Count int }](t, s.Postgres.ServiceURL("orders"), `
 select count(*)::int
@@ -175,7 +182,7 @@ where status = 'Pending'
 }
 
 // closeConnections has the management API end the connections of every service.
-func closeConnections(ctx context.Context, t *testing.T, s *stack.Stack) error {
+func closeConnections(ctx context.Context, t testing.TB, s *stack.Stack) error {
 	for _, user := range withDatabase {
 		var closed int
 		err := until(ctx, func(ctx context.Context) (err error) {
@@ -193,7 +200,7 @@ func closeConnections(ctx context.Context, t *testing.T, s *stack.Stack) error {
 }
 
 // memoryAlarm keeps the alarm up until the services have felt it, and a little load more.
-func memoryAlarm(ctx context.Context, t *testing.T, s *stack.Stack) error {
+func memoryAlarm(ctx context.Context, t testing.TB, s *stack.Stack) error {
 	if _, err := s.Broker.Ctl(ctx, "set_vm_memory_high_watermark", "0"); err != nil {
 		return err
 	}

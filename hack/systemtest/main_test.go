@@ -13,6 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	go watchMachine()
 	code := m.Run()
 	if err := end(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -28,7 +29,7 @@ var shared struct {
 	err   error
 }
 
-func system(t *testing.T) *stack.Stack {
+func system(t testing.TB) *stack.Stack {
 	t.Helper()
 	shared.once.Do(func() { shared.stack, shared.err = begin() })
 	if shared.err != nil {

@@ -143,21 +143,7 @@ func allowances(t *testing.T, s *stack.Stack, user string) {
 	}
 }
 
-func connect(t *testing.T, url string) *amqp.Connection {
-	t.Helper()
-	conn, err := amqp.Dial(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return conn
-}
-
-func channel(t *testing.T, conn *amqp.Connection) *amqp.Channel {
+func channel(t testing.TB, conn *amqp.Connection) *amqp.Channel {
 	t.Helper()
 	ch, err := conn.Channel()
 	if err != nil {
@@ -204,7 +190,7 @@ func consume(ch *amqp.Channel, queue string) error {
 }
 
 // purge empties all queues, those of dead letters too.
-func purge(t *testing.T, s *stack.Stack) {
+func purge(t testing.TB, s *stack.Stack) {
 	t.Helper()
 	ch := dial(t, s.Broker.AdminURL())
 	for _, queue := range slices.Concat(queues, deadLetterQueues()) {

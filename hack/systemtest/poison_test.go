@@ -34,64 +34,80 @@ var typeOf = map[string]string{
 // The messages around it are handled.
 func TestPoison(t *testing.T) {
 	s := start(t, variant{env: map[string]string{"BUS_RETRY_DELAY": "10ms"}})
+	t.Run("hopeless", func(t *testing.T) {
+		steady(t, func(t testing.TB) { hopelessMessages(t, s) })
+	})
+	t.Run("failing", func(t *testing.T) {
+		steady(t, func(t testing.TB) { failingMessage(t, s) })
+	})
+}
+
+// confirming opens a channel for put, on queues without dead letters.
+func confirming(t testing.TB, s *stack.Stack) *amqp.Channel {
+	t.Helper()
+	purge(t, s)
 	t.Cleanup(func() { purge(t, s) })
 	ch := dial(t, s.Broker.AdminURL())
 	if err := ch.Confirm(false); err != nil {
 		t.Fatal(err)
 	}
+	return ch
+}
 
-	t.Run("hopeless", func(t *testing.T) {
-		var mates []uuid.UUID
-		expected := make(map[string]map[string]string) // queue -> message id -> reason
-		for _, queue := range queues {
-			expected[queue] = make(map[string]string)
-			for reason, message := range hopeless(t, queue) {
-				expected[queue][message.MessageId] = reason
-				put(t, ch, queue, message)
-				// Between any two of them is one that is in order.
-				mates = append(mates, uuid.New())
-				put(t, ch, events.QueueCustomersOrderCreated, created(t, mates[len(mates)-1]))
-			}
-		}
-		for _, queue := range queues {
-			for range expected[queue] {
-				d := take(t, ch, queue+events.DeadLetterSuffix)
-				want, known := expected[queue][d.MessageId]
-				delete(expected[queue], d.MessageId)
-				if got := d.Headers[bus.HeaderDeadLetterReason]; !known || got != want {
-					t.Errorf("%s: dead letter for %v, want %q: %v", queue, got, want, d.Headers)
-				}
-				if d.Headers[bus.HeaderDeadLetterQueue] != queue || d.Headers[bus.HeaderDeadLetterError] == "" {
-					t.Errorf("%s: dead letter with headers %v", queue, d.Headers)
-				}
-			}
-		}
-		recorded(t, s, mates)
-	})
-
-	t.Run("failing", func(t *testing.T) {
-		victim := uuid.New()
-		failFor(t, s, victim)
-		var mates []uuid.UUID
-		since := logSizes(t, []*stack.Service{s.Service("customers")})["customers"]
-		for i := range 20 {
+func hopelessMessages(t testing.TB, s *stack.Stack) {
+	ch := confirming(t, s)
+	var mates []uuid.UUID
+	expected := make(map[string]map[string]string) // queue -> message id -> reason
+	for _, queue := range queues {
+		expected[queue] = make(map[string]string)
+		for reason, message := range hopeless(t, queue) {
+			expected[queue][message.MessageId] = reason
+			put(t, ch, queue, message)
+			// Between any two of them is one that is in order.
 			mates = append(mates, uuid.New())
-			put(t, ch, events.QueueCustomersOrderCreated, created(t, mates[i]))
-			if i == 10 {
-				put(t, ch, events.QueueCustomersOrderCreated, created(t, victim))
+			put(t, ch, events.QueueCustomersOrderCreated, created(t, mates[len(mates)-1]))
+		}
+	}
+	for _, queue := range queues {
+		for range len(expected[queue]) {
+			d := take(t, ch, queue+events.DeadLetterSuffix)
+			want, known := expected[queue][d.MessageId]
+			delete(expected[queue], d.MessageId)
+			if got := d.Headers[bus.HeaderDeadLetterReason]; !known || got != want {
+				t.Errorf("%s: dead letter for %v, want %q: %v", queue, got, want, d.Headers)
+			}
+			if d.Headers[bus.HeaderDeadLetterQueue] != queue || d.Headers[bus.HeaderDeadLetterError] == "" {
+				t.Errorf("%s: dead letter with headers %v", queue, d.Headers)
 			}
 		}
-		recorded(t, s, mates)
-		d := take(t, ch, events.QueueCustomersOrderCreated+events.DeadLetterSuffix)
-		if d.CorrelationId != victim.String() || d.Headers["x-first-death-reason"] != "delivery_limit" {
-			t.Errorf("dead letter of %s with headers %v", d.CorrelationId, d.Headers)
+	}
+	recorded(t, s, mates)
+	noDeadLetters(t, s.Broker.AdminURL())
+}
+
+func failingMessage(t testing.TB, s *stack.Stack) {
+	ch := confirming(t, s)
+	victim := uuid.New()
+	failFor(t, s, victim)
+	var mates []uuid.UUID
+	since := logSizes(t, []*stack.Service{s.Service("customers")})["customers"]
+	for i := range 20 {
+		mates = append(mates, uuid.New())
+		put(t, ch, events.QueueCustomersOrderCreated, created(t, mates[i]))
+		if i == 10 {
+			put(t, ch, events.QueueCustomersOrderCreated, created(t, victim))
 		}
-		growing(t, s.Service("customers"), since)
-	})
+	}
+	recorded(t, s, mates)
+	d := take(t, ch, events.QueueCustomersOrderCreated+events.DeadLetterSuffix)
+	if d.CorrelationId != victim.String() || d.Headers["x-first-death-reason"] != "delivery_limit" {
+		t.Errorf("dead letter of %s with headers %v", d.CorrelationId, d.Headers)
+	}
+	growing(t, s.Service("customers"), since)
 }
 
 // hopeless are messages for a queue that can never be handled, by the reason they should get.
-func hopeless(t *testing.T, queue string) map[string]amqp.Publishing {
+func hopeless(t testing.TB, queue string) map[string]amqp.Publishing {
 	t.Helper()
 	order := uuid.New()
 	messages := map[string]amqp.Publishing{
@@ -115,7 +131,7 @@ func hopeless(t *testing.T, queue string) map[string]amqp.Publishing {
 	return messages
 }
 
-func created(t *testing.T, order uuid.UUID) amqp.Publishing {
+func created(t testing.TB, order uuid.UUID) amqp.Publishing {
 	t.Helper()
 	return event(t, events.OrderCreatedType, order, events.OrderCreated{
 		OrderID: order, CustomerID: order, Version: 1, CreatedAt: time.Now(),
@@ -123,7 +139,7 @@ func created(t *testing.T, order uuid.UUID) amqp.Publishing {
 	})
 }
 
-func event(t *testing.T, eventType string, order uuid.UUID, payload any) amqp.Publishing {
+func event(t testing.TB, eventType string, order uuid.UUID, payload any) amqp.Publishing {
 	t.Helper()
 	body, err := json.Marshal(payload)
 	if err != nil {
@@ -147,7 +163,7 @@ func envelope(eventType string, order uuid.UUID, body []byte) amqp.Publishing {
 }
 
 // put publishes a message to a queue and waits for its confirm.
-func put(t *testing.T, ch *amqp.Channel, queue string, message amqp.Publishing) {
+func put(t testing.TB, ch *amqp.Channel, queue string, message amqp.Publishing) {
 	t.Helper()
 	sent, err := ch.PublishWithDeferredConfirm("", queue, false, false, message)
 	if err != nil {
@@ -161,7 +177,7 @@ func put(t *testing.T, ch *amqp.Channel, queue string, message amqp.Publishing) 
 }
 
 // take waits for the next message of a queue and removes it.
-func take(t *testing.T, ch *amqp.Channel, queue string) (d amqp.Delivery) {
+func take(t testing.TB, ch *amqp.Channel, queue string) (d amqp.Delivery) {
 	t.Helper()
 	eventually(t, 20*time.Second, "a message in "+queue, func(context.Context) error {
 		got, ok, err := ch.Get(queue, true)
@@ -178,7 +194,7 @@ func take(t *testing.T, ch *amqp.Channel, queue string) (d amqp.Delivery) {
 }
 
 // recorded waits until the customers' histories hold the orders.
-func recorded(t *testing.T, s *stack.Stack, orders []uuid.UUID) {
+func recorded(t testing.TB, s *stack.Stack, orders []uuid.UUID) {
 	t.Helper()
 	eventually(t, 10*time.Second, "the messages around it are handled", func(context.Context) error {
 		found := query[struct{ Count int }](t, s.Postgres.ServiceURL("customers"), `
@@ -193,7 +209,7 @@ where order_id = any($1)`, orders)
 }
 
 // failFor makes the customers' database refuse one order for the rest of the test, which no reader of the event can know.
-func failFor(t *testing.T, s *stack.Stack, order uuid.UUID) {
+func failFor(t testing.TB, s *stack.Stack, order uuid.UUID) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), s.Postgres.ServiceURL("customers"))
 	if err != nil {
@@ -214,7 +230,7 @@ func failFor(t *testing.T, s *stack.Stack, order uuid.UUID) {
 }
 
 // growing checks in a service's log that the delays between the tries of a message grew.
-func growing(t *testing.T, service *stack.Service, since int64) {
+func growing(t testing.TB, service *stack.Service, since int64) {
 	t.Helper()
 	text, err := newLog(service, since)
 	if err != nil {

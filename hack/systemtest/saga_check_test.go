@@ -20,16 +20,8 @@ func owner(queue string) string {
 	return service
 }
 
-// about matches the labels of a queue's samples.
-func about(queue string) func(string) bool {
-	return func(labels string) bool { return strings.Contains(labels, `messaging_destination_name="`+queue+`"`) }
-}
-
-// succeeded matches the labels of samples that count no failure.
-func succeeded(labels string) bool { return !strings.Contains(labels, "error_type=") }
-
 // query collects the rows of a query in one of the services' databases.
-func query[T any](t *testing.T, url, sql string, args ...any) []T {
+func query[T any](t testing.TB, url, sql string, args ...any) []T {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
@@ -60,7 +52,7 @@ type storedOrder struct {
 	Updated    string
 }
 
-func (r *sagaRun) stored(t *testing.T, service string) map[uuid.UUID]storedOrder {
+func (r *sagaRun) stored(t testing.TB, service string) map[uuid.UUID]storedOrder {
 	t.Helper()
 	all := make(map[uuid.UUID]storedOrder)
 	for _, o := range query[storedOrder](t, r.databases[service], `
@@ -76,7 +68,7 @@ from orders`) {
 }
 
 // checkOrders holds what is stored against the schedules and the events that were seen.
-func (r *sagaRun) checkOrders(t *testing.T) {
+func (r *sagaRun) checkOrders(t testing.TB) {
 	t.Helper()
 	stored, history := r.stored(t, "orders"), r.stored(t, "customers")
 	if len(stored) != r.schedules || len(history) != r.schedules {
@@ -134,7 +126,7 @@ func (o *sagaOrder) check(stored storedOrder) error {
 }
 
 // checkStock holds each product against the confirmed orders.
-func (r *sagaRun) checkStock(t *testing.T) {
+func (r *sagaRun) checkStock(t testing.TB) {
 	t.Helper()
 	sold := make(map[uuid.UUID]int64)
 	for _, item := range query[struct {
@@ -167,7 +159,7 @@ group by 1`) {
 }
 
 // checkCoverage makes sure that the schedules led everywhere.
-func (r *sagaRun) checkCoverage(t *testing.T) {
+func (r *sagaRun) checkCoverage(t testing.TB) {
 	t.Helper()
 	seen := make(map[string]int)
 	for _, o := range r.stored(t, "orders") {
@@ -199,7 +191,7 @@ func (r *sagaRun) checkCoverage(t *testing.T) {
 }
 
 // dump is every row of the business tables, by table.
-func (r *sagaRun) dump(t *testing.T) map[string][]string {
+func (r *sagaRun) dump(t testing.TB) map[string][]string {
 	t.Helper()
 	dump := make(map[string][]string)
 	for service, tables := range map[string][]string{
@@ -235,9 +227,4 @@ func compareDumps(before, after map[string][]string) string {
 		add("+", table, after[table], before[table])
 	}
 	return strings.Join(diff, "\n")
-}
-
-func (r *sagaRun) noDeadLetters(t *testing.T) {
-	t.Helper()
-	noDeadLetters(t, r.broker.AdminURL)
 }

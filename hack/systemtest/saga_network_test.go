@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -26,7 +27,9 @@ type network struct {
 	done     sync.WaitGroup
 
 	received  atomic.Int64
-	delivered map[string]*atomic.Int64 // by queue
+	delivered atomic.Int64
+
+	marks chan uuid.UUID // marks that have come out of the tap
 
 	mu    sync.Mutex
 	boxes map[uuid.UUID]*mailbox // by order
@@ -40,34 +43,24 @@ type mailbox struct {
 }
 
 // newNetwork taps orders.exchange in the vhost of an administrator's URL.
-func newNetwork(t *testing.T, url string) *network {
+func newNetwork(t testing.TB, url string) *network {
 	t.Helper()
-	conn, err := amqp.Dial(url)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := connect(t, url)
 	n := &network{
-		conn:      conn,
-		confirms:  make(chan *amqp.DeferredConfirmation, 1<<16),
-		stop:      make(chan struct{}),
-		delivered: make(map[string]*atomic.Int64),
-		boxes:     make(map[uuid.UUID]*mailbox),
-	}
-	for _, queues := range queuesOf {
-		for _, queue := range queues {
-			n.delivered[queue] = new(atomic.Int64)
-		}
+		conn:     conn,
+		confirms: make(chan *amqp.DeferredConfirmation, 1<<16),
+		stop:     make(chan struct{}),
+		marks:    make(chan uuid.UUID, 16),
+		boxes:    make(map[uuid.UUID]*mailbox),
 	}
 	if err := n.open(); err != nil {
-		t.Fatal(errors.Join(err, conn.Close()))
+		t.Fatal(err)
 	}
 	n.done.Go(n.route)
 	n.done.Go(n.confirmAll)
 	t.Cleanup(func() {
 		close(n.stop)
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
+		_ = conn.Close() // whatever its state, it ends what runs here
 		n.done.Wait()
 	})
 	return n
@@ -116,6 +109,10 @@ func (n *network) route() {
 			n.fail(fmt.Errorf("an event with correlation id %q", d.CorrelationId))
 			continue
 		}
+		if d.Type == markType {
+			n.marks <- id
+			continue
+		}
 		n.mu.Lock()
 		box := n.box(id)
 		if box.order == nil {
@@ -153,7 +150,7 @@ func (n *network) join(id uuid.UUID, o *sagaOrder) {
 
 // deliver puts a message into a queue as its producer sent it.
 func (n *network) deliver(queue string, d amqp.Delivery) {
-	confirm, err := n.ch.PublishWithDeferredConfirm("", queue, false, false, amqp.Publishing{
+	n.publish("", queue, amqp.Publishing{
 		Headers:       maps.Clone(d.Headers),
 		ContentType:   d.ContentType,
 		DeliveryMode:  d.DeliveryMode,
@@ -164,11 +161,15 @@ func (n *network) deliver(queue string, d amqp.Delivery) {
 		AppId:         d.AppId,
 		Body:          d.Body,
 	})
+	n.delivered.Add(1)
+}
+
+func (n *network) publish(exchange, key string, message amqp.Publishing) {
+	confirm, err := n.ch.PublishWithDeferredConfirm(exchange, key, false, false, message)
 	if err != nil {
-		n.fail(fmt.Errorf("deliver to %s: %w", queue, err))
+		n.fail(fmt.Errorf("publish to %s: %w", key, err))
 		return
 	}
-	n.delivered[queue].Add(1)
 	select {
 	case n.confirms <- confirm:
 	case <-n.stop:
@@ -188,11 +189,39 @@ func (n *network) confirmAll() {
 	}
 }
 
-// counts are the deliveries to each queue so far.
-func (n *network) counts() map[string]int {
-	counts := make(map[string]int, len(n.delivered))
-	for queue, count := range n.delivered {
-		counts[queue] = int(count.Load())
+// markType is of messages that show where the flow has got to. No service knows it: a mark in a queue ends as a dead
+// letter when all before it is handled, one in the exchange comes out of the tap when all before it has come.
+const markType = "orderflow.test.mark.v1"
+
+// handled waits until the services have handled everything that was delivered so far. A dead letter is fatal.
+func (n *network) handled(t testing.TB, ch *amqp.Channel) {
+	t.Helper()
+	mark := uuid.NewString()
+	for _, queue := range queues {
+		n.publish("", queue, envelope(markType, uuid.MustParse(mark), []byte("{}")))
 	}
-	return counts
+	for _, queue := range queues {
+		for come := ""; come != mark; { // marks of earlier calls may come twice
+			d := take(t, ch, queue+events.DeadLetterSuffix)
+			if d.Type != markType {
+				t.Fatalf("dead letter from %s: %v %s", queue, d.Headers, d.Body)
+			}
+			come = d.CorrelationId
+		}
+	}
+}
+
+// caughtUp waits until all events that were published so far have been seen.
+func (n *network) caughtUp(t testing.TB) {
+	t.Helper()
+	mark := uuid.New()
+	n.publish(events.Exchange, markType, envelope(markType, mark, []byte("{}")))
+	select {
+	case got := <-n.marks:
+		if got != mark {
+			t.Fatalf("mark %s, want %s", got, mark)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the tap is behind by more than a minute")
+	}
 }

@@ -5,12 +5,17 @@ import (
 	"time"
 
 	"orderflow.internal/hack/internal/bench"
+	"orderflow.internal/hack/stack"
 )
 
 // Two hundred at once want the last hundred pieces: as many get one, the others are told so, and nobody is left to the
 // deadline.
 func TestLastPieces(t *testing.T) {
 	s := start(t, variant{})
+	steady(t, func(t testing.TB) { lastPieces(t, s) })
+}
+
+func lastPieces(t testing.TB, s *stack.Stack) {
 	o := bench.Defaults()
 	o.BaseURL, o.Orders, o.Concurrency, o.Hot, o.Stock = s.BaseURL(), 200, 200, true, 100
 	r, err := bench.Run(t.Context(), o)

@@ -29,7 +29,7 @@ type variant struct {
 }
 
 // start runs the services until the end of the test, which fails when one does not end in order.
-func start(t *testing.T, v variant) *stack.Stack {
+func start(t testing.TB, v variant) *stack.Stack {
 	t.Helper()
 	s := system(t)
 	v.instances = max(1, v.instances)
@@ -78,7 +78,15 @@ func merged(sets ...map[string]string) map[string]string {
 }
 
 // stop ends services at the same time and holds each to its promise to exit with 0 within 10 s.
-func stop(t *testing.T, services []*stack.Service) {
+func stop(t testing.TB, services []*stack.Service) {
+	stood := standstill.Load()
+	late := func(err error) {
+		if standstill.Load() > stood {
+			t.Logf("the machine stood still: %v", err)
+		} else {
+			t.Error(err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var stopping errgroup.Group
@@ -90,9 +98,9 @@ func stop(t *testing.T, services []*stack.Service) {
 				return nil
 			}
 			if err := service.Stop(ctx); err != nil {
-				t.Error(err)
+				late(err)
 			} else if code := service.ExitCode(); code != 0 {
-				t.Errorf("%s exits with %d; its log: %s", service.Name(), code, service.Log())
+				late(fmt.Errorf("%s exits with %d; its log: %s", service.Name(), code, service.Log()))
 			}
 			return nil
 		})
@@ -100,7 +108,7 @@ func stop(t *testing.T, services []*stack.Service) {
 	_ = stopping.Wait() // the test has been told
 }
 
-func logSizes(t *testing.T, services []*stack.Service) map[string]int64 {
+func logSizes(t testing.TB, services []*stack.Service) map[string]int64 {
 	t.Helper()
 	sizes := make(map[string]int64)
 	for _, service := range services {
@@ -128,7 +136,7 @@ func newLog(service *stack.Service, size int64) (string, error) {
 	return string(text), err
 }
 
-func noRaces(t *testing.T, services []*stack.Service, since map[string]int64) {
+func noRaces(t testing.TB, services []*stack.Service, since map[string]int64) {
 	for _, service := range services {
 		text, err := newLog(service, since[service.Name()])
 		if err != nil {
@@ -140,8 +148,24 @@ func noRaces(t *testing.T, services []*stack.Service, since map[string]int64) {
 	}
 }
 
+// heal brings back what an attempt before has left down, and waits until everything is ready.
+func heal(ctx context.Context, t testing.TB, parts []stack.Unit) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, part := range parts {
+		bring := part.WaitReady
+		if part.PID() == 0 {
+			bring = part.Start
+		}
+		if err := bring(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // eventually calls check until it returns nil. When that takes longer than the limit the test fails with the last error.
-func eventually(t *testing.T, limit time.Duration, what string, check func(ctx context.Context) error) {
+func eventually(t testing.TB, limit time.Duration, what string, check func(ctx context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
@@ -218,18 +242,24 @@ func (m metrics) sum(name string, match func(labels string) bool) int {
 }
 
 // noFailures checks that no consumer has counted a failed delivery or a dead letter.
-func noFailures(t *testing.T, services ...*stack.Service) {
+func noFailures(t testing.TB, services ...*stack.Service) {
 	t.Helper()
 	none(t, services, "orderflow_consumer_retries_total", "orderflow_consumer_dead_letters_total")
 }
 
+// noRetries checks that no consumer has counted a failed delivery.
+func noRetries(t testing.TB, services []*stack.Service) {
+	t.Helper()
+	none(t, services, "orderflow_consumer_retries_total")
+}
+
 // noRedeliveries checks that no consumer has got a message that the broker had counted a failed delivery of.
-func noRedeliveries(t *testing.T, services ...*stack.Service) {
+func noRedeliveries(t testing.TB, services ...*stack.Service) {
 	t.Helper()
 	none(t, services, "orderflow_consumer_redeliveries_total")
 }
 
-func none(t *testing.T, services []*stack.Service, counters ...string) {
+func none(t testing.TB, services []*stack.Service, counters ...string) {
 	t.Helper()
 	for _, service := range services {
 		m, err := readMetrics(t.Context(), service)
