@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
+	"slices"
 	"time"
 )
 
@@ -34,17 +34,40 @@ func Open(color bool, sources ...Source) (*Stream, error) {
 // Run copies to out until ctx is done.
 func (s *Stream) Run(ctx context.Context, out io.Writer) error {
 	for {
-		for _, f := range s.followers {
-			if err := f.copy(out, s.format); err != nil {
-				return err
-			}
+		last := ctx.Err() != nil // what was written before the end is shown
+		if err := s.copy(out); err != nil || last {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// copy shows what is new, in the order of time as far as the lines tell it.
+func (s *Stream) copy(out io.Writer) error {
+	var lines []line
+	for _, f := range s.followers {
+		more, err := f.read(s.format)
+		if err != nil {
+			return err
+		}
+		lines = append(lines, more...)
+	}
+	slices.SortStableFunc(lines, func(a, b line) int { return a.at.Compare(b.at) })
+	for _, l := range lines {
+		if _, err := fmt.Fprintln(out, l.text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// line is one to show. A line without a time of its own has that of the one before it in its file.
+type line struct {
+	at   time.Time
+	text string
 }
 
 // follower reads one file that grows.
@@ -52,7 +75,8 @@ type follower struct {
 	source  Source
 	file    *os.File
 	reader  *bufio.Reader
-	partial string // of a line whose end is not written yet
+	partial string    // of a line whose end is not written yet
+	at      time.Time // of the last line that told it
 }
 
 func (w *follower) open() error {
@@ -79,30 +103,30 @@ func (w *follower) skip() error {
 	return err
 }
 
-func (w *follower) copy(out io.Writer, f formatter) error {
-	err := w.open()
+func (w *follower) read(f formatter) (lines []line, err error) {
+	err = w.open()
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // not started yet
+		return nil, nil // not started yet
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for {
 		text, err := w.reader.ReadString('\n')
 		w.partial += text
 		if errors.Is(err, io.EOF) {
-			return nil
+			return lines, nil
 		}
 		if err != nil {
-			return fmt.Errorf("follow the log of %s: %w", w.source.Name, err)
+			return nil, fmt.Errorf("follow the log of %s: %w", w.source.Name, err)
 		}
-		line := f.format(w.source, strings.TrimSuffix(w.partial, "\n"))
+		shown, at := f.format(w.source, w.partial)
 		w.partial = ""
-		if line == "" {
-			continue
+		if !at.IsZero() {
+			w.at = at
 		}
-		if _, err := fmt.Fprintln(out, line); err != nil {
-			return err
+		if shown != "" {
+			lines = append(lines, line{w.at, shown})
 		}
 	}
 }

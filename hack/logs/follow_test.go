@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,5 +69,31 @@ func add(t *testing.T, path, text string) {
 	}
 	if err := f.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Lines of several files come in the order of their times, and what was written before the end is shown.
+func TestRunSortsByTime(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	stream, err := Open(false, Source{Name: "a", Path: a}, Source{Name: "b", Path: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(t, a, `{"time":"2026-11-23T12:00:00.2Z","msg":"second"}`+"\nits stack\n"+`{"time":"2026-11-23T12:00:00.4Z","msg":"fourth"}`+"\n")
+	add(t, b, `{"time":"2026-11-23T12:00:00.1Z","msg":"first"}`+"\n"+`{"time":"2026-11-23T12:00:00.3Z","msg":"third"}`+"\n")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out strings.Builder
+	if err := stream.Run(ctx, &out); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(out.String()) {
+		f := strings.Fields(line)
+		got = append(got, f[len(f)-1])
+	}
+	if want := []string{"first", "second", "stack", "third", "fourth"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

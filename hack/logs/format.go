@@ -29,30 +29,48 @@ var palette = map[string]console.Color{
 	"gateway": console.Cyan, "orders": console.Green, "products": console.Magenta, "customers": console.Blue,
 }
 
-// format returns the line to show, or "" for one that is not of interest.
-func (f formatter) format(s Source, line string) string {
+// format returns the line to show, or "" for one that is not of interest, and the time it tells, if any.
+func (f formatter) format(s Source, line string) (shown string, at time.Time) {
 	line = strings.TrimRight(line, "\r\n")
 	if line == "" {
-		return ""
+		return "", at
 	}
 	if s.Server {
 		if !alarming(line) {
-			return ""
+			return "", at
 		}
-		return f.columns("", s, "WARN", line, "")
+		at, line = serverTime(line)
+		return f.columns(at, s, "WARN", line, ""), at
 	}
 	e, ok := parse(line)
 	if !ok {
-		return f.columns("", s, "", line, "") // a panic, or what a library prints
+		return f.columns(at, s, "", line, ""), at // a panic, or what a library prints
 	}
 	var attributes strings.Builder
 	for _, a := range e.attributes {
 		fmt.Fprintf(&attributes, " %s%s", f.paint(console.Gray, a.key+"="), a.value)
 	}
-	return f.columns(e.time, s, e.level, e.message, attributes.String())
+	return f.columns(e.time, s, e.level, e.message, attributes.String()), e.time
 }
 
-func (f formatter) columns(clock string, s Source, level, message, attributes string) string {
+// serverTime takes the time off a line of RabbitMQ or PostgreSQL, if it begins with one.
+func serverTime(line string) (time.Time, string) {
+	for _, layout := range []string{"2006-01-02 15:04:05.000000-07:00", "2006-01-02 15:04:05.000 UTC"} {
+		if len(line) < len(layout) {
+			continue
+		}
+		if at, err := time.Parse(layout, line[:len(layout)]); err == nil {
+			return at, strings.TrimSpace(line[len(layout):])
+		}
+	}
+	return time.Time{}, line
+}
+
+func (f formatter) columns(at time.Time, s Source, level, message, attributes string) string {
+	clock := ""
+	if !at.IsZero() {
+		clock = at.Local().Format("15:04:05.000")
+	}
 	base, _, _ := strings.Cut(s.Name, "-") // a second instance has its service's color
 	color, ok := palette[base]
 	if !ok {
@@ -88,8 +106,9 @@ func alarming(line string) bool {
 }
 
 type entry struct {
-	time, level, message string
-	attributes           []attribute
+	time           time.Time
+	level, message string
+	attributes     []attribute
 }
 
 type attribute struct{ key, value string }
@@ -124,10 +143,7 @@ func (e *entry) add(key string, raw json.RawMessage) {
 			e.message = text
 		}
 	case "time":
-		e.time = text
-		if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
-			e.time = t.Local().Format("15:04:05.000")
-		}
+		e.time, _ = time.Parse(time.RFC3339Nano, text) // shown without a time when it is none
 	case "level":
 		e.level = text
 	case "service", "span_id": // the column says the first; a trace id is enough to find the span

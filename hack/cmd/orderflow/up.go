@@ -83,7 +83,14 @@ func (f upFlags) run(ctx context.Context, c *console.Console, o stack.Options) (
 			err = errors.Join(err, stopAll(ctx, c, s))
 		}
 	}()
-	if err := f.start(ctx, c, s); err != nil {
+	if err := s.StartServers(ctx, !f.infra); err != nil {
+		return interrupted(ctx, err)
+	}
+	stream, err := openLogs(c, s)
+	if err != nil {
+		return err
+	}
+	if err := f.startServices(ctx, c, s); err != nil {
 		return interrupted(ctx, err)
 	}
 	c.Printf("\n%s\n", c.Paint(console.Bold, fmt.Sprintf("Running after %.1f s", time.Since(started).Seconds())))
@@ -94,13 +101,11 @@ func (f upFlags) run(ctx context.Context, c *console.Console, o stack.Options) (
 		return nil
 	}
 	c.Printf("\nCtrl-C stops everything. The logs:\n")
-	return follow(ctx, c, s)
+	return follow(ctx, c, s, stream)
 }
 
-func (f upFlags) start(ctx context.Context, c *console.Console, s *stack.Stack) error {
-	if err := s.StartServers(ctx, !f.infra); err != nil {
-		return err
-	}
+// startServices starts the services and shows that they work.
+func (f upFlags) startServices(ctx context.Context, c *console.Console, s *stack.Stack) error {
 	if err := s.WriteEnvironments(); err != nil {
 		return err
 	}
@@ -156,32 +161,45 @@ func stopAll(ctx context.Context, c *console.Console, s *stack.Stack) error {
 // stopTimeout is more than a service takes to drain (10 s) and the servers take to shut down.
 const stopTimeout = 40 * time.Second
 
-// follow shows the logs until Ctrl-C and tells when a part ends by itself.
-func follow(ctx context.Context, c *console.Console, s *stack.Stack) error {
+// openLogs positions at the present end of all logs, so that what the services write at their start is shown, too.
+func openLogs(c *console.Console, s *stack.Stack) (*logs.Stream, error) {
 	var sources []logs.Source
 	for _, unit := range s.Units() {
 		_, service := unit.(*stack.Service)
 		sources = append(sources, logs.Source{Name: unit.Name(), Path: unit.Log(), Server: !service})
+	}
+	return logs.Open(c.Colored(), sources...)
+}
+
+// follow shows the logs until Ctrl-C has stopped everything, and tells when a part ends by itself.
+func follow(ctx context.Context, c *console.Console, s *stack.Stack, stream *logs.Stream) error {
+	for _, unit := range s.Units() {
 		if done := unit.Done(); done != nil {
-			go func() {
-				select {
-				case <-ctx.Done():
-				case <-done:
-					c.Printf("%s", c.Paint(console.Red, fmt.Sprintf("%s has ended by itself; its log: %s. Ctrl-C, then hack/up starts anew.",
-						unit.Name(), unit.Log())))
-				}
-			}()
+			go tellEnd(ctx, c, unit, done)
 		}
 	}
-	stream, err := logs.Open(c.Colored(), sources...)
-	if err != nil {
-		return err
-	}
-	if err := stream.Run(ctx, c); err != nil {
+	streaming, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	ended := make(chan error, 1)
+	go func() { ended <- stream.Run(streaming, c) }()
+	select {
+	case <-ctx.Done():
+	case err := <-ended:
 		return err
 	}
 	c.Printf("")
-	return nil
+	err := stopAll(ctx, c, s)
+	end()
+	return errors.Join(err, <-ended)
+}
+
+func tellEnd(ctx context.Context, c *console.Console, unit stack.Unit, done <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+	case <-done:
+		text := fmt.Sprintf("%s has ended by itself; its log: %s. Ctrl-C, then hack/up starts anew.", unit.Name(), unit.Log())
+		c.Printf("%s", c.Paint(console.Red, text))
+	}
 }
 
 func printURLs(c *console.Console, s *stack.Stack, infra bool) {
