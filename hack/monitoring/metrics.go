@@ -41,27 +41,37 @@ func Rules(root string) ([]Rule, error) {
 	return all, nil
 }
 
-// Uses are the places, alerts and panels, that use a metric, by the metric's name.
-func Uses(root string) (map[string][]string, error) {
-	uses := make(map[string][]string)
-	note := func(expr, place string) {
-		for _, name := range metricsIn(expr) {
-			if !slices.Contains(uses[name], place) {
-				uses[name] = append(uses[name], place)
+// Queries are the expressions of the dashboards' panels, by the names of dashboard and panel.
+func Queries() map[string][]string {
+	queries := make(map[string][]string)
+	for _, d := range []dashboard{saga(), messageBus(), services()} {
+		for _, p := range d.Panels {
+			for _, t := range p.Targets {
+				place := d.Title + " / " + p.Title
+				queries[place] = append(queries[place], t.Expr)
 			}
 		}
 	}
+	return queries
+}
+
+// Uses are the places, alerts and panels, that use a metric, by the metric's name.
+func Uses(root string) (map[string][]string, error) {
 	rules, err := Rules(root)
 	if err != nil {
 		return nil, err
 	}
+	expressions := Queries()
 	for _, r := range rules {
-		note(r.Expr, r.Alert)
+		expressions[r.Alert] = append(expressions[r.Alert], r.Expr)
 	}
-	for _, d := range []dashboard{saga(), messageBus(), services()} {
-		for _, p := range d.Panels {
-			for _, t := range p.Targets {
-				note(t.Expr, d.Title+" / "+p.Title)
+	uses := make(map[string][]string)
+	for place, all := range expressions {
+		for _, expr := range all {
+			for _, name := range metricsIn(expr) {
+				if !slices.Contains(uses[name], place) {
+					uses[name] = append(uses[name], place)
+				}
 			}
 		}
 	}

@@ -17,7 +17,7 @@ func testCommand() *cobra.Command {
 	var o check.Options
 	var parts strings.Builder
 	for _, p := range check.Parts {
-		fmt.Fprintf(&parts, "  %-9s %s\n", p.Name, p.Help)
+		fmt.Fprintf(&parts, "  %-10s %s\n", p.Name, p.Help)
 	}
 	cmd := &cobra.Command{
 		Use:   "test [flags] [part...]",

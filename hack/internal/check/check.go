@@ -43,6 +43,7 @@ var Parts = []Part{
 	{"vuln", "no known vulnerability is reachable; skipped where the data cannot be had", false, vulnerabilities},
 	{"generate", "generated files and go.mod are up to date", false, generated},
 	{"charts", "the charts pass their tests and render what a cluster knows", false, chartTests},
+	{"monitoring", "alert rules, dashboards and runbooks are in order", false, monitoringTests},
 	{"unit", "the services' own tests, with a private PostgreSQL and RabbitMQ", true, unit},
 	{"hack", "the tests of the developers' program itself", true, hack},
 	{"e2e", "black-box tests of the running system, over HTTP, AMQP and OTLP", true, endToEnd},

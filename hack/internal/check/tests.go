@@ -49,7 +49,7 @@ func serverEnv(s *stack.Stack) []string {
 }
 
 func hack(ctx context.Context, r *run) error {
-	packages, err := r.packages(ctx, "hack", "charts", "clustertest", "systemtest", "topology")
+	packages, err := r.packages(ctx, "hack", "charts", "clustertest", "monitoring", "systemtest", "topology")
 	if err != nil {
 		return err
 	}
@@ -130,6 +130,9 @@ func system(ctx context.Context, r *run) error {
 		return nil
 	}
 	if _, err := os.Stat(filepath.Join(r.Root, "hack", "systemtest")); err != nil {
+		return err
+	}
+	if err := r.installPrometheus(ctx); err != nil {
 		return err
 	}
 	return r.goTest(ctx, "hack", r.brokerEnv(), r.Race, "./systemtest/...")
