@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 
 	"orderflow.internal/hack/internal/tool"
@@ -40,7 +42,8 @@ func (r *Release) Install(ctx context.Context) (changed bool, err error) {
 			return false, err
 		}
 	}
-	_, err = r.render(ctx, "upgrade", "--install", r.Name, r.Chart)
+	// Conflicts: what someone scaled or edited by hand becomes the chart's again.
+	_, err = r.render(ctx, "upgrade", "--install", "--force-conflicts", r.Name, r.Chart)
 	return true, err
 }
 
@@ -64,7 +67,7 @@ func (r *Release) render(ctx context.Context, command ...string) ([]byte, error)
 
 // status is Helm's word for the state of the release; empty when there is none.
 func (r *Release) status(ctx context.Context) (string, error) {
-	out, err := r.Helm(ctx, "list", "--all", "--filter", "^"+r.Name+"$", "--output", "json")
+	out, err := r.Helm(ctx, "list", "--filter", "^"+r.Name+"$", "--output", "json")
 	if err != nil {
 		return "", err
 	}
@@ -80,7 +83,7 @@ func (r *Release) status(ctx context.Context) (string, error) {
 	return releases[0].Status, nil
 }
 
-// same compares what the release holds with what an upgrade would make of it.
+// same reports whether an upgrade would change nothing, neither in what the release holds nor in the cluster.
 func (r *Release) same(ctx context.Context) (bool, error) {
 	now, err := r.Helm(ctx, "get", "manifest", r.Name)
 	if err != nil {
@@ -96,5 +99,14 @@ func (r *Release) same(ctx context.Context) (bool, error) {
 	if err := json.Unmarshal(bytes.TrimSpace(out), &next); err != nil {
 		return false, fmt.Errorf("helm upgrade --dry-run: %w", err)
 	}
-	return strings.TrimSpace(now) == strings.TrimSpace(next.Manifest), nil
+	if strings.TrimSpace(now) != strings.TrimSpace(next.Manifest) {
+		return false, nil
+	}
+	_, err = r.Cluster.Kubectl(ctx, strings.NewReader(now), "diff", "--server-side", "--force-conflicts", "--field-manager", "helm",
+		"--namespace", r.Namespace, "--filename", "-")
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 1 {
+		return false, nil
+	}
+	return err == nil, err
 }

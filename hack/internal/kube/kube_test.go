@@ -1,0 +1,99 @@
+package kube
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestNotReady(t *testing.T) {
+	for _, c := range []struct{ name, resource, want string }{
+		{"deployment", `{"kind":"Deployment","metadata":{"generation":2},"spec":{"replicas":2},
+			"status":{"observedGeneration":2,"replicas":2,"updatedReplicas":2,"availableReplicas":2}}`, ""},
+		{"deployment not looked at", `{"kind":"Deployment","metadata":{"generation":2},"status":{"observedGeneration":1}}`,
+			"its controller has not seen it yet"},
+		{"deployment with old pods", `{"kind":"Deployment","spec":{"replicas":1},
+			"status":{"replicas":2,"updatedReplicas":1,"availableReplicas":2}}`, "1 old pods are going"},
+		{"deployment half way", `{"kind":"Deployment","spec":{"replicas":3},
+			"status":{"replicas":3,"updatedReplicas":3,"availableReplicas":1}}`, "1 of 3 pods are ready"},
+		{"deployment scaled to nothing", `{"kind":"Deployment","spec":{"replicas":0}}`, ""},
+		{"broker", `{"kind":"RabbitmqCluster","status":{"conditions":[{"type":"AllReplicasReady","status":"True"},
+			{"type":"ClusterAvailable","status":"True"},{"type":"ReconcileSuccess","status":"True"}]}}`, ""},
+		{"broker on its way", `{"kind":"RabbitmqCluster","status":{"conditions":[
+			{"type":"AllReplicasReady","status":"False","reason":"NotAllPodsReady","message":"0/1 Pods ready"}]}}`,
+			"AllReplicasReady is False: NotAllPodsReady 0/1 Pods ready"},
+		{"queue nobody has declared", `{"kind":"Queue","metadata":{"generation":1},"status":{"observedGeneration":1}}`, "no word on Ready"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var r resource
+			if err := json.Unmarshal([]byte(c.resource), &r); err != nil {
+				t.Fatal(err)
+			}
+			if got := r.notReady(); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestCollect(t *testing.T) {
+	root, local := t.TempDir(), t.TempDir()
+	write := func(folder, name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Nothing listens at port 1: what is not in the folder cannot be had.
+	write(root, "kustomization.yaml", "resources: [pod.yaml, 'http://127.0.0.1:1/a/releases/download/v1.2.3/remote.yaml']")
+	write(root, "pod.yaml", "kind: Deployment\nspec: {template: {spec: {containers: [{image: 'b:1'}], initContainers: [{image: 'a:1'}]}}}")
+	if _, err := Collect(t.Context(), root, root, local); err == nil || !strings.Contains(err.Error(), "--manifests") {
+		t.Errorf("no remedy in: %v", err)
+	}
+	write(local, "remote.yaml", "kind: RabbitmqCluster\nspec: {image: 'rabbitmq:4'}\n---\nkind: CustomResourceDefinition\nspec: {names: {kind: X}}")
+	m, err := Collect(t.Context(), root, root, local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a:1", "b:1", "rabbitmq:4"}, m.Images); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The pins that are in use must have the form that Runs understands.
+func TestPins(t *testing.T) {
+	pins, err := resources("../../../k8s/operators")
+	if err != nil || len(pins) != 2 {
+		t.Fatal(pins, err)
+	}
+	for _, pin := range pins {
+		if release.FindStringSubmatch(pin) == nil {
+			t.Errorf("%s is no file of a release", pin)
+		}
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // the test is over
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "kind.yaml")
+	text := "nodes: [{extraPortMappings: [{hostPort: " + port + ", listenAddress: 127.0.0.1}]}]"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkPorts(config); err == nil || !strings.Contains(err.Error(), port) {
+		t.Errorf("port %s: %v", port, err)
+	}
+}
