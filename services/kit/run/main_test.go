@@ -92,7 +92,7 @@ func TestExitCodes(t *testing.T) {
 		"two arguments":    {[]string{"migrate", "now"}, nil, 2, "", "takes one argument, not 2"},
 		"wrong config":     {nil, []string{"SIZE=x", "LOG_FORMAT=xml"}, 2, "", "  LOG_FORMAT=\"xml\": is none of auto, text, json\n  SIZE=\"x\": "},
 		"wrong telemetry":  {nil, []string{"OTEL_TRACES_EXPORTER=pigeon"}, 2, "", `OTEL_TRACES_EXPORTER="pigeon"`},
-		"metrics":          {nil, []string{"MODE=metrics"}, 0, "\nearly_total 7\n", ""},
+		"metrics":          {nil, []string{"MODE=metrics"}, 0, "\nearly_total{service_name=\"tester\"} 7\n", ""},
 		"failure":          {nil, []string{"MODE=fail"}, 1, "", `"level":"ERROR","msg":"failed","service":"tester","error":"broken"`},
 	}
 	for name, test := range tests {
