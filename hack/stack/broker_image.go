@@ -20,10 +20,15 @@ type imageBroker struct {
 	image string
 }
 
-// container names the container and the volume; two checkouts do not meet.
+// container names the container and the volume.
 func (d imageBroker) container(b *Broker) string {
-	sum := sha256.Sum256([]byte(b.dir))
-	return "orderflow-rabbitmq-" + hex.EncodeToString(sum[:6])
+	return containerName("rabbitmq", b.dir)
+}
+
+// containerName is a container's of one stack; two checkouts do not meet.
+func containerName(what, stackDir string) string {
+	sum := sha256.Sum256([]byte(stackDir))
+	return "orderflow-" + what + "-" + hex.EncodeToString(sum[:6])
 }
 
 func (d imageBroker) etc(b *Broker) string { return filepath.Join(b.dir, "rabbitmq-image", "etc") }

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,9 @@ func (s *Service) environment() []string {
 				values[strings.ToUpper(spec.name)+"_URL"] = strings.Join(s.stack.upstreams(spec), ",")
 			}
 		}
+	}
+	if s.stack.Jaeger != nil {
+		maps.Copy(values, s.stack.Jaeger.environment())
 	}
 	for _, more := range []map[string]string{o.Env, o.ServiceEnv[s.spec.name], s.env} {
 		for key, value := range more {

@@ -28,6 +28,13 @@ func (s *Stack) StartServers(ctx context.Context, build bool) error {
 		{"start PostgreSQL " + postgresVersion(), s.Postgres.Start},
 		{s.brokerStep(), s.Broker.Start},
 	}
+	if s.Jaeger != nil {
+		// Not with the others: it may take longer than a start.
+		if err := s.Jaeger.fetch(ctx, s.step); err != nil {
+			return err
+		}
+		parts = append(parts, part{"start Jaeger", s.Jaeger.Start})
+	}
 	if build {
 		parts = append(parts, part{"build the services", s.Build})
 	}
@@ -62,9 +69,11 @@ func (s *Stack) Stop(ctx context.Context) error {
 		services = append(services, part{"stop " + service.Name(), service.Stop})
 	}
 	err := concurrently(ctx, services)
-	return errors.Join(err, concurrently(ctx, []part{
-		{"stop RabbitMQ", s.Broker.Stop}, {"stop PostgreSQL", s.Postgres.Stop},
-	}))
+	servers := []part{{"stop RabbitMQ", s.Broker.Stop}, {"stop PostgreSQL", s.Postgres.Stop}}
+	if s.Jaeger != nil {
+		servers = append(servers, part{"stop Jaeger", s.Jaeger.Stop})
+	}
+	return errors.Join(err, concurrently(ctx, servers))
 }
 
 // Purge deletes data, logs and passwords of a stack that does not run.

@@ -27,7 +27,9 @@ type Ports struct {
 	Metrics      int // RabbitMQ's, for Prometheus
 	Distribution int // Erlang distribution, for rabbitmqctl
 	Epmd         int // Erlang port mapper
-	OTLP         int // where a test may listen for telemetry
+	Jaeger       int // its pages
+	JaegerGRPC   int // its gRPC API, which it cannot do without
+	OTLP         int // where Jaeger, or a test, listens for telemetry
 	offset       int
 }
 
@@ -40,6 +42,8 @@ func PortsAt(offset int) Ports {
 		Metrics:      15702 + offset,
 		Distribution: 25682 + offset,
 		Epmd:         4379 + offset,
+		Jaeger:       16686 + offset,
+		JaegerGRPC:   16685 + offset,
 		OTLP:         4319 + offset,
 		offset:       offset,
 	}

@@ -23,6 +23,8 @@ type Options struct {
 	ManagementURL string
 	Definitions   string // topology file; default the one in services/events/topology
 
+	Jaeger string // JaegerNo (also when empty), JaegerAuto or JaegerYes
+
 	Race       bool                         // services with the race detector
 	Instances  map[string]int               // of a service, counted by name; default 1
 	Env        map[string]string            // for every service
@@ -54,6 +56,9 @@ func (o Options) validate() error {
 			errs = append(errs, fmt.Errorf("%s must be like scheme://user:password@host:port", flag))
 		}
 	}
+	if !slices.Contains([]string{"", JaegerNo, JaegerAuto, JaegerYes}, o.Jaeger) {
+		errs = append(errs, fmt.Errorf("--jaeger %s: must be %s, %s or %s", o.Jaeger, JaegerAuto, JaegerYes, JaegerNo))
+	}
 	if p := o.ports(); o.Offset < 0 || p.Distribution >= 32768 {
 		errs = append(errs, fmt.Errorf("--port-offset %d: must be 0 to %d", o.Offset, 32767-PortsAt(0).Distribution))
 	}
@@ -66,6 +71,7 @@ type Stack struct {
 	Dir      string
 	Postgres *Postgres
 	Broker   *Broker
+	Jaeger   *Jaeger // nil when there is none
 	services []*Service
 	lock     *os.File
 }
@@ -83,6 +89,7 @@ func New(o Options) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Jaeger = findJaeger(o.Jaeger)
 	s, err := build(o)
 	if err == nil {
 		s.lock = lock
@@ -118,7 +125,7 @@ func build(o Options) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stack{Options: o, Dir: dir}
+	s := &Stack{Options: o, Dir: dir, Jaeger: newJaeger(o)}
 	s.Postgres = &Postgres{
 		process: newProcess(dir, "postgres"), port: o.ports().Postgres, secrets: passwords, dir: dir, detach: o.Detach,
 	}
@@ -190,6 +197,9 @@ type Unit interface {
 // Units returns every part, in the order of starting.
 func (s *Stack) Units() []Unit {
 	units := []Unit{s.Postgres, s.Broker}
+	if s.Jaeger != nil {
+		units = append(units, s.Jaeger)
+	}
 	for _, service := range s.services {
 		units = append(units, service)
 	}

@@ -19,6 +19,7 @@ type journey struct {
 	orderID string
 	started time.Time
 	steps   []journeyStep
+	traceID string
 }
 
 type journeyStep struct {
@@ -58,7 +59,26 @@ func placeOrder(ctx context.Context, s *stack.Stack) (*journey, error) {
 	if err := way.awaitHistory(ctx, s.BaseURL()); err != nil {
 		return nil, err
 	}
+	if err := way.findTrace(ctx, s.BaseURL()); err != nil {
+		return nil, err
+	}
 	return way, way.collect(events)
+}
+
+// findTrace asks which trace the order is.
+func (j *journey) findTrace(ctx context.Context, base string) error {
+	status, answer, err := call(ctx, http.MethodGet, base+"/orders/"+j.orderID+"/journey", nil, nil)
+	if err != nil {
+		return err
+	}
+	var recorded struct {
+		TraceID string `json:"traceId"`
+	}
+	if err := json.Unmarshal(answer, &recorded); err != nil || status != http.StatusOK {
+		return fmt.Errorf("journey of order %s: status %d: %s", j.orderID, status, answer)
+	}
+	j.traceID = recorded.TraceID
+	return nil
 }
 
 // listen copies the exchange's events to a queue of its own, which goes with the connection.

@@ -30,6 +30,7 @@ OTEL_*, LOG_LEVEL, ORDER_*, BUS_* and DATABASE_MAX_CONNS are handed on to the se
 		Example: `  hack/up                                                start, follow the logs, Ctrl-C stops all
   hack/up --detach                                       leave it running; hack/down stops it
   hack/up --rabbitmq-image rabbitmq:4.3.4-management     with another RabbitMQ, run by Docker
+  hack/up --jaeger                                       with Jaeger, wherever it has to come from
   hack/up --infra                                        only RabbitMQ and PostgreSQL, services from your editor`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,7 +39,7 @@ OTEL_*, LOG_LEVEL, ORDER_*, BUS_* and DATABASE_MAX_CONNS are handed on to the se
 				return err
 			}
 			o.RabbitMQImage, o.AMQPURL, o.ManagementURL = flags.RabbitMQImage, flags.AMQPURL, flags.ManagementURL
-			o.Offset, o.Detach = flags.Offset, flags.Detach
+			o.Offset, o.Detach, o.Jaeger = flags.Offset, flags.Detach, flags.Jaeger
 			return flags.run(cmd.Context(), console.New(os.Stdout), o)
 		},
 	}
@@ -47,6 +48,10 @@ OTEL_*, LOG_LEVEL, ORDER_*, BUS_* and DATABASE_MAX_CONNS are handed on to the se
 	f.BoolVarP(&flags.Detach, "detach", "d", false, "leave everything running and return")
 	f.BoolVar(&flags.infra, "infra", false, "start only RabbitMQ and PostgreSQL")
 	f.IntVar(&flags.Offset, "port-offset", 0, "add this `number` to every port")
+	f.StringVar(&flags.Jaeger, "jaeger", stack.JaegerAuto,
+		"show traces in Jaeger: auto (if there is a jaeger command, or its image in Docker), no, or yes (also pull the\n"+
+			"image, or without Docker build it)")
+	f.Lookup("jaeger").NoOptDefVal = stack.JaegerYes
 	brokerFlags(f, &flags.Options)
 	return cmd
 }
@@ -129,6 +134,13 @@ func (f upFlags) startServices(ctx context.Context, c *console.Console, s *stack
 	}
 	c.Printf("")
 	way.print(c)
+	if s.Jaeger != nil && way.traceID != "" {
+		path := "/trace/"
+		if !s.Jaeger.HasPages() {
+			path = "/api/traces/"
+		}
+		c.Printf("\nIts trace: %s", s.Jaeger.URL()+path+way.traceID)
+	}
 	return nil
 }
 
@@ -209,6 +221,13 @@ func printURLs(c *console.Console, s *stack.Stack, infra bool) {
 		for _, service := range s.Services() {
 			line(service.Name(), service.URL()+"  metrics at "+service.AdminURL()+"/metrics")
 		}
+	}
+	if s.Jaeger != nil {
+		what := "the trace of each order"
+		if !s.Jaeger.HasPages() {
+			what = "traces at /api/traces/{id}; a build of Jaeger's module has no pages"
+		}
+		line("Jaeger", s.Jaeger.URL()+"  "+what)
 	}
 	root := s.Options.Root
 	line("RabbitMQ", s.Broker.PublicURL()+"  user admin, password in "+short(root, filepath.Join(s.Dir, "secrets.json")))
