@@ -15,6 +15,7 @@ import (
 	// the document, also inside arrays and for types that decode themselves.
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
 )
 
 // maxBody is the largest request body that is read, in bytes.
@@ -73,7 +74,21 @@ func checkContent(h http.Header) error {
 	return nil
 }
 
-var strict = jsonv2.JoinOptions(jsonv2.RejectUnknownMembers(true))
+var strict = jsonv2.JoinOptions(jsonv2.RejectUnknownMembers(true), jsonv2.WithUnmarshalers(jsonv2.UnmarshalFromFunc(readUUID)))
+
+// readUUID reads the usual form of a UUID alone: the type itself takes braces,
+// urn:uuid: and no hyphens, too.
+func readUUID(dec *jsontext.Decoder, id *uuid.UUID) error {
+	token, err := dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	text := token.String()
+	if token.Kind() != '"' || len(text) != uuidLength {
+		return errors.New("not a UUID in its usual form")
+	}
+	return id.UnmarshalText([]byte(text))
+}
 
 func decode(body []byte, dst any) error {
 	if len(bytes.TrimSpace(body)) == 0 {

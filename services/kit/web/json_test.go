@@ -78,6 +78,8 @@ func TestReadRefuses(t *testing.T) {
 		"string for object":     {body: `{"items":["x"]}`, status: 400, field: "items[0]", detail: "must be an object"},
 		"number for string":     {body: `{"note":1}`, status: 400, field: "note", detail: "must be a string"},
 		"bad UUID":              {body: `{"items":[{"productId":"x"}]}`, status: 400, field: "items[0].productId", detail: "must be a UUID"},
+		"UUID as URN":           {body: `{"customerId":"urn:uuid:550e8400-e29b-41d4-a716-446655440000"}`, status: 400, field: "customerId", detail: "must be a UUID"},
+		"UUID without hyphens":  {body: `{"customerId":"550e8400e29b41d4a716446655440000"}`, status: 400, field: "customerId", detail: "must be a UUID"},
 		"number for UUID":       {body: `{"customerId":5}`, status: 400, field: "customerId", detail: "must be a UUID"},
 		"bad time":              {body: `{"dueAt":"tomorrow"}`, status: 400, field: "dueAt", detail: "must be an RFC 3339 time"},
 		"invalid UTF-8":         {body: "{\"note\":\"\xff\"}", status: 400, detail: "The JSON has a syntax error at byte 9."},

@@ -33,10 +33,12 @@ func QueryUUID(r *http.Request, name string) (id uuid.UUID, ok bool, err error) 
 	return id, err == nil, err
 }
 
+const uuidLength = len("xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx")
+
 func parseUUID(name, value string) (uuid.UUID, error) {
 	id, err := uuid.Parse(value)
 	// Parse takes braces, urn:uuid: and no hyphens, too.
-	if err != nil || len(value) != len("xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx") {
+	if err != nil || len(value) != uuidLength {
 		return uuid.Nil, BadParameter(name, "must be a UUID")
 	}
 	return id, nil

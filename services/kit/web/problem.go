@@ -206,8 +206,9 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 		if problem.Status == http.StatusServiceUnavailable {
 			level = slog.LevelWarn
 		}
-		slog.Log(r.Context(), level, "request failed",
-			"method", r.Method, "route", routePattern(r), "status", problem.Status, "error", err)
+		facts := append(pathIDs(r), slog.String("method", r.Method), slog.String("route", routePattern(r)),
+			slog.Int("status", problem.Status), slog.Any("error", err))
+		slog.LogAttrs(r.Context(), level, "request failed", facts...)
 	}
 	if rec := findRecorder(w); rec != nil && rec.status != 0 {
 		panic(http.ErrAbortHandler)

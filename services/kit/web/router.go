@@ -119,8 +119,9 @@ func (o *observer) wrap(next http.Handler) http.Handler {
 		defer func() {
 			v := recover()
 			if v != nil && v != http.ErrAbortHandler { //nolint:errorlint // it is panicked as it is
-				slog.ErrorContext(ctx, "panic in a request", "method", r.Method, "route", routePattern(r),
-					"panic", v, "stack", string(debug.Stack()))
+				facts := append(pathIDs(r), slog.String("method", r.Method), slog.String("route", routePattern(r)),
+					slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+				slog.LogAttrs(ctx, slog.LevelError, "panic in a request", facts...)
 				if rec.status == 0 {
 					internal().Write(rec)
 					v = nil
