@@ -146,7 +146,7 @@ func (e *entry) add(key string, raw json.RawMessage) {
 		e.time, _ = time.Parse(time.RFC3339Nano, text) // shown without a time when it is none
 	case "level":
 		e.level = text
-	case "service", "span_id": // the column says the first; a trace id is enough to find the span
+	case "service": // the column says it
 	default:
 		e.attributes = append(e.attributes, attribute{key, text})
 	}

@@ -15,9 +15,9 @@ func TestFormat(t *testing.T) {
 		want   string
 	}{
 		{
-			"attributes keep their order, the service's name and the span go", service,
+			"attributes keep their order, the service's name goes", service,
 			`{"time":"bad","level":"WARN","msg":"order late","service":"orders","orderId":"7","n":3,"err":"a b","trace_id":"f","span_id":"e"}`,
-			`             orders    WARN  order late orderId=7 n=3 err="a b" trace_id=f`,
+			`             orders    WARN  order late orderId=7 n=3 err="a b" trace_id=f span_id=e`,
 		},
 		{"a group", service, `{"level":"INFO","msg":"x","http":{"status":200}}`, `             orders    INFO  x http={"status":200}`},
 		{"no JSON", service, "panic: oh", "             orders          panic: oh"},

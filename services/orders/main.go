@@ -39,6 +39,7 @@ func main() {
 		Name:     "orders",
 		Summary:  "serves the orders API and drives each order to its final state",
 		Defaults: map[string]string{"HTTP_ADDR": ":5003", "ADMIN_ADDR": ":6003"},
+		Subject:  "order_id",
 		Serve:    serve,
 		Migrate:  migrate,
 	})

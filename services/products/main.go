@@ -32,6 +32,7 @@ func main() {
 		Name:     "products",
 		Summary:  "serves the catalog and reserves stock for orders",
 		Defaults: map[string]string{"HTTP_ADDR": ":5232", "ADMIN_ADDR": ":6232"},
+		Subject:  "order_id",
 		Serve:    serve,
 		Migrate:  migrate,
 	})

@@ -52,6 +52,10 @@ type Program[C any] struct {
 	// that share a configuration struct.
 	Defaults map[string]string
 
+	// Subject is the log attribute for the subject of an event, such as
+	// order_id.
+	Subject string
+
 	// Serve runs until ctx is done, stops cleanly and returns nil.
 	Serve func(ctx context.Context, info Info, cfg C) error
 
@@ -101,6 +105,7 @@ func (p Program[C]) main(args []string, environ map[string]string, stdout, stder
 	}
 	ctx, stop := withSignals(context.Background())
 	defer stop()
+	shared.Log.Subject = p.Subject
 	tel, err := telemetry.Setup(ctx, p.Name, buildVersion(), shared.Log)
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: telemetry: %v\n", p.Name, err)

@@ -17,6 +17,11 @@ import (
 type LogConfig struct {
 	Level  slog.Level `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 	Format string     `env:"LOG_FORMAT" envDefault:"auto" help:"text, json or auto: text on a terminal"`
+
+	// Subject is what the program calls an event's subject, such as order_id:
+	// the lines of the kit about an event then have the same attribute as the
+	// program's own. Empty: subject.
+	Subject string
 }
 
 // Validate rejects an unknown format.
@@ -30,10 +35,18 @@ func (c LogConfig) Validate() error {
 
 func (c LogConfig) handler(out io.Writer, service string) slog.Handler {
 	if c.Format == "text" || c.Format == "auto" && isTerminal(out) {
-		return traced{newLineHandler(out, c.Level)}
+		return traced{newLineHandler(out, c.Level, c.rename)}
 	}
-	json := slog.NewJSONHandler(out, &slog.HandlerOptions{Level: c.Level})
+	json := slog.NewJSONHandler(out, &slog.HandlerOptions{Level: c.Level, ReplaceAttr: c.rename})
 	return traced{json.WithAttrs([]slog.Attr{slog.String("service", service)})}
+}
+
+// rename gives the subject the program's name.
+func (c LogConfig) rename(groups []string, a slog.Attr) slog.Attr {
+	if a.Key == "subject" && len(groups) == 0 && c.Subject != "" {
+		a.Key = c.Subject
+	}
+	return a
 }
 
 func isTerminal(out io.Writer) bool {
@@ -73,13 +86,13 @@ type line struct {
 	out io.Writer
 }
 
-func newLineHandler(out io.Writer, level slog.Level) lineHandler {
+func newLineHandler(out io.Writer, level slog.Level, replace func([]string, slog.Attr) slog.Attr) lineHandler {
 	l := &line{out: out}
 	attrs := slog.NewTextHandler(&l.buf, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if len(groups) == 0 && (a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
 			return slog.Attr{}
 		}
-		return a
+		return replace(groups, a)
 	}})
 	return lineHandler{attrs, l}
 }

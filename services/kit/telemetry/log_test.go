@@ -34,6 +34,17 @@ func TestJSONLines(t *testing.T) {
 	}
 }
 
+func TestSubjectHasTheProgramsName(t *testing.T) {
+	for format, want := range map[string]string{"text": "order_id=7 http.subject=8", "json": `"order_id":7,"http":{"subject":8}`} {
+		var out bytes.Buffer
+		log := slog.New(LogConfig{Format: format, Subject: "order_id"}.handler(&out, "orders"))
+		log.Info("message failed", "subject", 7, slog.Group("http", "subject", 8))
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %s lacks %s", format, &out, want)
+		}
+	}
+}
+
 func TestTextLines(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(LogConfig{Format: "text", Level: slog.LevelDebug}.handler(&out, "orders"))
