@@ -30,7 +30,7 @@ func drain(t testing.TB, s *stack.Stack, name string) {
 	heal(ctx, t, s.Units())
 	leaving := s.Instance(name, 2)
 	o := bench.Defaults()
-	o.BaseURL, o.Orders, o.Concurrency, o.Rate = s.BaseURL(), 3000, 256, 500
+	o.BaseURL, o.Orders, o.Concurrency, o.Rate = s.BaseURL(), 2000, 256, 300
 	if name == "gateway" {
 		// A client, or what stands before the gateways, goes to the other one when it is refused a connection.
 		o.BaseURL, o.Dial = leaving.URL(), func(ctx context.Context, network, address string) (net.Conn, error) {

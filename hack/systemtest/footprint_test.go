@@ -19,15 +19,7 @@ const mebibyte = 1 << 20
 
 // A service that has nothing to do is small, and one that has much to do does not take it all in at once.
 func TestFootprint(t *testing.T) {
-	s := system(t)
-	if s.Options.Race { // memory is told of what people run
-		s.Options.Race = false
-		t.Cleanup(func() { s.Options.Race = true })
-		if err := s.Build(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	start(t, variant{})
+	s := start(t, variant{})
 	t.Run("idle", func(t *testing.T) {
 		// The quiet is what is measured, there is nothing to wait for.
 		idle := time.NewTimer(10 * time.Second)

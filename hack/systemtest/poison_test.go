@@ -90,7 +90,7 @@ func failingMessage(t testing.TB, s *stack.Stack) {
 	victim := uuid.New()
 	failFor(t, s, victim)
 	var mates []uuid.UUID
-	since := logSizes(t, []*stack.Service{s.Service("customers")})["customers"]
+	since := logSize(t, s.Service("customers"))
 	for i := range 20 {
 		mates = append(mates, uuid.New())
 		put(t, ch, events.QueueCustomersOrderCreated, created(t, mates[i]))

@@ -34,7 +34,7 @@ const (
 	sagaPrompt    = 128 // orders at once that nothing keeps from ending soon
 	sagaLate      = 320 // and of those that end by the deadline, if the customer does not cancel them
 	sagaDeadline  = 3 * time.Second
-	scarceStock   = 25 // at the start, and again with every restock
+	scarceStock   = 8 // at the start, and again with every restock
 )
 
 // Whatever the network does to the messages - copies, another order, delays, beyond the deadline - and whenever the

@@ -51,13 +51,11 @@ func start(t testing.TB, v variant) *stack.Stack {
 			services = append(services, service)
 		}
 	}
-	logged := logSizes(t, services)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the services' logs: %s", services[0].Log())
 		}
 		stop(t, services)
-		noRaces(t, services, logged)
 	})
 	var starting errgroup.Group
 	for _, service := range services {
@@ -108,18 +106,14 @@ func stop(t testing.TB, services []*stack.Service) {
 	_ = stopping.Wait() // the test has been told
 }
 
-func logSizes(t testing.TB, services []*stack.Service) map[string]int64 {
+// logSize is how much a service has logged, for newLog.
+func logSize(t testing.TB, service *stack.Service) int64 {
 	t.Helper()
-	sizes := make(map[string]int64)
-	for _, service := range services {
-		info, err := os.Stat(service.Log())
-		if err == nil {
-			sizes[service.Name()] = info.Size()
-		} else if !os.IsNotExist(err) {
-			t.Fatal(err)
-		}
+	info, err := os.Stat(service.Log())
+	if err != nil {
+		t.Fatal(err)
 	}
-	return sizes
+	return info.Size()
 }
 
 // newLog is what a service has logged since its log had the size.
@@ -134,18 +128,6 @@ func newLog(service *stack.Service, size int64) (string, error) {
 	}
 	text, err := io.ReadAll(f)
 	return string(text), err
-}
-
-func noRaces(t testing.TB, services []*stack.Service, since map[string]int64) {
-	for _, service := range services {
-		text, err := newLog(service, since[service.Name()])
-		if err != nil {
-			t.Error(err)
-		}
-		if _, report, found := strings.Cut(text, "WARNING: DATA RACE"); found {
-			t.Errorf("%s has a data race:%s", service.Name(), report[:min(len(report), 3000)])
-		}
-	}
 }
 
 // heal brings back what an attempt before has left down, and waits until everything is ready.
