@@ -25,7 +25,7 @@ func TestOrdersIsRefusedTheRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // the test is over
+	defer conn.Close()
 
 	publish := func(exchange, key string) func(ch *amqp.Channel) error {
 		return func(ch *amqp.Channel) error {

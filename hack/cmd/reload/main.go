@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"archive/tar"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func supervise(original, newer string) error {
 		if !version.IsZero() {
 			binary = newer
 		}
-		cmd := exec.Command(binary)
+		cmd := exec.CommandContext(context.Background(), binary) // ends by signals alone, see watch
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Start(); err != nil {
 			return err

@@ -55,7 +55,7 @@ func TestReload(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Process.Kill() //nolint:errcheck // it has ended unless the test failed
+	defer cmd.Process.Kill() // it has ended unless the test failed
 	await := func(want string) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
