@@ -4,8 +4,8 @@
 package main
 
 import (
-	"context"
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
