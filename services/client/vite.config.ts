@@ -3,7 +3,8 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { brotliCompress, constants, gzip } from 'node:zlib';
-import { defineConfig, type Plugin } from 'vite';
+import type { Plugin } from 'vite';
+import { defineConfig } from 'vitest/config';
 
 // Where the gateway listens while pages are developed (npm run dev).
 const gateway = process.env['GATEWAY_URL'] ?? 'http://127.0.0.1:5108';
@@ -28,6 +29,12 @@ export default defineConfig({
         },
       },
     },
+  },
+  test: {
+    environment: 'happy-dom',
+    include: ['src/**/*.test.{ts,tsx}'],
+    restoreMocks: true,
+    unstubGlobals: true,
   },
   server: {
     port: 5173,

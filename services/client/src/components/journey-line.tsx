@@ -23,20 +23,20 @@ export function JourneyLine({ order, journey }: { order: Order; journey: Journey
                 {timeWithSeconds(stage.at)}
               </time>
             </p>
-            {stage.hops.length > 0 && (
-              <ul className="hops">
-                {stage.hops.map((hop) => (
-                  <li key={hop.action + hop.service}>
-                    <span>{inWords(hop)}</span>
-                    <time dateTime={hop.at} title={fullTime(hop.at)} className="number">
-                      +{elapsed(start, hop.at)}
-                    </time>
-                  </li>
-                ))}
-              </ul>
-            )}
           </div>
           <span className="journey-offset number small soft">{i === 0 ? 'start' : `+${elapsed(start, stage.at)}`}</span>
+          {stage.hops.length > 0 && (
+            <ul className="hops">
+              {stage.hops.map((hop) => (
+                <li key={hop.action + hop.service}>
+                  <span>{inWords(hop)}</span>
+                  <time dateTime={hop.at} title={fullTime(hop.at)} className="number">
+                    +{elapsed(start, hop.at)}
+                  </time>
+                </li>
+              ))}
+            </ul>
+          )}
         </li>
       ))}
       {order.status === 'Pending' && (
@@ -94,6 +94,6 @@ const looks: Readonly<Record<Event, { name: string; icon: IconName; kind: 'plain
 };
 
 function inWords({ action, service, detail }: JourneyStep): string {
-  const what = action === 'published' ? 'Published' : `Taken in by ${service}`;
+  const what = action === 'published' ? 'Published' : `Processed by ${service}`;
   return detail === 'NoEffect' ? `${what}, changed nothing` : what;
 }

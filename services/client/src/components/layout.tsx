@@ -1,11 +1,9 @@
-import { useQuery } from '@tanstack/react-query';
 import { lazy, Suspense, useState, type ReactNode } from 'react';
 import { Link, useRoute } from 'wouter';
-import { customer } from '../api/customers.ts';
 import { pieces } from '../basket/basket.ts';
 import { useBasket } from '../basket/store.ts';
 import { count, counted } from '../format.ts';
-import { useShopper } from '../shopper.ts';
+import { useShopperName } from '../shopper.ts';
 import { nextTheme, useTheme } from '../theme.ts';
 import { useOnline } from './feedback.tsx';
 import { Icon, type IconName } from './icons.tsx';
@@ -91,8 +89,7 @@ function BasketItem() {
 
 function ShopperButton() {
   const [open, setOpen] = useState(false);
-  const profile = useQuery(customer(useShopper()));
-  const name = profile.data?.name;
+  const name = useShopperName();
   return (
     <>
       <button

@@ -8,15 +8,16 @@ import './product-art.css';
  */
 export function ProductArt({ id, name = '' }: { id: string; name?: string }) {
   const seed = hash(id);
+  // What lies outside the view box shows where the place has another shape: the wall goes on.
   return (
     <svg
       className="art"
       viewBox="0 0 200 160"
-      preserveAspectRatio="xMidYMid slice"
+      preserveAspectRatio="xMidYMid meet"
       aria-hidden="true"
       style={{ '--art-hue': hues[seed % hues.length] } as React.CSSProperties}
     >
-      <rect className="a0" x="-60" y="-60" width="320" height="280" />
+      <rect className="a0" x="-400" y="-400" width="1000" height="960" />
       <circle className="a0b" cx={seed % 2 === 0 ? 138 : 62} cy="70" r="62" />
       <ellipse className="shade" cx="100" cy="133" rx="72" ry="5" />
       {motif(name)?.() ?? stillLife(seed)}
@@ -114,7 +115,7 @@ const desk = () => (
     <rect className="a3" x="108" y="77" width="34" height="13" rx="2" />
     <path className="a3" d="M60 66v-6h20v6zM67 60V36h6v24z" />
     <rect className="a1" x="46" y="24" width="48" height="28" rx="3" />
-    <path className="a4" d="M136 50h18l-3 16h-12z" />
+    <path className="a3" d="M135 50h20l-3 16h-14z" />
     <path className="ax" d="M144 50c-12-4-14-14-12-20 9 2 13 9 13 20zm2 0c0-10 4-16 12-17 1 8-3 15-12 17z" />
   </>
 );
@@ -125,7 +126,7 @@ const lamp = () => (
     <path className="s1" d="M134 128V88L92 50" />
     <circle className="a3" cx="134" cy="88" r="5" />
     <path className="a2" d="M98 40 56 66a24 24 0 0 1-1-6 30 30 0 0 1 34-28c4 1 7 4 9 8z" />
-    <circle className="ax" cx="80" cy="58" r="7" />
+    <circle className="bulb" cx="80" cy="58" r="8" />
     <path className="a2" d="M98 40 56 66l-1-6 40-26z" />
     <rect className="a1" x="112" y="124" width="46" height="8" rx="4" />
   </>

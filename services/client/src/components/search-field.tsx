@@ -1,3 +1,4 @@
+import { Empty } from './feedback.tsx';
 import { Icon } from './icons.tsx';
 import './search-field.css';
 
@@ -16,5 +17,14 @@ export function SearchField({ value, label, onChange }: { value: string; label: 
         }}
       />
     </label>
+  );
+}
+
+/** A search that found nothing. */
+export function NoMatch({ search }: { search: string }) {
+  return (
+    <Empty icon="search" title={`No product matches “${search}”`}>
+      Try fewer or other words.
+    </Empty>
   );
 }

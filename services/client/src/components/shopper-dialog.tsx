@@ -1,11 +1,10 @@
-import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useInfiniteQuery, useMutation, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { Form } from 'react-aria-components';
 import { announce } from '../announce.ts';
-import { addCustomer, customer, customerKey, customers, customersKey } from '../api/customers.ts';
+import { addCustomer, customerKey, customers, customersKey } from '../api/customers.ts';
 import { explain, Problem } from '../api/problem.ts';
-import { randomUUID } from '../random.ts';
-import { becomeShopper, useShopper } from '../shopper.ts';
+import { becomeGuest, becomeShopper, useShopper } from '../shopper.ts';
 import { Notice } from './feedback.tsx';
 import { Icon } from './icons.tsx';
 import { initials } from './layout.tsx';
@@ -16,45 +15,40 @@ import { TextInput } from './text-input.tsx';
 /** Chooses who is ordering: a customer with a profile, a new one, or a guest. */
 export default function ShopperDialog({ close }: { close: () => void }) {
   const shopper = useShopper();
-  const profile = useQuery(customer(shopper));
   const known = useInfiniteQuery(customers());
   const choose = (customerId: string, name: string) => {
     becomeShopper(customerId);
     announce(`Ordering as ${name}`);
     close();
   };
+  const chooseGuest = () => {
+    if (!shopper.guest) becomeGuest();
+    announce('Ordering as guest');
+    close();
+  };
   return (
     <Modal title="Who is ordering?" close={close}>
       <ul className="people">
-        {profile.data === null && (
-          <li>
-            <Person name="Guest" note="With an id of your own in this browser" current onChoose={close} />
-          </li>
-        )}
+        <li>
+          <Person
+            name="Guest"
+            note={shopper.guest ? 'With an id of your own in this browser' : 'Begin with an empty history'}
+            current={shopper.guest}
+            onChoose={chooseGuest}
+          />
+        </li>
         {known.data?.map(({ customerId, name, email }) => (
           <li key={customerId}>
             <Person
               name={name}
               note={email}
-              current={customerId === shopper}
+              current={customerId === shopper.customerId}
               onChoose={() => {
                 choose(customerId, name);
               }}
             />
           </li>
         ))}
-        {profile.data !== null && (
-          <li>
-            <Person
-              name="Guest"
-              note="Begin with an empty history"
-              current={false}
-              onChoose={() => {
-                choose(randomUUID(), 'guest');
-              }}
-            />
-          </li>
-        )}
         {known.hasNextPage && (
           <li>
             <button type="button" className="button plain compact wide" onClick={() => void known.fetchNextPage()}>
@@ -64,7 +58,7 @@ export default function ShopperDialog({ close }: { close: () => void }) {
         )}
       </ul>
       {known.isError && <Notice kind="wait">{explain(known.error).text}</Notice>}
-      <NewPerson guestId={profile.data === null ? shopper : undefined} choose={choose} />
+      <NewPerson guestId={shopper.guest ? shopper.customerId : undefined} choose={choose} />
     </Modal>
   );
 }

@@ -1,7 +1,6 @@
-import { useMutation, useQueries, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useMutation, useQueries, useQueryClient } from '@tanstack/react-query';
 import { Link, useLocation } from 'wouter';
 import { announce } from '../announce.ts';
-import { customer } from '../api/customers.ts';
 import { learn, placeOrder } from '../api/orders.ts';
 import { explain, Problem } from '../api/problem.ts';
 import { product, type Product } from '../api/products.ts';
@@ -17,7 +16,7 @@ import { Title } from '../components/title.tsx';
 import { config } from '../config.ts';
 import { count, counted, money } from '../format.ts';
 import { randomUUID } from '../random.ts';
-import { useShopper } from '../shopper.ts';
+import { useShopper, useShopperName } from '../shopper.ts';
 import { rememberTrace } from '../traces.ts';
 import './basket.css';
 
@@ -130,8 +129,8 @@ function BasketLine({ line: { productId, quantity, product } }: { line: Priced }
 }
 
 function Summary({ lines }: { lines: Priced[] }) {
-  const shopper = useShopper();
-  const profile = useQuery(customer(shopper));
+  const { customerId } = useShopper();
+  const name = useShopperName();
   const placing = usePlacing();
   const known = lines.flatMap(({ product, quantity }) => (product ? [{ product, quantity }] : []));
   const currencies = new Set(known.map(({ product }) => product.currency));
@@ -149,7 +148,7 @@ function Summary({ lines }: { lines: Priced[] }) {
         </div>
         <div>
           <dt>Ordered by</dt>
-          <dd>{profile.data?.name ?? 'Guest'}</dd>
+          <dd>{name ?? 'Guest'}</dd>
         </div>
         {currencies.size === 1 && currency !== undefined && (
           <div className="summary-total">
@@ -168,7 +167,7 @@ function Summary({ lines }: { lines: Priced[] }) {
         aria-disabled={blocked || placing.isPending}
         onClick={() => {
           if (blocked || placing.isPending) return;
-          placing.mutate({ customerId: shopper, items: lines.map(({ productId, quantity }) => ({ productId, quantity })) });
+          placing.mutate({ customerId, items: lines.map(({ productId, quantity }) => ({ productId, quantity })) });
         }}
       >
         {placing.isPaused ? 'Waiting for a connection…' : placing.isPending ? 'Placing the order…' : placing.error ? 'Try again' : 'Place order'}

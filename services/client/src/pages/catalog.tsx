@@ -1,65 +1,43 @@
-import { useInfiniteQuery } from '@tanstack/react-query';
-import { memo, useEffect, useRef } from 'react';
-import { useSearchParams } from 'wouter';
-import { catalog, type Product } from '../api/products.ts';
+import { memo, useRef } from 'react';
 import { announce } from '../announce.ts';
+import type { Product } from '../api/products.ts';
 import { maxQuantity, quantityOf } from '../basket/basket.ts';
 import { changeBasket, useBasket } from '../basket/store.ts';
 import { Empty, Failure, More, Outdated, Skeleton, useOnline } from '../components/feedback.tsx';
 import { Icon } from '../components/icons.tsx';
 import { ProductArt } from '../components/product-art.tsx';
-import { SearchField } from '../components/search-field.tsx';
+import { NoMatch, SearchField } from '../components/search-field.tsx';
 import { StockLevel } from '../components/stock-level.tsx';
 import { Title } from '../components/title.tsx';
 import { count, money } from '../format.ts';
+import { useCatalog } from './use-catalog.ts';
 import './catalog.css';
 
 /** Everything that is sold, with its stock as it is now. */
 export function CatalogPage() {
-  const shop = useInfiniteQuery(catalog());
-  const [parameters, setParameters] = useSearchParams();
+  const { shop, search, setSearch, found } = useCatalog();
   const online = useOnline();
-  const search = parameters.get('q') ?? '';
-  const { hasNextPage, isFetching, fetchNextPage } = shop;
-
-  // The list comes in pages; a search looks at all of them.
-  useEffect(() => {
-    if (search !== '' && hasNextPage && !isFetching) void fetchNextPage();
-  }, [search, hasNextPage, isFetching, fetchNextPage]);
-
-  const found = shop.data ? matching(shop.data, search) : [];
+  const live = online && !shop.isError;
   return (
     <>
       <div className="page-head">
         <div>
           <Title title="Shop">Shop</Title>
           <p className="live-line">
-            <span className={online && !shop.isError ? 'live-dot' : 'live-dot off'} />
-            {online && !shop.isError ? 'Stock is live' : 'Stock is not live right now'}
+            <span className={live ? 'live-dot' : 'live-dot off'} />
+            {live ? 'Stock is live' : 'Stock is not live right now'}
           </p>
         </div>
-        <SearchField
-          value={search}
-          label="Search products"
-          onChange={(q) => {
-            setParameters(q === '' ? {} : { q }, { replace: true });
-          }}
-        />
+        <SearchField value={search} label="Search products" onChange={setSearch} />
       </div>
       <Outdated when={shop.isError && shop.data !== undefined} />
       {shop.isPending && (shop.isPaused ? <Failure error={null} retry={() => void shop.refetch()} /> : <CardSkeletons />)}
       {shop.isError && shop.data === undefined && <Failure error={shop.error} retry={() => void shop.refetch()} />}
-      {shop.data && found.length > 0 && <Grid products={found} />}
-      {shop.data && found.length === 0 && !hasNextPage && <NothingFound search={search} />}
+      {found && found.length > 0 && <Grid products={found} />}
+      {found?.length === 0 && !shop.hasNextPage && <NothingFound search={search} />}
       {search === '' && <More query={shop} />}
     </>
   );
-}
-
-/** The products whose name has every word of the search. */
-export function matching(products: readonly Product[], search: string): readonly Product[] {
-  const words = search.toLowerCase().split(/\s+/).filter(Boolean);
-  return words.length === 0 ? products : products.filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
 }
 
 function Grid({ products }: { products: readonly Product[] }) {
@@ -125,13 +103,10 @@ const Card = memo(function Card({ product, inBasket }: { product: Product; inBas
 });
 
 function NothingFound({ search }: { search: string }) {
-  return search === '' ? (
+  if (search !== '') return <NoMatch search={search} />;
+  return (
     <Empty icon="shop" title="Nothing is for sale yet">
       Products that are added under Stock show up here at once.
-    </Empty>
-  ) : (
-    <Empty icon="search" title={`No product matches “${search}”`}>
-      Try fewer or other words.
     </Empty>
   );
 }

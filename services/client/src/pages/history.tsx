@@ -13,10 +13,10 @@ import './history.css';
 /** What a customer has ordered: the shopper, or the one in the address. */
 export default function HistoryPage({ customerId: given }: { customerId?: string }) {
   const shopper = useShopper();
-  const customerId = given ?? shopper;
-  const profile = useQuery(customer(customerId));
+  const customerId = given ?? shopper.customerId;
+  const own = customerId === shopper.customerId;
+  const profile = useQuery({ ...customer(customerId), enabled: !own || !shopper.guest });
   const orders = useInfiniteQuery(history(customerId));
-  const own = customerId === shopper;
   const title = own ? 'Your orders' : `Orders of ${profile.data?.name ?? `customer ${shortId(customerId)}`}`;
   return (
     <>
@@ -115,7 +115,7 @@ function Row({ order, names }: { order: HistoryEntry; names: ReadonlyMap<string,
           <StatusBadge status={order.status} />
           {order.reason && <span className="soft small">{reasons[order.reason]}</span>}
         </span>
-        <span className="row-total number">{order.total ? money(order.total.amountCents, order.total.currency) : '–'}</span>
+        <span className={order.status === 'Cancelled' ? 'row-total number void' : 'row-total number'}>{order.total ? money(order.total.amountCents, order.total.currency) : '–'}</span>
       </Link>
     </li>
   );

@@ -13,7 +13,6 @@ import { Empty, Failure, Notice, Outdated, PageLoading, Skeleton } from '../comp
 import { Icon } from '../components/icons.tsx';
 import { JourneyLine } from '../components/journey-line.tsx';
 import { ProductArt } from '../components/product-art.tsx';
-import { StatusBadge } from '../components/status-badge.tsx';
 import { Title } from '../components/title.tsx';
 import { traceUrl } from '../config.ts';
 import { count, counted, fullTime, money, shortId } from '../format.ts';
@@ -36,7 +35,6 @@ export default function OrderPage({ orderId }: { orderId: string }) {
           <Title title={title}>{title}</Title>
           {query.data && <p>Placed {fullTime(query.data.createdAt)}</p>}
         </div>
-        {query.data && <StatusBadge status={query.data.status} />}
       </div>
       <Outdated when={query.isError && query.data !== undefined} />
       {query.data ? (
@@ -246,7 +244,7 @@ function Items({ order, names }: { order: Order; names: ReadonlyMap<string, stri
             <div>
               <h3>{names.get(productId)}</h3>
               <p className="soft small number">
-                {count(quantity)}
+                {unitPriceCents === undefined ? counted(quantity, 'piece') : count(quantity)}
                 {unitPriceCents !== undefined && currency !== undefined && ` × ${money(unitPriceCents, currency)}`}
               </p>
             </div>
@@ -280,7 +278,7 @@ function Way({ order }: { order: Order }) {
 
 function Facts({ order }: { order: Order }) {
   const way = useQuery(journey(order.orderId));
-  const shopper = useShopper();
+  const own = order.customerId === useShopper().customerId;
   const traceId = way.data?.traceId ?? rememberedTrace(order.orderId);
   const link = traceId === undefined ? undefined : traceUrl(traceId);
   return (
@@ -297,8 +295,8 @@ function Facts({ order }: { order: Order }) {
         <div>
           <dt>Customer</dt>
           <dd>
-            <Link to={order.customerId === shopper ? '/history' : `/history/${order.customerId}`}>
-              {order.customerId === shopper ? 'You' : <span className="mono">{order.customerId}</span>}
+            <Link to={own ? '/history' : `/history/${order.customerId}`}>
+              {own ? 'You' : <span className="mono">{order.customerId}</span>}
             </Link>
           </dd>
         </div>

@@ -1,12 +1,13 @@
-import { useInfiniteQuery } from '@tanstack/react-query';
 import { lazy, Suspense, useState } from 'react';
-import { catalog, type Product } from '../api/products.ts';
+import type { Product } from '../api/products.ts';
 import { Empty, Failure, More, Outdated, Skeleton } from '../components/feedback.tsx';
 import { Icon } from '../components/icons.tsx';
 import { ProductArt } from '../components/product-art.tsx';
+import { NoMatch, SearchField } from '../components/search-field.tsx';
 import { StockLevel } from '../components/stock-level.tsx';
 import { Title } from '../components/title.tsx';
-import { count, money } from '../format.ts';
+import { count, money, shortId } from '../format.ts';
+import { useCatalog } from './use-catalog.ts';
 import './stock.css';
 
 const AddDialog = lazy(() => import('../stock/add-dialog.tsx'));
@@ -17,7 +18,7 @@ type Task = { do: 'add' } | { do: 'edit' | 'restock'; product: Product };
 
 /** The catalog from behind the counter. */
 export default function StockPage() {
-  const shop = useInfiniteQuery(catalog());
+  const { shop, search, setSearch, found } = useCatalog();
   const [task, setTask] = useState<Task>();
   const add = (
     <button
@@ -38,7 +39,10 @@ export default function StockPage() {
           <Title title="Stock">Stock</Title>
           <p>What is on the shelf, what orders hold, and what it costs.</p>
         </div>
-        {add}
+        <div className="shelf-tools">
+          <SearchField value={search} label="Search products" onChange={setSearch} />
+          {add}
+        </div>
       </div>
       <Outdated when={shop.isError && shop.data !== undefined} />
       {shop.isPending && (shop.isPaused ? <Failure error={null} retry={() => void shop.refetch()} /> : <StockSkeleton />)}
@@ -48,8 +52,9 @@ export default function StockPage() {
           Add the first product, and it is for sale at once.
         </Empty>
       )}
-      {shop.data && shop.data.length > 0 && <Shelf products={shop.data} begin={setTask} />}
-      <More query={shop} />
+      {found && found.length > 0 && <Shelf products={found} begin={setTask} />}
+      {found?.length === 0 && search !== '' && !shop.hasNextPage && <NoMatch search={search} />}
+      {search === '' && <More query={shop} />}
       <Suspense>{task && <TaskDialog task={task} close={() => { setTask(undefined); }} />}</Suspense>
     </>
   );
@@ -91,7 +96,7 @@ function Shelf({ products, begin }: { products: readonly Product[]; begin: (task
                   </span>
                   <span>
                     {product.name}
-                    <span className="small soft shelf-version">Version {count(product.version)}</span>
+                    <span className="small soft number shelf-id">No. {shortId(product.productId)}</span>
                   </span>
                 </span>
               </th>

@@ -73,7 +73,7 @@ export default function AddDialog({ close }: { close: () => void }) {
         )}
         <div className="dialog-foot">
           <button type="button" className="button quiet" onClick={close}>
-            Discard
+            Cancel
           </button>
           <button type="submit" className="button" disabled={adding.isPending}>
             Add product

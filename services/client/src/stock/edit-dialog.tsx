@@ -116,7 +116,7 @@ export default function EditDialog({ product, close }: { product: Product; close
               Remove…
             </button>
             <button type="button" className="button quiet" onClick={close}>
-              {conflict ? 'Leave it as it is now' : 'Discard'}
+              {conflict ? 'Leave it as it is now' : 'Cancel'}
             </button>
             <button type="submit" className="button" disabled={busy}>
               {conflict && conflict.disputed.length > 0 ? 'Save mine instead' : 'Save'}

@@ -55,7 +55,7 @@ export default function RestockDialog({ product, close }: { product: Product; cl
         )}
         <div className="dialog-foot">
           <button type="button" className="button quiet" onClick={close}>
-            Discard
+            Cancel
           </button>
           <button type="submit" className="button" disabled={restocking.isPending}>
             Add to stock

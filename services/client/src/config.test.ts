@@ -1,0 +1,36 @@
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { config, loadConfig, parseConfig, traceUrl } from './config.ts';
+
+afterEach(() => {
+  Object.assign(config, { jaegerUrl: '', traceRatio: 0 });
+});
+
+describe('parseConfig', () => {
+  it('takes what the server says', () => {
+    expect(parseConfig({ jaegerUrl: 'http://localhost:16686/', traceRatio: 0.25 })).toEqual({ jaegerUrl: 'http://localhost:16686', traceRatio: 0.25 });
+  });
+
+  it.each([null, 'text', {}, { jaegerUrl: 'javascript:alert(1)' }, { jaegerUrl: 7, traceRatio: 'all' }, { traceRatio: 2 }, { traceRatio: -1 }])(
+    'takes nothing from %j',
+    (value) => {
+      expect(parseConfig(value)).toEqual({});
+    },
+  );
+});
+
+it('links to a trace when there is a Jaeger', async () => {
+  expect(traceUrl('abc')).toBeUndefined();
+  vi.stubGlobal('fetch', () => Promise.resolve(Response.json({ jaegerUrl: 'https://jaeger.example/ui', traceRatio: 1 })));
+  await loadConfig();
+  expect(traceUrl('abc')).toBe('https://jaeger.example/ui/trace/abc');
+});
+
+it.each([
+  ['out of reach', () => Promise.reject(new TypeError('fetch failed'))],
+  ['missing', () => Promise.resolve(new Response('', { status: 404 }))],
+  ['not JSON', () => Promise.resolve(new Response('<html>'))],
+])('opens without a configuration that is %s', async (_, answer) => {
+  vi.stubGlobal('fetch', answer);
+  await loadConfig();
+  expect(config).toEqual({ jaegerUrl: '', traceRatio: 0 });
+});
