@@ -29,7 +29,7 @@ describe('byDay', () => {
     items: [],
     total: null,
     version: 2,
-    createdAt: createdAt && createdAt.toISOString(),
+    createdAt: createdAt?.toISOString() ?? null,
     updatedAt: updatedAt.toISOString(),
   });
 

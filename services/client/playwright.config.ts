@@ -1,0 +1,37 @@
+import { defineConfig, devices } from '@playwright/test';
+
+// Debian's Chromium: no browser is downloaded. Where it lies elsewhere, CHROMIUM says so.
+const executablePath = process.env['CHROMIUM'] ?? '/usr/bin/chromium';
+
+export default defineConfig({
+  testDir: 'e2e',
+  outputDir: 'test-results',
+  fullyParallel: true,
+  workers: process.env['CI'] === undefined ? 2 : 1,
+  forbidOnly: process.env['CI'] !== undefined,
+  timeout: 60_000,
+  expect: { timeout: 15_000 },
+  reporter: process.env['CI'] === undefined ? 'list' : [['list'], ['html', { open: 'never' }]],
+  use: {
+    baseURL: process.env['BASE_URL'] ?? 'http://localhost:5108',
+    locale: 'en-GB',
+    trace: 'retain-on-failure',
+    launchOptions: {
+      executablePath,
+      args: [
+        '--no-sandbox', // the tests may run as root in a container
+        '--disable-gpu',
+        '--disable-quic',
+        '--no-first-run',
+        '--disable-background-networking',
+        '--disable-component-update',
+        '--disable-sync',
+      ],
+    },
+  },
+  projects: [
+    { name: 'desktop', testIgnore: /pictures/, use: { viewport: { width: 1280, height: 860 } } },
+    { name: 'phone', testMatch: /(accessibility|order)\.spec/, use: { ...devices['Pixel 7'] } },
+    ...(process.env['PICTURES'] === undefined ? [] : [{ name: 'pictures', testMatch: /pictures/ }]),
+  ],
+});
