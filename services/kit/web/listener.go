@@ -23,40 +23,42 @@ type listener struct {
 	server *http.Server
 	ended  chan error // the end of Serve
 
-	mu      sync.Mutex
-	resting map[net.Conn]http.ConnState // new or idle
-	rested  chan struct{}               // closed when resting is empty; nil unless stopping
+	mu    sync.Mutex
+	conns map[net.Conn]http.ConnState
+	gone  chan struct{} // closed when there are no connections any more; nil unless stopping
 }
 
 // track is the http.Server's ConnState.
 func (l *listener) track(c net.Conn, state http.ConnState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if state == http.StateNew || state == http.StateIdle {
-		l.resting[c] = state
+	if state != http.StateClosed && state != http.StateHijacked {
+		l.conns[c] = state
 		return
 	}
-	delete(l.resting, c)
-	if len(l.resting) == 0 && l.rested != nil {
-		close(l.rested)
-		l.rested = nil
+	delete(l.conns, c)
+	if len(l.conns) == 0 && l.gone != nil {
+		close(l.gone)
+		l.gone = nil
 	}
 }
 
-// rest waits until no connection rests, or restGrace is over.
+// rest waits until there is no connection, or restGrace is over. One with a
+// request counts, too: it may have been answered just before the stop began and
+// be kept for the next.
 func (l *listener) rest(ctx context.Context) {
-	rested := make(chan struct{})
+	gone := make(chan struct{})
 	l.mu.Lock()
-	if len(l.resting) == 0 {
-		close(rested)
+	if len(l.conns) == 0 {
+		close(gone)
 	} else {
-		l.rested = rested
+		l.gone = gone
 	}
 	l.mu.Unlock()
 	grace := time.NewTimer(restGrace)
 	defer grace.Stop()
 	select {
-	case <-rested:
+	case <-gone:
 	case <-grace.C:
 	case <-ctx.Done():
 	}
@@ -67,7 +69,7 @@ func (l *listener) rest(ctx context.Context) {
 func (l *listener) closeNew() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for c, state := range l.resting {
+	for c, state := range l.conns {
 		if state == http.StateNew {
 			_ = c.Close()
 		}

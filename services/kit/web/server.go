@@ -131,7 +131,7 @@ func (s *Server) listen(base context.Context, variable, addr string, h http.Hand
 		}
 		return nil, fmt.Errorf("%s: %w", variable, err)
 	}
-	l := &listener{name: variable, socket: socket, ended: make(chan error, 1), resting: map[net.Conn]http.ConnState{}}
+	l := &listener{name: variable, socket: socket, ended: make(chan error, 1), conns: map[net.Conn]http.ConnState{}}
 	l.server = &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
