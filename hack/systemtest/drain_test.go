@@ -2,10 +2,8 @@ package systemtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,7 +17,7 @@ func TestDrain(t *testing.T) {
 	s := start(t, variant{instances: 2})
 	for _, name := range all {
 		t.Run(name, func(t *testing.T) {
-			steady(t, func(t testing.TB) { drain(t, s, name) })
+			drain(t, s, name)
 		})
 	}
 }
@@ -32,14 +30,16 @@ func drain(t testing.TB, s *stack.Stack, name string) {
 	o := bench.Defaults()
 	o.BaseURL, o.Orders, o.Concurrency, o.Rate = s.BaseURL(), 2000, 256, 300
 	if name == "gateway" {
-		// A client, or what stands before the gateways, goes to the other one when it is refused a connection.
+		// What stands before the gateways asks them whether they are ready, and goes to the other one when this one is not.
+		away := notReady(ctx, leaving)
 		o.BaseURL, o.Dial = leaving.URL(), func(ctx context.Context, network, address string) (net.Conn, error) {
-			var dialer net.Dialer
-			conn, err := dialer.DialContext(ctx, network, address)
-			if errors.Is(err, syscall.ECONNREFUSED) {
-				return dialer.DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", s.Service("gateway").Port()))
+			select {
+			case <-away:
+				address = fmt.Sprintf("127.0.0.1:%d", s.Service("gateway").Port())
+			default:
 			}
-			return conn, err
+			var dialer net.Dialer
+			return dialer.DialContext(ctx, network, address)
 		}
 	}
 	r := during(ctx, t, o, func() {
@@ -67,4 +67,21 @@ func drain(t testing.TB, s *stack.Stack, name string) {
 	if err := leaving.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// notReady returns a channel that is closed when the service says that it is not ready, or does not answer any more.
+func notReady(ctx context.Context, s *stack.Service) <-chan struct{} {
+	away := make(chan struct{})
+	go func() {
+		ask := time.NewTicker(50 * time.Millisecond)
+		defer ask.Stop()
+		for s.Ready(ctx) == nil {
+			select {
+			case <-ask.C:
+			case <-ctx.Done():
+			}
+		}
+		close(away)
+	}()
+	return away
 }

@@ -50,7 +50,7 @@ func TestFaults(t *testing.T) {
 	}
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
-			steady(t, func(t testing.TB) { underLoad(t, s, f.strike) })
+			underLoad(t, s, f.strike)
 		})
 	}
 }

@@ -13,7 +13,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	go watchMachine()
 	code := m.Run()
 	if err := end(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

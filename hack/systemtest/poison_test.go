@@ -35,10 +35,10 @@ var typeOf = map[string]string{
 func TestPoison(t *testing.T) {
 	s := start(t, variant{env: map[string]string{"BUS_RETRY_DELAY": "10ms"}})
 	t.Run("hopeless", func(t *testing.T) {
-		steady(t, func(t testing.TB) { hopelessMessages(t, s) })
+		hopelessMessages(t, s)
 	})
 	t.Run("failing", func(t *testing.T) {
-		steady(t, func(t testing.TB) { failingMessage(t, s) })
+		failingMessage(t, s)
 	})
 }
 

@@ -12,7 +12,7 @@ import (
 // deadline.
 func TestLastPieces(t *testing.T) {
 	s := start(t, variant{})
-	steady(t, func(t testing.TB) { lastPieces(t, s) })
+	lastPieces(t, s)
 }
 
 func lastPieces(t testing.TB, s *stack.Stack) {

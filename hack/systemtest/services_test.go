@@ -77,14 +77,6 @@ func merged(sets ...map[string]string) map[string]string {
 
 // stop ends services at the same time and holds each to its promise to exit with 0 within 10 s.
 func stop(t testing.TB, services []*stack.Service) {
-	stood := standstill.Load()
-	late := func(err error) {
-		if standstill.Load() > stood {
-			t.Logf("the machine stood still: %v", err)
-		} else {
-			t.Error(err)
-		}
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var stopping errgroup.Group
@@ -96,7 +88,7 @@ func stop(t testing.TB, services []*stack.Service) {
 				return nil
 			}
 			if err := service.Stop(ctx); err != nil {
-				late(err)
+				t.Error(err)
 			} else if code := service.ExitCode(); code != 0 {
 				late(fmt.Errorf("%s exits with %d; its log: %s", service.Name(), code, service.Log()))
 			}
