@@ -90,7 +90,7 @@ func stop(t testing.TB, services []*stack.Service) {
 			if err := service.Stop(ctx); err != nil {
 				t.Error(err)
 			} else if code := service.ExitCode(); code != 0 {
-				late(fmt.Errorf("%s exits with %d; its log: %s", service.Name(), code, service.Log()))
+				t.Errorf("%s exits with %d; its log: %s", service.Name(), code, service.Log())
 			}
 			return nil
 		})
