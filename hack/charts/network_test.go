@@ -121,6 +121,7 @@ func TestNetworkPolicies(t *testing.T) {
 		"orders:5003":    {"gateway"},
 		"products:5232":  {"gateway"},
 		"customers:5002": {"gateway"},
+		"client:5173":    {"gateway"},
 		"postgres:5432":  {"customers", "orders", "products"},
 		"rabbitmq:5672":  {"customers", "orders", "products"},
 		"rabbitmq:4369":  {"rabbitmq"},

@@ -27,15 +27,15 @@ With --push the images of all platforms go to the registry, with SBOM and proven
 		Example: `  hack/images                                                      orderflow/orders:dev and so on, locally
   hack/images orders --version 1.2.0                               orderflow/orders:1.2.0
   hack/images --registry ghcr.io/acme --version 1.2.0 --push --platform linux/amd64,linux/arm64`,
-		ValidArgs: stack.ServiceNames(),
+		ValidArgs: image.Names(),
 		RunE: func(cmd *cobra.Command, services []string) error {
 			for _, name := range services {
-				if !slices.Contains(stack.ServiceNames(), name) {
-					return fmt.Errorf("no service %q: there are %s", name, strings.Join(stack.ServiceNames(), ", "))
+				if !slices.Contains(image.Names(), name) {
+					return fmt.Errorf("no service %q: there are %s", name, strings.Join(image.Names(), ", "))
 				}
 			}
 			if len(services) == 0 {
-				services = stack.ServiceNames()
+				services = image.Names()
 			}
 			if f.list {
 				fmt.Println(strings.Join(services, "\n"))

@@ -163,8 +163,14 @@ func (f *kindUpFlags) prepare(ctx context.Context, c *console.Console, arch stri
 // buildImages makes all images and returns helm's arguments that name them.
 func (f *kindUpFlags) buildImages(ctx context.Context, c *console.Console, arch string) (tags []string, err error) {
 	b := image.Builder{Root: f.cluster.Root, Version: f.version, Revision: revision(ctx, f.cluster.Root)}
+	services := image.Names()
+	if !b.HasPages() { // they need Node.js
+		c.Printf("Without the web client: its pages are not built (npm --prefix services/client ci, then run build).")
+		services = stack.ServiceNames()
+		tags = append(tags, "--set", "client.enabled=false", "--set", "gateway.env.CLIENT_URL=")
+	}
 	err = c.Watch(ctx, "images of the services", func(ctx context.Context, say func(string)) error {
-		for _, service := range stack.ServiceNames() {
+		for _, service := range services {
 			say(service)
 			tag, err := buildImage(ctx, b, service, arch)
 			if err != nil {
@@ -194,11 +200,11 @@ func (f *kindUpFlags) makeCluster(ctx context.Context) error {
 
 // buildImage makes the image of a service under a tag of its content and returns that.
 func buildImage(ctx context.Context, b image.Builder, service, arch string) (tag string, err error) {
-	binary, err := b.Compile(ctx, service, arch)
+	folder, err := b.Compile(ctx, service, arch)
 	if err != nil {
 		return "", err
 	}
-	if tag, err = b.ContentTag(binary); err != nil {
+	if tag, err = b.ContentTag(folder); err != nil {
 		return "", err
 	}
 	ref := "orderflow/" + service + ":" + tag

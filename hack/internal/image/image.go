@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,10 +24,26 @@ type Builder struct {
 	Revision string // the commit, for the labels; may be empty
 }
 
-// Compile builds a service's binary for Linux on an architecture (amd64, arm64) and returns its path.
-func (b Builder) Compile(ctx context.Context, service, arch string) (string, error) {
-	path := filepath.Join(b.context(), arch, service)
-	args := append([]string{"build", "-o", path}, stack.BuildFlags()...)
+// Client is the service that ships the web client; its image also holds the pages.
+const Client = "client"
+
+// Names are the services that have an image.
+func Names() []string { return append(stack.ServiceNames(), Client) }
+
+// HasPages reports whether the web client's pages are built.
+func (b Builder) HasPages() bool {
+	_, err := os.Stat(filepath.Join(b.pages(), "index.html"))
+	return err == nil
+}
+
+// Compile builds a service's binary for Linux on an architecture (amd64, arm64) and puts it into a folder of its own,
+// with all else that the image holds.
+func (b Builder) Compile(ctx context.Context, service, arch string) (folder string, err error) {
+	folder = filepath.Join(b.context(service), arch)
+	if err := os.RemoveAll(folder); err != nil {
+		return "", err
+	}
+	args := append([]string{"build", "-o", filepath.Join(folder, "service")}, stack.BuildFlags()...)
 	args = append(args, "-ldflags", "-s -w -X orderflow.internal/kit/run.version="+b.Version, "./"+service)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Join(b.Root, "services")
@@ -33,26 +51,45 @@ func (b Builder) Compile(ctx context.Context, service, arch string) (string, err
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("compile %s for %s: %w\n%s", service, arch, err, out)
 	}
-	return path, nil
+	if service != Client {
+		return folder, nil
+	}
+	if !b.HasPages() {
+		return "", errors.New("the client's pages are not built: npm --prefix services/client ci && npm --prefix services/client run build")
+	}
+	return folder, os.CopyFS(filepath.Join(folder, "client", "dist"), os.DirFS(b.pages()))
 }
 
-// ContentTag is a tag for the image of a compiled binary that changes whenever the image would.
-func (b Builder) ContentTag(binary string) (string, error) {
+// ContentTag is a tag for the image of what Compile put into a folder; it changes whenever the image would.
+func (b Builder) ContentTag(folder string) (string, error) {
 	sum := sha256.New()
-	for _, path := range []string{binary, b.dockerfile()} {
-		file, err := os.Open(path)
-		if err != nil {
-			return "", err
-		}
-		_, err = io.Copy(sum, file)
-		if closed := file.Close(); err == nil {
-			err = closed
-		}
-		if err != nil {
-			return "", err
-		}
+	if err := add(sum, b.dockerfile(), "Dockerfile"); err != nil {
+		return "", err
 	}
-	return b.Version + "-" + hex.EncodeToString(sum.Sum(nil))[:12], nil
+	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(folder, path)
+		if err != nil {
+			return err
+		}
+		return add(sum, path, name)
+	})
+	return b.Version + "-" + hex.EncodeToString(sum.Sum(nil))[:12], err
+}
+
+// add adds a file and its name to a checksum.
+func add(sum io.Writer, path, name string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(sum, "%s\n", name); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	_, err = io.Copy(sum, file)
+	return errors.Join(err, file.Close())
 }
 
 // Package makes the local image ref of a binary that Compile built.
@@ -71,14 +108,19 @@ func (b Builder) arguments(service, ref string) []string {
 	return []string{
 		"--tag", ref, "--file", b.dockerfile(),
 		"--build-arg", "SERVICE=" + service, "--build-arg", "VERSION=" + b.Version, "--build-arg", "REVISION=" + b.Revision,
-		b.context(),
+		b.context(service),
 	}
 }
 
 func (b Builder) dockerfile() string { return filepath.Join(b.Root, "services", "Dockerfile") }
 
-// context is what the Dockerfile copies from: only binaries, so that sending it to the daemon costs little.
-func (b Builder) context() string { return filepath.Join(b.Root, ".run", "images") }
+// context is what the Dockerfile copies a service from.
+func (b Builder) context(service string) string {
+	return filepath.Join(b.Root, ".run", "images", service)
+}
+
+// pages are the web client's.
+func (b Builder) pages() string { return filepath.Join(b.Root, "services", Client, "dist") }
 
 func (b Builder) docker(ctx context.Context, args []string) error {
 	if out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput(); err != nil {
