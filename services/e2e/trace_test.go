@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -83,6 +84,60 @@ func TestCancelledOrderIsOneTrace(t *testing.T) {
 	checkMessages(t, spans, o.OrderID)
 	checkBatches(t, c, spans)
 }
+
+func TestAnOrderItsCustomerCancels(t *testing.T) {
+	c := collector(t)
+	s := open(t)
+	o := s.place(uuid.NewString(), s.product(5).ProductID, 1)
+	s.journey(o.OrderID, 10)
+	traceparent, traceID := traced()
+	s.do("POST", "/orders/"+o.OrderID+"/cancel", header{"traceparent": traceparent}, nil, 200, nil)
+	spans := spansOf(t, c, traceID, 7)
+	want := strings.TrimLeft(customerTree, "\n")
+	if diff := cmp.Diff(want, teletest.Tree(spans, shown...)); diff != "" {
+		t.Errorf("spans (-want +got):\n%s\ngot\n%s", diff, teletest.Tree(spans, shown...))
+	}
+	checkMessages(t, spans, o.OrderID)
+	checkBatches(t, c, spans)
+}
+
+func TestConcurrentOrdersKeepTheirTraces(t *testing.T) {
+	c := collector(t)
+	s := open(t)
+	p := s.product(50)
+	placed := make(map[string]string) // order by trace
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			traceparent, traceID := traced()
+			var o order
+			s.do("POST", "/orders", header{"traceparent": traceparent, "Prefer": "wait=30"}, placing(uuid.NewString(), p.ProductID, 1), 201, &o)
+			mu.Lock()
+			defer mu.Unlock()
+			placed[traceID] = o.OrderID
+		})
+	}
+	wg.Wait()
+	want := strings.TrimLeft(confirmedTree, "\n")
+	for traceID, orderID := range placed {
+		spans := spansOf(t, c, traceID, 10)
+		if diff := cmp.Diff(want, teletest.Tree(spans, shown...)); diff != "" {
+			t.Errorf("spans of order %s (-want +got):\n%s", orderID, diff)
+		}
+		checkMessages(t, spans, orderID)
+	}
+}
+
+const customerTree = `
+POST /orders/{orderId}/cancel [gateway server] http.request.method=POST http.route=/orders/{orderId}/cancel http.response.status_code=200 (parent elsewhere)
+  POST [gateway client] http.request.method=POST http.response.status_code=200
+    POST /api/orders/{orderId}/cancel [orders server] http.request.method=POST http.route=/api/orders/{orderId}/cancel http.response.status_code=200
+      publish orders.exchange [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=order.cancelled
+        process customers.order.cancelled [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=customers.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
+        process products.order.cancelled [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=products.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
+          publish orders.exchange [products producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=stock.released
+`
 
 const confirmedTree = `
 POST /orders [gateway server] http.request.method=POST http.route=/orders http.response.status_code=201 (parent elsewhere)
