@@ -30,8 +30,10 @@ export default defineConfig({
     },
   },
   projects: [
-    { name: 'desktop', testIgnore: /pictures/, use: { viewport: { width: 1280, height: 860 } } },
+    { name: 'desktop', use: { viewport: { width: 1280, height: 860 } } },
     { name: 'phone', testMatch: /(accessibility|order)\.spec/, use: { ...devices['Pixel 7'] } },
-    ...(process.env['PICTURES'] === undefined ? [] : [{ name: 'pictures', testMatch: /pictures/ }]),
+    ...(process.env['PICTURES'] === undefined
+      ? []
+      : [{ name: 'pictures', testMatch: /pictures\.ts/, use: { viewport: { width: 1280, height: 860 }, deviceScaleFactor: 2 } }]),
   ],
 });

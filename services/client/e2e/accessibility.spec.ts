@@ -1,14 +1,18 @@
 import AxeBuilder from '@axe-core/playwright';
 import { expect, failedLoads, fill, heading, openShop, test, type Page } from './fixtures.ts';
 
-const somebody = '550e8400-e29b-41d4-a716-446655440000';
-
 /** Looks with axe, in light and in dark, and for what does not fit on the screen. */
 async function look(page: Page): Promise<void> {
+  // Behind a dialog the page with its heading is hidden from everybody, which axe only notices in some layouts.
+  const behind = (await page.getByRole('dialog').count()) > 0 ? ['landmark-one-main', 'page-has-heading-one'] : [];
+
   for (const colorScheme of ['light', 'dark'] as const) {
     await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
     await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => undefined))));
-    const { violations } = await new AxeBuilder({ page }).withTags(['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']).analyze();
+    const { violations } = await new AxeBuilder({ page })
+      .withTags(['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'])
+      .disableRules(behind)
+      .analyze();
     const found = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => `${node.target.join(' ')} ${node.failureSummary ?? ''}`).join('; ')}`);
     expect(found, `${page.url()} in ${colorScheme}`).toEqual([]);
   }
@@ -49,7 +53,6 @@ test('order: pending, confirmed, cancelled', async ({ page, context, api }) => {
   await page.getByRole('button', { name: 'Place order' }).click();
   await expect(heading(page, 'Reserving stock')).toBeVisible();
   await look(page);
-  await context.unroute('**/orders/*/events');
   await Promise.all(held.map((release) => release()));
   await expect(heading(page, 'Confirmed')).toBeVisible();
   await expect(page.getByText('Processed by customers')).toHaveCount(2);
@@ -65,7 +68,7 @@ test('order: pending, confirmed, cancelled', async ({ page, context, api }) => {
 
 test('order: not enough stock', async ({ page, api }) => {
   const cup = await api.add('Espresso cup', 3);
-  const order = await api.order(somebody, { productId: cup.productId, quantity: 10 });
+  const order = await api.order(await api.customer('Ada Lovelace'), { productId: cup.productId, quantity: 10 });
   await page.goto(`/order/${order.orderId}`);
   await expect(heading(page, 'Not enough stock')).toBeVisible();
   await look(page);
@@ -76,9 +79,10 @@ test('history, full and empty', async ({ page, api }) => {
   await expect(heading(page, 'No orders yet')).toBeVisible();
   await look(page);
   const cup = await api.add('Espresso cup', 3);
-  await api.order(somebody, { productId: cup.productId, quantity: 1 });
-  await api.order(somebody, { productId: cup.productId, quantity: 10 });
-  await page.goto(`/history/${somebody}`);
+  const ada = await api.customer('Ada Lovelace');
+  await api.order(ada, { productId: cup.productId, quantity: 1 });
+  await api.order(ada, { productId: cup.productId, quantity: 10 });
+  await page.goto(`/history/${ada}`);
   await expect(page.getByText(cup.name).first()).toBeVisible();
   await look(page);
 });

@@ -66,6 +66,13 @@ export class Api {
     expect((await this.#request.delete(`/products/${product.productId}`)).status()).toBe(204);
   }
 
+  /** Adds a customer with a profile. */
+  async customer(name: string): Promise<string> {
+    const response = await this.#request.post('/customers', { data: { name, email: `${this.mark}@example.com` } });
+    expect(response.status()).toBe(201);
+    return ((await response.json()) as components['schemas']['Customer']).customerId;
+  }
+
   async order(customerId: string, ...items: { productId: string; quantity: number }[]): Promise<components['schemas']['Order']> {
     const response = await this.#request.post('/orders', { data: { customerId, items }, headers: { Prefer: 'wait=20' } });
     expect(response.status()).toBe(201);

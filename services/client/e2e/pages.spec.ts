@@ -1,17 +1,17 @@
+import { randomUUID } from 'node:crypto';
 import { card, expect, failedLoads, fill, heading, openShop, shopperOf, test } from './fixtures.ts';
-
-const somebody = '550e8400-e29b-41d4-a716-446655440000';
 
 test('every page survives a reload', async ({ page, api }) => {
   const cup = await api.add('Espresso cup', 20);
-  const order = await api.order(somebody, { productId: cup.productId, quantity: 1 });
+  const ada = await api.customer('Ada Lovelace');
+  const order = await api.order(ada, { productId: cup.productId, quantity: 1 });
   await fill(page, api, cup);
   for (const [path, title] of [
     [`/?q=${api.mark}`, 'Shop'],
     ['/basket', 'Basket'],
     [`/order/${order.orderId}`, `Order ${order.orderId.slice(-8).toUpperCase()}`],
     ['/history', 'Your orders'],
-    [`/history/${somebody}`, /^Orders of/],
+    [`/history/${ada}`, 'Orders of Ada Lovelace'],
     [`/stock?q=${api.mark}`, 'Stock'],
   ] as const) {
     await page.goto(path);
@@ -139,6 +139,15 @@ test.describe('when something is missing', () => {
       await page.goto(`/order/${id}`);
       await expect(heading(page, 'There is no such order')).toBeVisible();
     }
+  });
+
+  test('a customer who is known only from orders', async ({ page, api }) => {
+    const cup = await api.add('Espresso cup', 20);
+    const somebody = randomUUID();
+    await api.order(somebody, { productId: cup.productId, quantity: 1 });
+    await page.goto(`/history/${somebody}`);
+    await expect(page.getByRole('heading', { level: 1 })).toHaveText(`Orders of customer ${somebody.slice(-8).toUpperCase()}`);
+    await expect(page.getByRole('link', { name: cup.name })).toContainText('Confirmed');
   });
 
   test('a product that is not sold any more', async ({ page, api }) => {

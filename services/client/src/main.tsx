@@ -8,6 +8,16 @@ import './styles/tokens.css';
 import './styles/base.css';
 import './styles/controls.css';
 
+interface TrustedTypes {
+  createPolicy(name: string, rules: { createHTML: (html: string) => string | null }): unknown;
+}
+
+// The content security policy lets no text become markup, but for the empty one
+// with which React Aria clears its announcements.
+(globalThis as { trustedTypes?: TrustedTypes }).trustedTypes?.createPolicy('default', {
+  createHTML: (html) => (html === '' ? html : null),
+});
+
 // A new version was put up while this one was open: its pages are gone.
 addEventListener('vite:preloadError', () => {
   const last = Number(sessionStorage.getItem('reloaded') ?? 0);

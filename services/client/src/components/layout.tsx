@@ -58,12 +58,21 @@ function Mark() {
   );
 }
 
-function NavItem({ to, icon, label, className = '', children }: { to: string; icon: IconName; label: string; className?: string; children?: ReactNode }) {
+interface NavItemProps {
+  to: string;
+  icon: IconName;
+  label: string;
+  spoken?: string; // instead of what is seen
+  className?: string;
+  children?: ReactNode;
+}
+
+function NavItem({ to, icon, label, spoken, className = '', children }: NavItemProps) {
   const [exactly] = useRoute(to);
   const [below] = useRoute(`${to}/*`);
   const here = exactly || (to !== '/' && below);
   return (
-    <Link to={to} className={`nav-item ${className}${here ? ' active' : ''}`} aria-current={here ? 'page' : undefined}>
+    <Link to={to} className={`nav-item ${className}${here ? ' active' : ''}`} aria-current={here ? 'page' : undefined} aria-label={spoken}>
       <Icon name={icon} />
       <span>{label}</span>
       {children}
@@ -74,15 +83,8 @@ function NavItem({ to, icon, label, className = '', children }: { to: string; ic
 function BasketItem() {
   const n = pieces(useBasket());
   return (
-    <NavItem to="/basket" icon="bag" label="Basket" className="nav-basket">
-      {n > 0 && (
-        <>
-          <span className="nav-count number" aria-hidden="true">
-            {n > 999 ? '999+' : count(n)}
-          </span>
-          <span className="visually-hidden">, {counted(n, 'item')}</span>
-        </>
-      )}
+    <NavItem to="/basket" icon="bag" label="Basket" className="nav-basket" {...(n > 0 && { spoken: `Basket, ${counted(n, 'item')}` })}>
+      {n > 0 && <span className="nav-count number">{n > 999 ? '999+' : count(n)}</span>}
     </NavItem>
   );
 }
