@@ -129,6 +129,38 @@ func TestConcurrentOrdersKeepTheirTraces(t *testing.T) {
 	}
 }
 
+// A client that does not want to be traced is not, but what it sent goes on:
+// see the services' messages in the system tests.
+func TestAnUnsampledOrderExportsNothing(t *testing.T) {
+	c := collector(t)
+	s := open(t)
+	p := s.product(5)
+	traceparent, unsampled := traced()
+	var o order
+	s.do("POST", "/orders", header{"traceparent": strings.TrimSuffix(traceparent, "01") + "00", "Prefer": "wait=30"},
+		placing(uuid.NewString(), p.ProductID, 1), 201, &o)
+	if j := s.journey(o.OrderID, 10); j.TraceID != "" {
+		t.Errorf("the journey names trace %s, which nobody recorded", j.TraceID)
+	}
+	// Spans leave in the order of their ends: once a later order's are here,
+	// those of this one would be.
+	traceparent, sampled := traced()
+	s.do("POST", "/orders", header{"traceparent": traceparent, "Prefer": "wait=30"}, placing(uuid.NewString(), p.ProductID, 1), 201, nil)
+	spansOf(t, c, sampled, 10)
+	for traceID, spans := range c.All() {
+		if traceID == unsampled {
+			t.Errorf("exported:\n%s", teletest.Tree(spans, shown...))
+		}
+		for _, span := range spans {
+			for _, link := range span.Links {
+				if link.TraceID == unsampled {
+					t.Errorf("%s links to the unsampled trace", span.Name)
+				}
+			}
+		}
+	}
+}
+
 const customerTree = `
 POST /orders/{orderId}/cancel [gateway server] http.request.method=POST http.route=/orders/{orderId}/cancel http.response.status_code=200 (parent elsewhere)
   POST [gateway client] http.request.method=POST http.response.status_code=200

@@ -138,16 +138,21 @@ func startProcess(r *received, queue string) {
 }
 
 // startBatch makes the span of a whole batch, which links to its messages'.
-// It is a trace of its own: a batch has many causes.
+// It is a trace of its own: a batch has many causes. Without a message that is
+// recorded there is none.
 func startBatch(ctx context.Context, queue string, batch []*received) (context.Context, trace.Span) {
-	if !batch[0].span.SpanContext().IsValid() {
-		return ctx, trace.SpanFromContext(context.Background())
-	}
-	links := make([]trace.Link, 0, len(batch))
+	var links []trace.Link
 	for _, r := range batch {
-		if sc := r.span.SpanContext(); sc.IsValid() {
-			links = append(links, trace.Link{SpanContext: sc})
+		if !r.span.IsRecording() {
+			continue
 		}
+		if links == nil {
+			links = make([]trace.Link, 0, len(batch))
+		}
+		links = append(links, trace.Link{SpanContext: r.span.SpanContext()})
+	}
+	if links == nil {
+		return ctx, trace.SpanFromContext(context.Background())
 	}
 	return tracer().Start(ctx, "process batch "+queue, trace.WithNewRoot(), trace.WithLinks(links...),
 		trace.WithAttributes(
