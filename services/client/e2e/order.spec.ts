@@ -27,6 +27,18 @@ test('order several products and see them confirmed live', async ({ page, api })
   await expect(heading(page, 'Your basket is empty')).toBeVisible();
 });
 
+test('an order leads to the trace that its click began', async ({ page, api }) => {
+  await page.route('**/config.json', (route) => route.fulfill({ json: { jaegerUrl: 'http://jaeger.example', traceRatio: 1 } }));
+  const cup = await api.add('Espresso cup', 20);
+  await fill(page, api, cup);
+  const [request] = await Promise.all([page.waitForRequest((r) => r.method() === 'POST'), page.getByRole('button', { name: 'Place order' }).click()]);
+  const [, traceId = ''] = (request.headers()['traceparent'] ?? '').split('-');
+  const link = page.getByRole('link', { name: 'Open the trace in Jaeger' });
+  await expect(link).toHaveAttribute('href', `http://jaeger.example/trace/${traceId}`);
+  await page.reload();
+  await expect(link).toHaveAttribute('href', `http://jaeger.example/trace/${traceId}`);
+});
+
 test('too much is cancelled, with what was missing', async ({ page, api }) => {
   const cup = await api.add('Espresso cup', 3);
   const lamp = await api.add('Desk lamp', 50);
@@ -77,7 +89,7 @@ test.describe('with a bad connection', () => {
   test('an order that is waited for is taken up again', async ({ page, context, api }) => {
     const cup = await api.add('Espresso cup', 5);
     await fill(page, api, cup);
-    await context.route('**/orders/*/events', (route) => route.abort('connectionreset'));
+    await context.route(/\/orders\/./, (route) => route.abort('connectionreset'));
     await page.getByRole('button', { name: 'Place order' }).click();
     await expect(heading(page, 'Reserving stock')).toBeVisible();
     await expect(state(page)).toContainText('Connection lost');
@@ -86,10 +98,18 @@ test.describe('with a bad connection', () => {
     await expect(page.getByText('You are offline')).toBeVisible();
     await expect(heading(page, 'Reserving stock')).toBeVisible();
 
-    await context.unroute('**/orders/*/events');
+    await context.unroute(/\/orders\/./);
     await context.setOffline(false);
     await expect(heading(page, 'Confirmed')).toBeVisible();
     await expect(page.getByText('You are offline')).toBeHidden();
+  });
+
+  test('an order is asked for where streams do not get through', async ({ page, context, api }) => {
+    const cup = await api.add('Espresso cup', 5);
+    await fill(page, api, cup);
+    await context.route('**/orders/*/events', (route) => route.abort('connectionreset'));
+    await page.getByRole('button', { name: 'Place order' }).click();
+    await expect(heading(page, 'Confirmed')).toBeVisible();
   });
 
   test('a stream that the server ends is resumed after the last version', async ({ page, context, api }) => {

@@ -39,7 +39,7 @@ export function JourneyLine({ order, journey }: { order: Order; journey: Journey
           )}
         </li>
       ))}
-      {order.status === 'Pending' && (
+      {order.status === 'Pending' && shown.length === 1 && (
         <li className="wait">
           <span className="journey-icon">
             <Icon name="clock" />

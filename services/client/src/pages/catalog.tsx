@@ -17,7 +17,7 @@ import './catalog.css';
 export function CatalogPage() {
   const { shop, search, setSearch, found } = useCatalog();
   const online = useOnline();
-  const live = online && !shop.isError;
+  const live = online && shop.isSuccess;
   return (
     <>
       <div className="page-head">
@@ -25,7 +25,7 @@ export function CatalogPage() {
           <Title title="Shop">Shop</Title>
           <p className="live-line">
             <span className={live ? 'live-dot' : 'live-dot off'} />
-            {live ? 'Stock is live' : 'Stock is not live right now'}
+            {live ? 'Stock is live' : shop.isLoading ? 'Reading the stock…' : 'Stock is not live right now'}
           </p>
         </div>
         <SearchField value={search} label="Search products" onChange={setSearch} />

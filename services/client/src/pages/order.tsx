@@ -266,12 +266,20 @@ function Items({ order, names }: { order: Order; names: ReadonlyMap<string, stri
 
 function Way({ order }: { order: Order }) {
   const way = useQuery(journey(order.orderId));
+  const traceId = way.data?.traceId ?? rememberedTrace(order.orderId);
+  const link = traceId === undefined ? undefined : traceUrl(traceId);
   return (
     <section className="panel side-panel" aria-labelledby="journey-title">
       <h2 id="journey-title">Journey</h2>
       {way.isPending && !way.isPaused ? <Skeleton height="9rem" /> : <JourneyLine order={order} journey={way.data} />}
       {way.isError && !way.data && <Notice kind="wait">The steps in between cannot be read right now. This is what the order itself tells.</Notice>}
       {way.data?.missing && <Notice kind="wait">Not all could be asked: what {way.data.missing.join(' and ')} recorded is missing.</Notice>}
+      {link !== undefined && (
+        <a className="button quiet compact wide" href={link} target="_blank" rel="noreferrer">
+          Open the trace in Jaeger
+          <Icon name="external" />
+        </a>
+      )}
     </section>
   );
 }
@@ -280,7 +288,6 @@ function Facts({ order }: { order: Order }) {
   const way = useQuery(journey(order.orderId));
   const own = order.customerId === useShopper().customerId;
   const traceId = way.data?.traceId ?? rememberedTrace(order.orderId);
-  const link = traceId === undefined ? undefined : traceUrl(traceId);
   return (
     <section className="panel side-panel" aria-labelledby="facts-title">
       <h2 id="facts-title">Details</h2>
@@ -300,10 +307,6 @@ function Facts({ order }: { order: Order }) {
             </Link>
           </dd>
         </div>
-        <div>
-          <dt>Version</dt>
-          <dd className="number">{order.version}</dd>
-        </div>
         {traceId !== undefined && (
           <div>
             <dt>Trace</dt>
@@ -314,12 +317,6 @@ function Facts({ order }: { order: Order }) {
           </div>
         )}
       </dl>
-      {link !== undefined && (
-        <a className="button quiet compact wide" href={link} target="_blank" rel="noreferrer">
-          Open the trace in Jaeger
-          <Icon name="external" />
-        </a>
-      )}
     </section>
   );
 }

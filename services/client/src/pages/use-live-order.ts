@@ -8,11 +8,17 @@ import { refreshProducts } from '../api/products.ts';
 // recorded a moment later: when to look at the journey again, in ms.
 const afterglow = [0, 400, 1200, 3000, 8000];
 
+const askAgain = 3000; // ms
+
 /** An order that changes as it happens, until its final state. */
 export function useLiveOrder(orderId: string): { query: UseQueryResult<Order>; connection: Connection } {
   const client = useQueryClient();
-  const query = useQuery(order(orderId));
   const [connection, setConnection] = useState<Connection>('connecting');
+  // Where streams do not get through, asking does.
+  const query = useQuery({
+    ...order(orderId),
+    refetchInterval: ({ state }) => state.data?.status === 'Pending' && connection === 'lost' && askAgain,
+  });
   const pending = query.data?.status === 'Pending';
   const version = query.data?.version;
 
