@@ -229,8 +229,10 @@ func (p *process) kill() error {
 	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill %s: %w", p.name, err)
 	}
+	children := make([]*process, 0, len(family))
 	for _, member := range family[min(1, len(family)):] {
 		child := &process{name: p.name, pid: member.pid, start: member.start}
+		children = append(children, child)
 		if err := child.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("kill a child of %s: %w", p.name, err)
 		}
@@ -239,6 +241,16 @@ func (p *process) kill() error {
 	defer cancel()
 	if err := p.wait(ctx); err != nil {
 		return fmt.Errorf("kill %s: %w", p.name, err)
+	}
+	// A child that is still going holds what its successor needs: PostgreSQL's shared memory, a port.
+	for _, child := range children {
+		for child.alive() {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("kill a child of %s: process %d is still there", p.name, child.pid)
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
 	}
 	return p.forget()
 }
