@@ -15,7 +15,6 @@ import (
 const (
 	OffsetUp     = 0
 	OffsetTest   = 100
-	OffsetClient = 150
 	OffsetSystem = 400
 	OffsetHack   = 500
 )

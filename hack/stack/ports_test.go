@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,7 +46,7 @@ func TestPortsDoNotMeet(t *testing.T) {
 		}
 		seen[port] = what
 	}
-	for _, offset := range []int{OffsetUp, OffsetTest, OffsetClient, OffsetSystem, OffsetHack} {
+	for _, offset := range []int{OffsetUp, OffsetTest, OffsetSystem, OffsetHack} {
 		p := PortsAt(offset)
 		for name, port := range map[string]int{
 			"postgres": p.Postgres, "amqp": p.AMQP, "management": p.Management, "metrics": p.Metrics,
@@ -55,7 +54,7 @@ func TestPortsDoNotMeet(t *testing.T) {
 		} {
 			use(port, name+"+"+strconv.Itoa(offset))
 		}
-		for _, spec := range append(slices.Clone(serviceSpecs), clientSpec) {
+		for _, spec := range serviceSpecs {
 			for instance := 1; instance <= 2; instance++ {
 				public, admin := p.portsOf(spec, instance)
 				use(public, spec.name+"+"+strconv.Itoa(offset))
