@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -75,6 +76,9 @@ func (e *PortInUse) Error() string {
 
 // checkFree returns a *PortInUse unless the port can be listened on.
 func checkFree(port int, what string) error {
+	// A process that is forked meanwhile holds the port until it has become another program: no forks.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	l, err := net.Listen("tcp", address(port))
 	if err == nil {
 		return l.Close()
