@@ -26,7 +26,7 @@ import (
 const (
 	placementQueue    = 1024                 // orders waiting to be stored; more are ErrBusy
 	placementBatch    = 128                  // orders in one transaction
-	placementLinger   = 2 * time.Millisecond // for company, after a transaction that had some
+	placementLinger   = 4 * time.Millisecond // for company, after a transaction that had some
 	placementTimeout  = 5 * time.Second      // for one transaction
 	placementPatience = 5 * time.Second      // an order queued for longer is ErrBusy
 )
