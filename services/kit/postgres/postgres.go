@@ -74,6 +74,11 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	params["statement_timeout"] = "15000"
 	params["lock_timeout"] = "10000"
 	params["idle_in_transaction_session_timeout"] = "15000"
+	// All statements of a service go by an index, and their plans are cached. One made while a table was new and empty
+	// would go on reading the whole of it until the server's first analyze. Where there is no index PostgreSQL still
+	// scans, at a price that it takes for high enough to compile the query: never worth it here.
+	params["enable_seqscan"] = "off"
+	params["jit"] = "off"
 	if cfg.URLFile != "" {
 		pc.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
 			url, err := cfg.url()

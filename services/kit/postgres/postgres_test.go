@@ -12,6 +12,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -84,6 +85,66 @@ func TestTxBatchCommitsAllOrNothing(t *testing.T) {
 		if busy := pool.Stat().AcquiredConns(); busy != 0 {
 			t.Errorf("%s: %d connections not given back", c.name, busy)
 		}
+	}
+}
+
+// A service prepares its statements when its tables are empty, and keeps the plans: they have to suit full tables, too.
+func TestPlanMadeForAnEmptyTableReadsAFullOneByItsIndex(t *testing.T) {
+	ctx := context.Background()
+	pool := open(t)
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	if _, err := conn.Exec(ctx, `create table t (n uuid primary key,
+  a text, b text, c text, d text, e text, f text, g text, h text, i text, j text) with (autovacuum_enabled = off)`); err != nil {
+		t.Fatal(err)
+	}
+	const statement = "select count(a) from t where n = any($1::uuid[])"
+	ids := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
+	count := func() (n int) {
+		t.Helper()
+		if err := conn.QueryRow(ctx, statement, ids).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for range 10 { // PostgreSQL settles on a plan at the sixth
+		count()
+	}
+	if _, err := conn.Exec(ctx, `
+insert into t (n, a)
+select n, 'a' from unnest($1::uuid[]) n
+union all
+select gen_random_uuid(), 'a' from generate_series(1, 10000)`, ids); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(); n != 3 {
+		t.Fatalf("%d rows found", n)
+	}
+	// The connection's own counters, before they are flushed to the server's.
+	scans := func(tx pgx.Tx) (table, index int, err error) {
+		err = tx.QueryRow(ctx, "select seq_scan, idx_scan from pg_stat_xact_user_tables where relname = 't'").Scan(&table, &index)
+		return table, index, err
+	}
+	var tables, indexes int
+	if err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		tablesBefore, indexesBefore, err := scans(tx)
+		if err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, statement, ids).Scan(new(int)); err != nil {
+			return err
+		}
+		tables, indexes, err = scans(tx)
+		tables, indexes = tables-tablesBefore, indexes-indexesBefore
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if tables != 0 || indexes == 0 {
+		t.Errorf("%d scans of the whole table, %d of its index", tables, indexes)
 	}
 }
 
