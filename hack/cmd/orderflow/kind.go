@@ -271,14 +271,15 @@ func (f *kindUpFlags) install(ctx context.Context, c *console.Console, release *
 	}); err != nil {
 		return err
 	}
-	if err := c.Watch(ctx, "install charts/orderflow", func(ctx context.Context, say func(string)) error {
-		changed, err := release.Install(ctx)
-		if err == nil && !changed {
-			say("nothing has changed")
-		}
+	var changed bool
+	if err := c.Step(ctx, "install charts/orderflow", func(ctx context.Context) (err error) {
+		changed, err = release.Install(ctx)
 		return err
 	}); err != nil {
 		return err
+	}
+	if !changed {
+		c.Printf("    nothing has changed")
 	}
 	if err := f.wait(ctx, c, "broker and topology are ready", kindNamespace, kube.RabbitMQ); err != nil {
 		return err

@@ -78,11 +78,13 @@ func (c *Cluster) Kubectl(ctx context.Context, stdin io.Reader, args ...string) 
 // Load copies those of the images that Docker has here and the node lacks into the node, and returns them. What
 // neither has is left for the node to pull.
 func (c *Cluster) Load(ctx context.Context, images ...string) (loaded []string, err error) {
+	out, err := run(ctx, nil, "docker", "exec", c.node(), "ctr", "--namespace", "k8s.io", "images", "list", "--quiet")
+	if err != nil {
+		return nil, err
+	}
+	there := strings.Fields(out)
 	for _, image := range images {
-		if _, err := run(ctx, nil, "docker", "exec", c.node(), "crictl", "inspecti", image); err == nil {
-			continue
-		}
-		if DockerHas(ctx, image) {
+		if !slices.Contains(there, qualified(image)) && DockerHas(ctx, image) {
 			loaded = append(loaded, image)
 		}
 	}
@@ -91,6 +93,18 @@ func (c *Cluster) Load(ctx context.Context, images ...string) (loaded []string, 
 	}
 	_, err = c.kind(ctx, append([]string{"load", "docker-image", "--name", c.Name}, loaded...)...)
 	return loaded, err
+}
+
+// qualified is an image's name with the registry that Docker takes when none is named.
+func qualified(image string) string {
+	first, _, more := strings.Cut(image, "/")
+	switch {
+	case !more:
+		return "docker.io/library/" + image
+	case first == "localhost" || strings.ContainsAny(first, ".:"):
+		return image
+	}
+	return "docker.io/" + image
 }
 
 func (c *Cluster) node() string { return c.Name + "-control-plane" }

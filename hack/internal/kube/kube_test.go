@@ -27,6 +27,9 @@ func TestNotReady(t *testing.T) {
 		{"broker on its way", `{"kind":"RabbitmqCluster","status":{"conditions":[
 			{"type":"AllReplicasReady","status":"False","reason":"NotAllPodsReady","message":"0/1 Pods ready"}]}}`,
 			"AllReplicasReady is False: NotAllPodsReady 0/1 Pods ready"},
+		{"broker ready as it was before a change", `{"kind":"RabbitmqCluster","metadata":{"generation":2},"status":{"observedGeneration":1,
+			"conditions":[{"type":"AllReplicasReady","status":"True"},{"type":"ClusterAvailable","status":"True"},
+			{"type":"ReconcileSuccess","status":"True"}]}}`, "its controller has not seen it yet"},
 		{"queue nobody has declared", `{"kind":"Queue","metadata":{"generation":1},"status":{"observedGeneration":1}}`, "no word on Ready"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -38,6 +41,20 @@ func TestNotReady(t *testing.T) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestQualified(t *testing.T) {
+	for image, want := range map[string]string{
+		"postgres:17":                   "docker.io/library/postgres:17",
+		"orderflow/orders:dev":          "docker.io/orderflow/orders:dev",
+		"ghcr.io/rabbitmq/operator:1.2": "ghcr.io/rabbitmq/operator:1.2",
+		"localhost/orders:dev":          "localhost/orders:dev",
+		"registry:5000/orders":          "registry:5000/orders",
+	} {
+		if got := qualified(image); got != want {
+			t.Errorf("%s: %s, want %s", image, got, want)
+		}
 	}
 }
 

@@ -102,7 +102,8 @@ func (r *Release) same(ctx context.Context) (bool, error) {
 	if strings.TrimSpace(now) != strings.TrimSpace(next.Manifest) {
 		return false, nil
 	}
-	_, err = r.Cluster.Kubectl(ctx, strings.NewReader(now), "diff", "--server-side", "--force-conflicts", "--field-manager", "helm",
+	// Not as helm: it owns annotations that are not in the manifest, and to apply that in its name would remove them.
+	_, err = r.Cluster.Kubectl(ctx, strings.NewReader(now), "diff", "--server-side", "--force-conflicts", "--field-manager", "kind-up",
 		"--namespace", r.Namespace, "--filename", "-")
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 {

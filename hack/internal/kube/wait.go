@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -99,8 +100,15 @@ func (c *Cluster) waiting(ctx context.Context, namespace, kinds string) ([]strin
 
 // notReady says why a resource is not ready; empty when it is.
 func (r *resource) notReady() string {
+	unseen := ""
 	if r.Status.ObservedGeneration < r.Metadata.Generation {
-		return "its controller has not seen it yet"
+		unseen = "its controller has not seen it yet"
+	}
+	if r.Kind == "RabbitmqCluster" { // its operator takes note of the generation last, and tells how it stands before
+		return cmp.Or(r.conditions("AllReplicasReady", "ClusterAvailable", "ReconcileSuccess"), unseen)
+	}
+	if unseen != "" {
+		return unseen
 	}
 	switch r.Kind {
 	case "Deployment", "StatefulSet":
@@ -117,8 +125,6 @@ func (r *resource) notReady() string {
 			return fmt.Sprintf("%d old pods are going", s.Replicas-want)
 		}
 		return ""
-	case "RabbitmqCluster":
-		return r.conditions("AllReplicasReady", "ClusterAvailable", "ReconcileSuccess")
 	}
 	return r.conditions("Ready")
 }
