@@ -6,7 +6,8 @@
 // lost: the outbox publishes again.
 //
 // Consuming means handled or kept. A consumer takes what has arrived, up to a
-// batch, and never waits for more; the handler commits the batch's effects in
+// batch, and waits for more only while it is busy, for Config.Linger; the
+// handler commits the batch's effects in
 // one transaction, and only then are its messages acknowledged, in one frame.
 // What cannot be handled goes one of four ways:
 //
