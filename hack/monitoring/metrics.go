@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -77,6 +78,19 @@ func Uses(root string) (map[string][]string, error) {
 	}
 	return uses, nil
 }
+
+// Undocumented are the names among those that Prometheus has of a target which docs/metrics.md, its text, does not tell of.
+func Undocumented(text string, names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return ofScrape.MatchString(name) || strings.Contains(text, "`"+name+"`") ||
+			strings.Contains(text, "`"+partOfHistogram.ReplaceAllString(name, "")+"`")
+	})
+}
+
+var (
+	ofScrape        = regexp.MustCompile("^(up|scrape_.*)$") // made by Prometheus itself
+	partOfHistogram = regexp.MustCompile("_(bucket|sum|count)$")
+)
 
 var (
 	notNames = regexp.MustCompile(`\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)`)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -134,6 +135,15 @@ func TestMetricsAreDocumented(t *testing.T) {
 		if !strings.Contains(string(text), name) {
 			t.Errorf("docs/metrics.md does not tell of %s, used in %s", name, strings.Join(places, ", "))
 		}
+	}
+}
+
+func TestUndocumented(t *testing.T) {
+	const text = "| `a_seconds` | histogram |\n| `b_total`, `c_bytes` | counter |\n| `d_count` | gauge |"
+	names := []string{"up", "scrape_duration_seconds", "a_seconds_bucket", "a_seconds_sum", "a_seconds_count", "b_total", "c_bytes", "d_count",
+		"a_second", "b", "c_bytes_total", "d", "e_bucket"}
+	if diff := cmp.Diff([]string{"a_second", "b", "c_bytes_total", "d", "e_bucket"}, Undocumented(text, names)); diff != "" {
+		t.Errorf("undocumented (-want +got):\n%s", diff)
 	}
 }
 

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +43,7 @@ func TestMonitoring(t *testing.T) {
 	t.Run("orders stuck", m.ordersStuck)
 	t.Run("orders timed out", m.ordersTimedOut)
 	t.Run("metrics missing", m.metricsMissing)
+	t.Run("metrics are documented", m.documented)
 	t.Run("every alert was seen", func(t *testing.T) {
 		rules, err := monitoring.Rules(s.Options.Root)
 		if err != nil {
@@ -147,6 +151,24 @@ func (m *monitored) metrics(t *testing.T) {
 		return nil
 	})
 	t.Logf("%d metrics are used and scraped", len(uses))
+}
+
+// documented checks that docs/metrics.md tells of every metric that the services have had.
+func (m *monitored) documented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(m.s.Options.Root, "docs", "metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	if err := m.p.get(t.Context(), `/api/v1/label/__name__/values?match[]=`+url.QueryEscape(`{job="services"}`), &names); err != nil {
+		t.Fatal(err)
+	}
+	if len(names) == 0 {
+		t.Error("the services have no metrics")
+	}
+	for _, name := range monitoring.Undocumented(string(text), names) {
+		t.Errorf("docs/metrics.md does not tell of %s", name)
+	}
 }
 
 // Panels that show nothing in a system that works.
