@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -75,6 +76,32 @@ func ParseCursor(after string, n int) ([]string, error) {
 		return nil, BadCursor()
 	}
 	return parts, nil
+}
+
+// CreationCursor is the Cursor of rows in the order of their creation, those of
+// one moment by id.
+func CreationCursor(createdAt time.Time, id uuid.UUID) string {
+	return Cursor(strconv.FormatInt(createdAt.UnixMicro(), 10), id.String())
+}
+
+// ParseCreationCursor returns what CreationCursor packed, zeros for the first
+// page.
+func ParseCreationCursor(after string) (createdAt time.Time, id uuid.UUID, err error) {
+	if after == "" {
+		return time.Time{}, uuid.Nil, nil
+	}
+	parts, err := ParseCursor(after, 2)
+	if err != nil {
+		return time.Time{}, uuid.Nil, err
+	}
+	micros, errTime := strconv.ParseInt(parts[0], 10, 64)
+	id, errID := uuid.Parse(parts[1])
+	createdAt = time.UnixMicro(micros)
+	// The bound keeps out times that PostgreSQL cannot hold.
+	if errTime != nil || errID != nil || micros < 0 || createdAt.Year() > 9999 {
+		return time.Time{}, uuid.Nil, BadCursor()
+	}
+	return createdAt, id, nil
 }
 
 // BadCursor is a cursor whose parts make no sense: 400.

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -89,6 +90,22 @@ func TestCursor(t *testing.T) {
 	}
 	for _, after := range []string{"%", "x", Cursor("a", "b"), Cursor(want...) + "=", Cursor(want...) + "\n"} {
 		if _, err := ParseCursor(after, 3); err == nil || Error(err).Status != 400 || Error(err).Errors[0].Field != "after" {
+			t.Errorf("%q: %v", after, err)
+		}
+	}
+}
+
+func TestCreationCursor(t *testing.T) {
+	at, id := time.Date(2026, 11, 23, 14, 16, 8, 281_681_000, time.UTC), uuid.New()
+	if gotAt, gotID, err := ParseCreationCursor(CreationCursor(at, id)); err != nil || !gotAt.Equal(at) || gotID != id {
+		t.Errorf("%v %v %v, want %v %v", gotAt, gotID, err, at, id)
+	}
+	if gotAt, gotID, err := ParseCreationCursor(""); err != nil || !gotAt.IsZero() || gotID != uuid.Nil {
+		t.Errorf("first page: %v %v %v", gotAt, gotID, err)
+	}
+	for _, after := range []string{"?", Cursor("1"), Cursor("now", id.String()), Cursor("1", "7"), Cursor("-1", id.String()),
+		Cursor("999999999999999999", id.String())} {
+		if _, _, err := ParseCreationCursor(after); err == nil || Error(err).Status != 400 || Error(err).Errors[0].Field != "after" {
 			t.Errorf("%q: %v", after, err)
 		}
 	}

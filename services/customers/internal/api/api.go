@@ -5,8 +5,6 @@ package api
 import (
 	"errors"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -71,7 +69,7 @@ func bodyOf(c customer.Customer) customerBody {
 
 // write answers with a customer and its version as the entity tag.
 func write(w http.ResponseWriter, status int, c customer.Customer) error {
-	w.Header().Set("ETag", `"`+strconv.FormatInt(c.Version, 10)+`"`)
+	web.SetVersion(w, c.Version)
 	return web.Write(w, status, bodyOf(c))
 }
 
@@ -80,12 +78,12 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	after, err := parseCursor(cursor)
+	createdAt, id, err := web.ParseCreationCursor(cursor)
 	if err != nil {
 		return err
 	}
 	// One more than asked tells whether there is a next page.
-	found, err := a.store.Customers(r.Context(), after, limit+1)
+	found, err := a.store.Customers(r.Context(), customer.Customer{ID: id, CreatedAt: createdAt}, limit+1)
 	if err != nil {
 		return err
 	}
@@ -95,34 +93,12 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	}{Customers: make([]customerBody, 0, min(len(found), limit))}
 	if len(found) > limit {
 		found = found[:limit]
-		page.Next = cursorOf(found[limit-1])
+		page.Next = web.CreationCursor(found[limit-1].CreatedAt, found[limit-1].ID)
 	}
 	for _, c := range found {
 		page.Customers = append(page.Customers, bodyOf(c))
 	}
 	return web.Write(w, http.StatusOK, page)
-}
-
-func cursorOf(c customer.Customer) string {
-	return web.Cursor(strconv.FormatInt(c.CreatedAt.UnixMicro(), 10), c.ID.String())
-}
-
-func parseCursor(cursor string) (customer.Customer, error) {
-	if cursor == "" {
-		return customer.Customer{}, nil
-	}
-	parts, err := web.ParseCursor(cursor, 2)
-	if err != nil {
-		return customer.Customer{}, err
-	}
-	micros, errTime := strconv.ParseInt(parts[0], 10, 64)
-	id, errID := uuid.Parse(parts[1])
-	createdAt := time.UnixMicro(micros)
-	// The bound keeps out times that PostgreSQL cannot hold.
-	if errTime != nil || errID != nil || micros < 0 || createdAt.Year() > 9999 {
-		return customer.Customer{}, web.BadCursor()
-	}
-	return customer.Customer{ID: id, CreatedAt: createdAt}, nil
 }
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) error {
@@ -155,7 +131,7 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	versions, err := ifMatch(r)
+	versions, err := web.IfMatch(r)
 	if err != nil {
 		return err
 	}
@@ -168,26 +144,4 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return write(w, http.StatusOK, c)
-}
-
-// ifMatch returns the versions that If-Match names (RFC 9110, 13.1.1), nil when
-// there is no condition. Weak tags and tags that are no versions match nothing.
-func ifMatch(r *http.Request) ([]int64, error) {
-	header := strings.Join(r.Header.Values("If-Match"), ",")
-	if header == "" || header == "*" {
-		return nil, nil
-	}
-	versions := []int64{}
-	for tag := range strings.SplitSeq(header, ",") {
-		strong := strings.Trim(tag, " \t")
-		opaque := strings.TrimPrefix(strong, "W/")
-		if len(opaque) < 2 || opaque[0] != '"' || opaque[len(opaque)-1] != '"' {
-			return nil, web.BadParameter("If-Match", `must be * or entity tags such as "3"`)
-		}
-		version, err := strconv.ParseInt(opaque[1:len(opaque)-1], 10, 64)
-		if err == nil && opaque == strong {
-			versions = append(versions, version)
-		}
-	}
-	return versions, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -83,7 +82,7 @@ func bodyOf(p product.Product) productBody {
 // write answers with a product and its version as the entity tag. The tag is
 // for If-Match: orders change stock without changing it.
 func write(w http.ResponseWriter, status int, p product.Product) error {
-	w.Header().Set("ETag", `"`+strconv.FormatInt(p.Version, 10)+`"`)
+	web.SetVersion(w, p.Version)
 	return web.Write(w, status, bodyOf(p))
 }
 
@@ -92,12 +91,12 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	after, err := parseCursor(cursor)
+	createdAt, id, err := web.ParseCreationCursor(cursor)
 	if err != nil {
 		return err
 	}
 	// One more than asked tells whether there is a next page.
-	found, err := a.store.Products(r.Context(), after, limit+1)
+	found, err := a.store.Products(r.Context(), product.Product{ID: id, CreatedAt: createdAt}, limit+1)
 	if err != nil {
 		return err
 	}
@@ -107,34 +106,12 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	}{Products: make([]productBody, 0, min(len(found), limit))}
 	if len(found) > limit {
 		found = found[:limit]
-		page.Next = cursorOf(found[limit-1])
+		page.Next = web.CreationCursor(found[limit-1].CreatedAt, found[limit-1].ID)
 	}
 	for _, p := range found {
 		page.Products = append(page.Products, bodyOf(p))
 	}
 	return web.Write(w, http.StatusOK, page)
-}
-
-func cursorOf(p product.Product) string {
-	return web.Cursor(strconv.FormatInt(p.CreatedAt.UnixMicro(), 10), p.ID.String())
-}
-
-func parseCursor(cursor string) (product.Product, error) {
-	if cursor == "" {
-		return product.Product{}, nil
-	}
-	parts, err := web.ParseCursor(cursor, 2)
-	if err != nil {
-		return product.Product{}, err
-	}
-	micros, errTime := strconv.ParseInt(parts[0], 10, 64)
-	id, errID := uuid.Parse(parts[1])
-	createdAt := time.UnixMicro(micros)
-	// The bound keeps out times that PostgreSQL cannot hold.
-	if errTime != nil || errID != nil || micros < 0 || createdAt.Year() > 9999 {
-		return product.Product{}, web.BadCursor()
-	}
-	return product.Product{ID: id, CreatedAt: createdAt}, nil
 }
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) error {
@@ -167,7 +144,7 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	versions, err := ifMatch(r)
+	versions, err := web.IfMatch(r)
 	if err != nil {
 		return err
 	}
@@ -187,7 +164,7 @@ func (a *api) delete(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	versions, err := ifMatch(r)
+	versions, err := web.IfMatch(r)
 	if err != nil {
 		return err
 	}
@@ -212,26 +189,4 @@ func (a *api) restock(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return write(w, http.StatusOK, p)
-}
-
-// ifMatch returns the versions that If-Match names (RFC 9110, 13.1.1), nil when
-// there is no condition. Weak tags and tags that are no versions match nothing.
-func ifMatch(r *http.Request) ([]int64, error) {
-	header := strings.Join(r.Header.Values("If-Match"), ",")
-	if header == "" || header == "*" {
-		return nil, nil
-	}
-	versions := []int64{}
-	for tag := range strings.SplitSeq(header, ",") {
-		strong := strings.Trim(tag, " \t")
-		opaque := strings.TrimPrefix(strong, "W/")
-		if len(opaque) < 2 || opaque[0] != '"' || opaque[len(opaque)-1] != '"' {
-			return nil, web.BadParameter("If-Match", `must be * or entity tags such as "3"`)
-		}
-		version, err := strconv.ParseInt(opaque[1:len(opaque)-1], 10, 64)
-		if err == nil && opaque == strong {
-			versions = append(versions, version)
-		}
-	}
-	return versions, nil
 }
