@@ -27,7 +27,7 @@ var crdModules = map[string]string{
 }
 
 // optionalKinds are those that the charts use, as their definitions' files are named.
-var optionalKinds = []string{"httproutes", "podmonitors", "scaledobjects", "triggerauthentications"}
+var optionalKinds = []string{"httproutes", "podmonitors", "prometheusrules", "scaledobjects", "triggerauthentications"}
 
 // rabbitmqModules are the same for the RabbitMQ operators.
 var rabbitmqModules = map[string]string{

@@ -18,10 +18,27 @@ func TestServerTakesEveryScenario(t *testing.T) {
 	}
 	// Definitions are for the whole cluster; those that are there stay as they are.
 	for _, text := range definitions {
-		if _, err := ours.Kubectl(ctx, strings.NewReader(text), "create", "--filename", "-"); err != nil && !strings.Contains(err.Error(), "AlreadyExists") {
+		_, err := ours.Kubectl(ctx, strings.NewReader(text), "create", "--filename", "-")
+		if err == nil {
+			defer func() {
+				if _, err := ours.Kubectl(ctx, strings.NewReader(text), "delete", "--filename", "-"); err != nil {
+					t.Error(err)
+				}
+			}()
+		} else if !strings.Contains(err.Error(), "AlreadyExists") {
 			t.Fatal(err)
 		}
 	}
+	// The operators look up what the scenarios say is there.
+	const place = "orderflow-scenarios"
+	if _, err := ours.Kubectl(ctx, strings.NewReader(beforeScenarios), "apply", "--filename", "-"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if _, err := ours.Kubectl(ctx, nil, "delete", "namespace", place); err != nil {
+			t.Error(err)
+		}
+	}()
 	for _, chart := range charts.Charts {
 		scenarios, err := charts.Scenarios(ours.Root, chart)
 		if err != nil || len(scenarios) == 0 {
@@ -38,10 +55,31 @@ func TestServerTakesEveryScenario(t *testing.T) {
 					t.Fatal(err)
 				}
 				if out, err := ours.Kubectl(ctx, strings.NewReader(string(manifests)), "apply", "--dry-run=server",
-					"--namespace", "default", "--filename", "-"); err != nil {
+					"--namespace", place, "--filename", "-"); err != nil {
 					t.Errorf("%v\n%s", err, out)
 				}
 			})
 		}
 	}
 }
+
+const beforeScenarios = `
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: orderflow-scenarios
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: broker
+  namespace: orderflow-scenarios
+  labels:
+    rabbitmq.com/topology-operator: "true"
+stringData:
+  uri: https://broker.example.com:15671
+  username: administrator
+  password: secret
+`

@@ -22,6 +22,7 @@ type Builder struct {
 	Root     string
 	Version  string // what --version says and the labels hold
 	Revision string // the commit, for the labels; may be empty
+	Overlay  string // file for go build's -overlay: other sources than those in Root; may be empty
 }
 
 // Client is the service that ships the web client; its image also holds the pages.
@@ -44,7 +45,11 @@ func (b Builder) Compile(ctx context.Context, service, arch string) (folder stri
 		return "", err
 	}
 	args := append([]string{"build", "-o", filepath.Join(folder, "service")}, stack.BuildFlags()...)
-	args = append(args, "-ldflags", "-s -w -X orderflow.internal/kit/run.version="+b.Version, "./"+service)
+	args = append(args, "-ldflags", "-s -w -X orderflow.internal/kit/run.version="+b.Version)
+	if b.Overlay != "" {
+		args = append(args, "-overlay", b.Overlay)
+	}
+	args = append(args, "./"+service)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Join(b.Root, "services")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
