@@ -25,7 +25,7 @@ func (s *Stack) Build(ctx context.Context) error {
 	if s.Options.Race {
 		args = append(args, "-race")
 	}
-	for _, spec := range serviceSpecs {
+	for _, spec := range s.Options.services() {
 		args = append(args, "./"+spec.name)
 	}
 	if err := os.MkdirAll(s.binDir(), 0o755); err != nil {

@@ -18,18 +18,24 @@ func (s *Service) environment() []string {
 		"ADMIN_ADDR": address(s.admin),
 		"LOG_FORMAT": "json", // hack/up makes it readable
 	}
-	if s.spec.database {
+	switch {
+	case s.spec.database:
 		values["DATABASE_URL"] = s.stack.Postgres.ServiceURL(s.spec.name)
 		values["AMQP_URL"] = s.stack.Broker.ServiceURL(s.spec.name)
-	} else {
-		for _, spec := range serviceSpecs {
-			if spec.database {
+	case s.spec == clientSpec:
+		values["CLIENT_DIR"] = o.Pages
+	default:
+		for _, spec := range o.services() {
+			if spec != s.spec {
 				values[strings.ToUpper(spec.name)+"_URL"] = strings.Join(s.stack.upstreams(spec), ",")
 			}
 		}
 	}
 	if s.stack.Jaeger != nil {
 		maps.Copy(values, s.stack.Jaeger.environment())
+		if s.spec == clientSpec && s.stack.Jaeger.HasPages() {
+			values["JAEGER_URL"] = s.stack.Jaeger.URL()
+		}
 	}
 	for _, more := range []map[string]string{o.Env, o.ServiceEnv[s.spec.name], s.env} {
 		for key, value := range more {

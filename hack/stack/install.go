@@ -96,6 +96,8 @@ apt="apt-get -q -o DPkg::Lock::Timeout=600"
 $apt update
 $apt install -y --no-install-recommends "$@"
 if [ -d /run/systemd/system ]; then
-  for package in "$@"; do systemctl disable --quiet "$package.service"; done
+  for package in "$@"; do
+    if systemctl cat "$package.service" >/dev/null 2>&1; then systemctl disable --quiet "$package.service"; fi
+  done
 fi
 `

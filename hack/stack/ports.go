@@ -16,6 +16,7 @@ import (
 const (
 	OffsetUp     = 0
 	OffsetTest   = 100
+	OffsetClient = 150
 	OffsetSystem = 400
 	OffsetHack   = 500
 )

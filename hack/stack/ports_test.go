@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,7 +47,7 @@ func TestPortsDoNotMeet(t *testing.T) {
 		}
 		seen[port] = what
 	}
-	for _, offset := range []int{OffsetUp, OffsetTest, OffsetSystem, OffsetHack} {
+	for _, offset := range []int{OffsetUp, OffsetTest, OffsetClient, OffsetSystem, OffsetHack} {
 		p := PortsAt(offset)
 		for name, port := range map[string]int{
 			"postgres": p.Postgres, "amqp": p.AMQP, "management": p.Management, "metrics": p.Metrics,
@@ -54,7 +55,7 @@ func TestPortsDoNotMeet(t *testing.T) {
 		} {
 			use(port, name+"+"+strconv.Itoa(offset))
 		}
-		for _, spec := range serviceSpecs {
+		for _, spec := range append(slices.Clone(serviceSpecs), clientSpec) {
 			for instance := 1; instance <= 2; instance++ {
 				public, admin := p.portsOf(spec, instance)
 				use(public, spec.name+"+"+strconv.Itoa(offset))

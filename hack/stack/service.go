@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -26,7 +28,29 @@ var serviceSpecs = []serviceSpec{
 	{"gateway", 5108, false},
 }
 
-// ServiceNames are the names of all services; each is a folder in services.
+// clientSpec is the server of the web client's pages, which a stack only has when they are built.
+var clientSpec = serviceSpec{"client", 5173, false}
+
+func (o Options) services() []serviceSpec {
+	if o.Pages == "" {
+		return serviceSpecs
+	}
+	return append(slices.Clone(serviceSpecs), clientSpec)
+}
+
+// PagesDir is where the web client's pages are built.
+func PagesDir(root string) string { return filepath.Join(root, "services", clientSpec.name, "dist") }
+
+// FindPages returns the folder of the web client's pages, "" when they are not built.
+func FindPages(root string) string {
+	dir := PagesDir(root)
+	if _, err := os.Stat(filepath.Join(dir, "index.html")); err != nil {
+		return ""
+	}
+	return dir
+}
+
+// ServiceNames are the names of all services but the client; each is a folder in services.
 func ServiceNames() []string {
 	var names []string
 	for _, spec := range serviceSpecs {

@@ -24,6 +24,7 @@ type Options struct {
 	Definitions   string // topology file; default the one in services/events/topology
 
 	Jaeger string // JaegerNo (also when empty), JaegerAuto or JaegerYes
+	Pages  string // folder of the web client's built pages; without it there is no client
 
 	Race       bool                         // services with the race detector
 	Instances  map[string]int               // of a service, counted by name; default 1
@@ -138,7 +139,7 @@ func build(o Options) (*Stack, error) {
 	default:
 		s.Broker.driver = packageBroker{epmd: newProcess(dir, "epmd")}
 	}
-	for _, spec := range serviceSpecs {
+	for _, spec := range o.services() {
 		for i := 1; i <= o.instances(spec.name); i++ {
 			s.services = append(s.services, newService(s, spec, i))
 		}

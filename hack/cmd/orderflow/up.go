@@ -22,7 +22,8 @@ func upCommand() *cobra.Command {
 		Use:   "up [flags]",
 		Short: "Start the whole system on this machine",
 		Long: `Starts the whole system on this machine: a RabbitMQ and a PostgreSQL of its own, the four services, a small
-catalogue and a first order, and then follows the logs. Ctrl-C stops everything.
+catalogue and a first order, and then follows the logs. Ctrl-C stops everything. The web client runs, too, when its
+pages are built: npm --prefix services/client ci && npm --prefix services/client run build.
 
 Missing Debian packages (rabbitmq-server, postgresql) are installed after saying so, which needs root or sudo. Data,
 logs and passwords are in .run/up; ports are on the loopback interface; the machine's own instances are left alone.
@@ -40,6 +41,7 @@ OTEL_*, LOG_LEVEL, ORDER_*, BUS_* and DATABASE_MAX_CONNS are handed on to the se
 			}
 			o.RabbitMQImage, o.AMQPURL, o.ManagementURL = flags.RabbitMQImage, flags.AMQPURL, flags.ManagementURL
 			o.Offset, o.Detach, o.Jaeger = flags.Offset, flags.Detach, flags.Jaeger
+			o.Pages = stack.FindPages(o.Root)
 			return flags.run(cmd.Context(), console.New(os.Stdout), o)
 		},
 	}
@@ -217,6 +219,11 @@ func tellEnd(ctx context.Context, c *console.Console, unit stack.Unit, done <-ch
 func printURLs(c *console.Console, s *stack.Stack, infra bool) {
 	line := func(what, where string) { c.Printf("  %-12s %s", what, where) }
 	if !infra {
+		if s.Options.Pages == "" {
+			line("shop", "its pages are not built: npm --prefix services/client ci && npm --prefix services/client run build")
+		} else {
+			line("shop", s.BaseURL())
+		}
 		line("everything", s.BaseURL()+"/orders  /products  /customers")
 		for _, service := range s.Services() {
 			line(service.Name(), service.URL()+"  metrics at "+service.AdminURL()+"/metrics")

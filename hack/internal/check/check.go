@@ -47,6 +47,7 @@ var Parts = []Part{
 	{"unit", "the services' own tests, with a private PostgreSQL and RabbitMQ", true, unit},
 	{"hack", "the tests of the developers' program itself", true, hack},
 	{"e2e", "black-box tests of the running system, over HTTP, AMQP and OTLP", true, endToEnd},
+	{"client", "the web client: types, lint, tests, size, and a browser on the running system", true, webClient},
 	{"system", "faults, drain and negative tests of the broker, on systems of their own", true, system},
 }
 

@@ -65,7 +65,7 @@ export default function BasketPage() {
               <BasketLine key={line.productId} line={line} />
             ))}
           </ul>
-          <Summary lines={lines} />
+          <Summary lines={lines} unread={products.some((query) => query.isError && query.data === undefined)} />
         </div>
       )}
     </>
@@ -128,7 +128,7 @@ function BasketLine({ line: { productId, quantity, product } }: { line: Priced }
   );
 }
 
-function Summary({ lines }: { lines: Priced[] }) {
+function Summary({ lines, unread }: { lines: Priced[]; unread: boolean }) {
   const { customerId } = useShopper();
   const name = useShopperName();
   const placing = usePlacing();
@@ -157,6 +157,7 @@ function Summary({ lines }: { lines: Priced[] }) {
           </div>
         )}
       </dl>
+      {unread && <Notice kind="wait">Not all prices can be read right now. Trying again…</Notice>}
       {currencies.size > 1 && (
         <Notice kind="wait">An order has one currency, and these products have {[...currencies].join(' and ')}. Order them separately.</Notice>
       )}
