@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -36,18 +35,6 @@ func (o Options) services() []serviceSpec {
 		return serviceSpecs
 	}
 	return append(slices.Clone(serviceSpecs), clientSpec)
-}
-
-// PagesDir is where the web client's pages are built.
-func PagesDir(root string) string { return filepath.Join(root, "services", clientSpec.name, "dist") }
-
-// FindPages returns the folder of the web client's pages, "" when they are not built.
-func FindPages(root string) string {
-	dir := PagesDir(root)
-	if _, err := os.Stat(filepath.Join(dir, "index.html")); err != nil {
-		return ""
-	}
-	return dir
 }
 
 // ServiceNames are the names of all services but the client; each is a folder in services.

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"orderflow.internal/hack/console"
+	"orderflow.internal/hack/internal/nodejs"
+	"orderflow.internal/hack/internal/pages"
 	"orderflow.internal/hack/logs"
 	"orderflow.internal/hack/stack"
 )
@@ -22,8 +25,8 @@ func upCommand() *cobra.Command {
 		Use:   "up [flags]",
 		Short: "Start the whole system on this machine",
 		Long: `Starts the whole system on this machine: a RabbitMQ and a PostgreSQL of its own, the four services, a small
-catalogue and a first order, and then follows the logs. Ctrl-C stops everything. The web client runs, too, when its
-pages are built: npm --prefix services/client ci && npm --prefix services/client run build.
+catalogue and a first order, and then follows the logs. Ctrl-C stops everything. Where Node.js is installed, the web
+client runs, too; its pages are built when they have changed.
 
 Missing Debian packages (rabbitmq-server, postgresql) are installed after saying so, which needs root or sudo. Data,
 logs and passwords are in .run/up; ports are on the loopback interface; the machine's own instances are left alone.
@@ -31,7 +34,7 @@ OTEL_*, LOG_LEVEL, ORDER_*, BUS_* and DATABASE_MAX_CONNS are handed on to the se
 		Example: `  hack/up                                                start, follow the logs, Ctrl-C stops all
   hack/up --detach                                       leave it running; hack/down stops it
   hack/up --rabbitmq-image rabbitmq:4.3.4-management     with another RabbitMQ, run by Docker
-  hack/up --jaeger                                       with Jaeger, wherever it has to come from
+  hack/up --client --jaeger                              with the web client and Jaeger, wherever they have to come from
   hack/up --infra                                        only RabbitMQ and PostgreSQL, services from your editor`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -41,7 +44,9 @@ OTEL_*, LOG_LEVEL, ORDER_*, BUS_* and DATABASE_MAX_CONNS are handed on to the se
 			}
 			o.RabbitMQImage, o.AMQPURL, o.ManagementURL = flags.RabbitMQImage, flags.AMQPURL, flags.ManagementURL
 			o.Offset, o.Detach, o.Jaeger = flags.Offset, flags.Detach, flags.Jaeger
-			o.Pages = stack.FindPages(o.Root)
+			if !slices.Contains([]string{clientAuto, clientNo, clientYes}, flags.client) {
+				return fmt.Errorf("--client %s: must be auto, yes or no", flags.client)
+			}
 			return flags.run(cmd.Context(), console.New(os.Stdout), o)
 		},
 	}
@@ -50,6 +55,9 @@ OTEL_*, LOG_LEVEL, ORDER_*, BUS_* and DATABASE_MAX_CONNS are handed on to the se
 	f.BoolVarP(&flags.Detach, "detach", "d", false, "leave everything running and return")
 	f.BoolVar(&flags.infra, "infra", false, "start only RabbitMQ and PostgreSQL")
 	f.IntVar(&flags.Offset, "port-offset", 0, "add this `number` to every port")
+	f.StringVar(&flags.client, "client", clientAuto,
+		"run the web client: auto (if Node.js is there to build it, or it is built), no, or yes (also install Node.js)")
+	f.Lookup("client").NoOptDefVal = clientYes
 	f.StringVar(&flags.Jaeger, "jaeger", stack.JaegerAuto,
 		"show traces in Jaeger: auto (if there is a jaeger command, or its image in Docker), no, or yes (also pull the\n"+
 			"image, or without Docker build it)")
@@ -61,6 +69,47 @@ OTEL_*, LOG_LEVEL, ORDER_*, BUS_* and DATABASE_MAX_CONNS are handed on to the se
 type upFlags struct {
 	stack.Options // only what flags set
 	infra         bool
+	client        string
+}
+
+// What --client may say.
+const (
+	clientNo   = "no"
+	clientAuto = "auto"
+	clientYes  = "yes"
+)
+
+// pages returns the folder of the web client's pages, built if need be, "" when the system runs without a client.
+func (f upFlags) pages(ctx context.Context, c *console.Console, root string) (string, error) {
+	if f.infra || f.client == clientNo {
+		return "", nil
+	}
+	stale, err := pages.Stale(root)
+	if err != nil || !stale {
+		return pages.Find(root), err
+	}
+	if f.client == clientYes {
+		if err := nodejs.Ensure(ctx, c, root); err != nil {
+			return "", err
+		}
+		err := pages.Build(ctx, c, root)
+		return pages.Find(root), err
+	}
+	err = nodejs.Check(ctx)
+	if err == nil {
+		err = pages.Build(ctx, c, root)
+		if ctx.Err() != nil {
+			return "", err
+		}
+	}
+	if err != nil { // the rest of the system is worth having without
+		which := "Without the web client"
+		if pages.Find(root) != "" {
+			which = "With an older build of the web client"
+		}
+		c.Printf("%s", c.Paint(console.Yellow, fmt.Sprintf("%s: %v", which, err)))
+	}
+	return pages.Find(root), nil
 }
 
 func (f upFlags) run(ctx context.Context, c *console.Console, o stack.Options) (err error) {
@@ -73,6 +122,9 @@ func (f upFlags) run(ctx context.Context, c *console.Console, o stack.Options) (
 		}); err != nil {
 			return err
 		}
+	}
+	if o.Pages, err = f.pages(ctx, c, o.Root); err != nil {
+		return interrupted(ctx, err)
 	}
 	o.Step = c.Step
 	s, err := stack.New(o)
@@ -219,12 +271,12 @@ func tellEnd(ctx context.Context, c *console.Console, unit stack.Unit, done <-ch
 func printURLs(c *console.Console, s *stack.Stack, infra bool) {
 	line := func(what, where string) { c.Printf("  %-12s %s", what, where) }
 	if !infra {
-		if s.Options.Pages == "" {
-			line("shop", "its pages are not built: npm --prefix services/client ci && npm --prefix services/client run build")
+		if s.Options.Pages != "" {
+			line("shop", c.Paint(console.Bold, localhost(s.BaseURL())))
 		} else {
-			line("shop", s.BaseURL())
+			line("shop", "not running: hack/up --client installs what it needs")
 		}
-		line("everything", s.BaseURL()+"/orders  /products  /customers")
+		line("API", s.BaseURL()+"/orders  /products  /customers")
 		for _, service := range s.Services() {
 			line(service.Name(), service.URL()+"  metrics at "+service.AdminURL()+"/metrics")
 		}
@@ -244,8 +296,11 @@ func printURLs(c *console.Console, s *stack.Stack, infra bool) {
 	}
 	c.Printf("\nOrder something:\n")
 	c.Printf(`  curl -X POST %s/orders -H "Content-Type: application/json" -d '{"customerId":"%s","productId":"%s","quantity":2}'`,
-		strings.Replace(s.BaseURL(), "127.0.0.1", "localhost", 1), demoCustomer, demoProduct)
+		localhost(s.BaseURL()), demoCustomer, demoProduct)
 }
+
+// localhost is a secure context to browsers: they take Brotli and lend the clipboard there as on https.
+func localhost(url string) string { return strings.Replace(url, "127.0.0.1", "localhost", 1) }
 
 // short shows a path below the root as people type it.
 func short(root, path string) string {

@@ -3,50 +3,51 @@ package check
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"orderflow.internal/hack/internal/nodejs"
+	"orderflow.internal/hack/internal/pages"
 	"orderflow.internal/hack/stack"
 )
 
 // webClient checks the pages, builds them, and has a browser use them in front of a system of their own.
 func webClient(ctx context.Context, r *run) (err error) {
+	if err := nodejs.Ensure(ctx, r.out, r.Root); err != nil {
+		return err
+	}
 	browser, err := r.installBrowser(ctx)
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(r.Root, "services", "client")
-	if !installed(dir) {
-		if err := r.out.Step(ctx, "npm ci", func(ctx context.Context) error {
-			_, err := command(ctx, dir, "npm", "ci")
-			return err
-		}); err != nil {
+	dir := pages.Sources(r.Root)
+	if err := nodejs.Modules(ctx, r.out, dir); err != nil {
+		return err
+	}
+	script := func(name string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := nodejs.Run(ctx, dir, name)
 			return err
 		}
 	}
-	r.check(ctx, "the API's types are up to date", script(dir, "check:generated"))
-	r.check(ctx, "tsc", script(dir, "check:types"))
-	r.check(ctx, "eslint", script(dir, "check:lint"))
-	r.countedScript(ctx, dir, "the pages' own tests", nil, "check:tests")
-
-	failed := r.result.Failed
-	r.check(ctx, "build, and at most 120 kB for a first visit", func(ctx context.Context) error {
-		out, err := command(ctx, dir, "npm", "run", "--silent", "build")
-		if _, sizes, found := strings.Cut(out, "first load"); err == nil && found {
-			r.out.Printf("  first load%s", strings.TrimRight(sizes, "\n"))
+	r.check(ctx, "the API's types are up to date", script("check:generated"))
+	r.check(ctx, "tsc", script("check:types"))
+	r.check(ctx, "eslint", script("check:lint"))
+	r.countedScript(ctx, "the pages' own tests", "check:tests")
+	if err := pages.Build(ctx, r.out, r.Root); err != nil {
+		return err
+	}
+	r.check(ctx, "at most 120 kB for a first visit", func(ctx context.Context) error {
+		sizes, err := nodejs.Run(ctx, dir, "size")
+		if err == nil {
+			r.out.Printf("%s", indent(sizes))
 		}
 		return err
 	})
-	if r.result.Failed > failed {
-		return nil // there are no pages to look at
-	}
 	s, err := r.startClientStack(ctx)
 	if s != nil {
 		defer func() { err = errors.Join(err, stopStack(ctx, s)) }()
@@ -54,16 +55,8 @@ func webClient(ctx context.Context, r *run) (err error) {
 	if err != nil {
 		return err
 	}
-	r.countedScript(ctx, dir, "a browser on the running system", []string{"BASE_URL=" + localhost(s.BaseURL()), "CHROMIUM=" + browser}, "e2e")
+	r.countedScript(ctx, "a browser on the running system", "e2e", "BASE_URL="+localhost(s.BaseURL()), "CHROMIUM="+browser)
 	return nil
-}
-
-// script runs a script of package.json.
-func script(dir, name string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		_, err := command(ctx, dir, "npm", "run", "--silent", name)
-		return err
-	}
 }
 
 // Vitest and Playwright end with lines such as "Tests  3 failed | 130 passed (133)" and "  48 passed (2.1m)".
@@ -74,23 +67,21 @@ var (
 )
 
 // countedScript runs a script of package.json that runs tests, and counts them.
-func (r *run) countedScript(ctx context.Context, dir, what string, env []string, name string) {
-	var out []byte
+func (r *run) countedScript(ctx context.Context, what, script string, env ...string) {
+	var out string
 	err := r.out.Step(ctx, what, func(ctx context.Context) (err error) {
-		cmd := exec.CommandContext(ctx, "npm", "run", "--silent", name)
-		cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "NO_COLOR=1", "FORCE_COLOR=0"), env...)
-		out, err = cmd.CombinedOutput()
+		out, err = nodejs.Run(ctx, pages.Sources(r.Root), script, env...)
 		return err
 	})
-	text := ansi.ReplaceAllString(string(out), "")
-	passed := lastCount(countPassed, text)
+	out = ansi.ReplaceAllString(out, "")
+	passed := lastCount(countPassed, out)
 	r.pass(passed)
 	switch {
 	case err != nil:
-		r.fail(what, fmt.Sprintf("npm run %s: %v\n%s", name, err, text))
-		r.result.Failed += max(0, lastCount(countFailed, text)-1) // fail counts one
+		r.fail(what, ansi.ReplaceAllString(err.Error(), ""))
+		r.result.Failed += max(0, lastCount(countFailed, out)-1) // fail counts one
 	case passed == 0:
-		r.fail(what, "no test has run\n"+text)
+		r.fail(what, "no test has run\n"+out)
 	}
 }
 
@@ -108,7 +99,7 @@ func lastCount(pattern *regexp.Regexp, text string) int {
 func (r *run) startClientStack(ctx context.Context) (*stack.Stack, error) {
 	o := r.Broker
 	o.Root, o.Name, o.Offset, o.Step = r.Root, "client", stack.OffsetClient, r.out.Step
-	o.Pages = stack.FindPages(r.Root)
+	o.Pages = pages.Find(r.Root)
 	s, err := stack.New(o)
 	if err != nil {
 		return nil, err
@@ -131,52 +122,21 @@ func stopStack(ctx context.Context, s *stack.Stack) error {
 // localhost is a secure context to browsers: they take Brotli and lend the clipboard there as on https.
 func localhost(url string) string { return strings.Replace(url, "127.0.0.1", "localhost", 1) }
 
-// installed reports whether npm ci was run for the present package-lock.json.
-func installed(dir string) bool {
-	lock, err := os.Stat(filepath.Join(dir, "package-lock.json"))
-	if err != nil {
-		return false
-	}
-	done, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json"))
-	return err == nil && !done.ModTime().Before(lock.ModTime())
-}
+// browsers are the commands of Chromium and of what is made of it.
+var browsers = []string{"chromium", "google-chrome", "google-chrome-stable", "chromium-headless-shell"}
 
-// oldestNode is the oldest major version of Node.js that the client's tools run on.
-const oldestNode = 20
-
-// installBrowser brings Node.js and Chromium, if the machine lacks them, and returns where the browser is. CHROMIUM names
-// another one.
-func (r *run) installBrowser(ctx context.Context) (browser string, err error) {
-	needed := map[string]string{"node": "nodejs", "npm": "npm"} // Debian's packages by command
-	browser = os.Getenv("CHROMIUM")
-	if browser == "" {
-		browser = "chromium"
-		needed[browser] = "chromium"
+// installBrowser brings Chromium, if the machine lacks it, and returns where the browser is. CHROMIUM names another one.
+func (r *run) installBrowser(ctx context.Context) (string, error) {
+	if browser := os.Getenv("CHROMIUM"); browser != "" {
+		return browser, nil
 	}
-	var packages []string
-	for program, debian := range needed {
-		if _, err := exec.LookPath(program); err != nil {
-			packages = append(packages, debian)
+	for _, name := range browsers {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
 		}
 	}
-	if len(packages) > 0 {
-		slices.Sort(packages)
-		what := strings.Join(packages, ", ")
-		r.out.Printf("Missing on this machine: %s. Installing with apt-get.", what)
-		if err := r.out.Step(ctx, "install "+what, func(ctx context.Context) error {
-			return stack.Install(ctx, packages, r.out)
-		}); err != nil {
-			return "", err
-		}
-	}
-	version, err := command(ctx, r.Root, "node", "--version") // v20.19.2
-	if err != nil {
+	if err := nodejs.Install(ctx, r.out, []string{"chromium"}); err != nil {
 		return "", err
 	}
-	version = strings.TrimSpace(version)
-	major, _, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
-	if n, err := strconv.Atoi(major); err != nil || n < oldestNode {
-		return "", fmt.Errorf("Node.js is %s: the client needs %d or newer, from nodejs.org or Debian 13", version, oldestNode)
-	}
-	return exec.LookPath(browser)
+	return exec.LookPath("chromium")
 }

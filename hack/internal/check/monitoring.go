@@ -4,12 +4,16 @@ import (
 	"context"
 	"os/exec"
 
+	"orderflow.internal/hack/internal/nodejs"
 	"orderflow.internal/hack/stack"
 )
 
 // monitoringTests need no race detector: their work is done by promtool and Node.js.
 func monitoringTests(ctx context.Context, r *run) error {
 	if err := r.installPrometheus(ctx); err != nil {
+		return err
+	}
+	if err := nodejs.Ensure(ctx, r.out, r.Root); err != nil {
 		return err
 	}
 	return r.goTest(ctx, "hack", nil, false, "./monitoring/...")
