@@ -28,7 +28,8 @@ zero, each order in its customer's history with the same final state.`,
 		Example: `  hack/bench --concurrency 256              closed loop, orders spread over 100 products
   hack/bench --concurrency 256 --hot        all on one product
   hack/bench --rate 500 --async             open loop, 500 orders/s, followed by listing
-  hack/bench --stock 100 --hot --orders 200 a shortage: 100 confirmed, 100 cancelled`,
+  hack/bench --stock 100 --hot --orders 200 a shortage: 100 confirmed, 100 cancelled
+  hack/bench telemetry                     what tracing costs`,
 		Args: cobra.NoArgs,
 	}
 	f := c.Flags()
@@ -52,6 +53,7 @@ zero, each order in its customer's history with the same final state.`,
 	f.BoolVar(&o.Keep, "keep", o.Keep, "leave the products behind")
 	f.BoolVar(&asJSON, "json", asJSON, "print the report as JSON")
 	c.MarkFlagsMutuallyExclusive("hot", "products")
+	c.AddCommand(telemetryCommand())
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if o.Rate > 0 && !c.Flags().Changed("concurrency") {
 			o.Concurrency = 1024
