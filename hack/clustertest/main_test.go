@@ -32,7 +32,10 @@ type system struct {
 	release kube.Release
 }
 
-var ours *system
+var (
+	ours        *system
+	interrupted context.Context // ends all tests with Ctrl-C, not only the one that runs
+)
 
 func TestMain(m *testing.M) {
 	name := os.Getenv("ORDERFLOW_KIND_CLUSTER")
@@ -47,22 +50,24 @@ func TestMain(m *testing.M) {
 	}
 	ours = &system{Cluster: kube.Cluster{Root: root, Name: name}}
 	ours.release = kube.Release{Cluster: &ours.Cluster, Name: release, Namespace: namespace, Chart: filepath.Join(root, "charts", "orderflow")}
-	os.Exit(m.Run())
+	var stop context.CancelFunc
+	interrupted, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := m.Run()
+	stop()
+	os.Exit(code)
 }
 
-// testContext ends with Ctrl-C and before go test's own time limit.
+// testContext ends with the test, with Ctrl-C and before go test's own time limit.
 func testContext(t *testing.T, limit time.Duration) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeout(interrupted, limit)
 	t.Cleanup(cancel)
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	t.Cleanup(stop)
 	return ctx
 }
 
 func (s *system) kubectl(ctx context.Context, t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := s.Kubectl(ctx, nil, append(args, "--namespace", namespace)...)
+	out, err := s.Kubectl(ctx, nil, append([]string{"--namespace", namespace}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +91,21 @@ func (s *system) upgrade(ctx context.Context, t *testing.T, set ...string) {
 		args = append(args, "--set", value)
 	}
 	s.helm(ctx, t, args...)
+}
+
+// putBack gives the release the values that it has now when the test fails half way; after an interruption, too.
+func (s *system) putBack(t *testing.T) {
+	t.Helper()
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	before := s.helm(testContext(t, time.Minute), t, "get", "values", release, "--output", "yaml")
+	if err := os.WriteFile(values, []byte(before), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.helm(context.WithoutCancel(t.Context()), t, "upgrade", release, s.release.Chart, "--values", values, "--force-conflicts")
+		}
+	})
 }
 
 // install installs the release with the values that it had.
@@ -141,6 +161,13 @@ func (s *system) pods(ctx context.Context, t *testing.T, selector string) []pod 
 func (s *system) secret(ctx context.Context, t *testing.T, name, key string) string {
 	t.Helper()
 	return s.kubectl(ctx, t, "get", "secret", name, "--output", "go-template={{index .data \""+key+"\" | base64decode}}")
+}
+
+// query runs SQL on a service's database and returns what it prints.
+func (s *system) query(ctx context.Context, t *testing.T, service, sql string) string {
+	t.Helper()
+	return strings.TrimSpace(s.kubectl(ctx, t, "exec", release+"-postgres-0", "--",
+		"psql", "--username", "postgres", "--dbname", service, "--tuples-only", "--no-align", "--quiet", "--command", sql))
 }
 
 // broker asks RabbitMQ's management API as its administrator; answer may be nil.

@@ -32,13 +32,21 @@ func (r *Release) Images(ctx context.Context) ([]string, error) {
 
 // Install installs or upgrades, unless what runs is the same already, and reports whether it changed anything.
 func (r *Release) Install(ctx context.Context) (changed bool, err error) {
-	status, err := r.status(ctx)
+	status, revision, err := r.status(ctx)
 	if err != nil {
 		return false, err
 	}
-	if status == "deployed" {
+	switch {
+	case status == "deployed":
 		same, err := r.same(ctx)
 		if err != nil || same {
+			return false, err
+		}
+	case strings.HasPrefix(status, "pending-"):
+		// Helm was interrupted and would refuse to do anything more. Its record of that revision is all that hinders: what
+		// the revision has made already has the release's name on it and is taken over.
+		record := "sh.helm.release.v1." + r.Name + ".v" + revision
+		if _, err := r.Cluster.Kubectl(ctx, nil, "delete", "secret", record, "--namespace", r.Namespace); err != nil {
 			return false, err
 		}
 	}
@@ -65,22 +73,23 @@ func (r *Release) render(ctx context.Context, command ...string) ([]byte, error)
 	return []byte(out), err
 }
 
-// status is Helm's word for the state of the release; empty when there is none.
-func (r *Release) status(ctx context.Context) (string, error) {
+// status is Helm's word for the state of the release, empty when there is none, and the number of its last revision.
+func (r *Release) status(ctx context.Context) (status, revision string, err error) {
 	out, err := r.Helm(ctx, "list", "--filter", "^"+r.Name+"$", "--output", "json")
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	var releases []struct {
-		Status string `json:"status"`
+		Status   string `json:"status"`
+		Revision string `json:"revision"`
 	}
 	if err := json.Unmarshal([]byte(out), &releases); err != nil {
-		return "", fmt.Errorf("helm list: %w", err)
+		return "", "", fmt.Errorf("helm list: %w", err)
 	}
 	if len(releases) == 0 {
-		return "", nil
+		return "", "", nil
 	}
-	return releases[0].Status, nil
+	return releases[0].Status, releases[0].Revision, nil
 }
 
 // same reports whether an upgrade would change nothing, neither in what the release holds nor in the cluster.
