@@ -2,6 +2,7 @@ package systemtest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -104,12 +105,12 @@ func TestTraceOfATimedOutOrder(t *testing.T) {
 POST /orders [gateway server] http.response.status_code=201 (parent elsewhere)
   POST [gateway client] http.response.status_code=201
     POST /api/orders [orders server] http.response.status_code=201
-      publish orders.exchange [orders producer] messaging.rabbitmq.destination.routing_key=order.created
-        process customers.order.created [customers consumer] messaging.rabbitmq.destination.routing_key=order.created orderflow.delivery.attempt=0
+      publish orders.exchange:order.created [orders producer] messaging.rabbitmq.destination.routing_key=order.created
+        process orders.exchange:order.created:customers.order.created [customers consumer] messaging.rabbitmq.destination.routing_key=order.created orderflow.delivery.attempt=0
       time out order [orders internal]
-        publish orders.exchange [orders producer] messaging.rabbitmq.destination.routing_key=order.cancelled
-          process customers.order.cancelled [customers consumer] messaging.rabbitmq.destination.routing_key=order.cancelled orderflow.delivery.attempt=0
-          process products.order.cancelled [products consumer] messaging.rabbitmq.destination.routing_key=order.cancelled orderflow.delivery.attempt=0
+        publish orders.exchange:order.cancelled [orders producer] messaging.rabbitmq.destination.routing_key=order.cancelled
+          process orders.exchange:order.cancelled:customers.order.cancelled [customers consumer] messaging.rabbitmq.destination.routing_key=order.cancelled orderflow.delivery.attempt=0
+          process orders.exchange:order.cancelled:products.order.cancelled [products consumer] messaging.rabbitmq.destination.routing_key=order.cancelled orderflow.delivery.attempt=0
 `)
 }
 
@@ -128,18 +129,15 @@ func retriedOrder(t *testing.T, s *stack.Stack, c *teletest.Collector, dies bool
 	admin := confirming(t, s)
 	customer, product := uuid.New(), addProduct(t, s, 1)
 	repair := refuseCreated(t, s, customer)
+	since := logSize(t, s.Service("customers"))
 	header, traceID := traceparent("01")
 	o := placeTraced(t, s, http.Header{"Traceparent": {header}, "Prefer": {"wait=20"}}, customer, product, http.StatusCreated)
 	if o.Status != "Confirmed" {
 		t.Fatalf("order is %+v", o)
 	}
-	tries := func(spans []teletest.Span) (of []teletest.Span) {
-		for _, span := range spans {
-			if span.Name == "process "+events.QueueCustomersOrderCreated {
-				of = append(of, span)
-			}
-		}
-		return of
+	const tryName = "process " + events.Exchange + ":" + events.OrderCreatedKey + ":" + events.QueueCustomersOrderCreated
+	tries := func(spans []teletest.Span) []teletest.Span {
+		return slices.DeleteFunc(slices.Clone(spans), func(s teletest.Span) bool { return s.Name != tryName })
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -165,28 +163,25 @@ func retriedOrder(t *testing.T, s *stack.Stack, c *teletest.Collector, dies bool
 	if err != nil {
 		t.Fatalf("%v\n%s", err, teletest.Tree(spans, shown...))
 	}
-	var others []teletest.Span
 	var publish teletest.Span
 	for _, span := range spans {
-		if span.Name != "process "+events.QueueCustomersOrderCreated {
-			others = append(others, span)
-		}
 		if span.Attributes["messaging.rabbitmq.destination.routing_key"] == events.OrderCreatedKey && span.Kind == "producer" {
 			publish = span
 		}
 	}
-	compareTree(t, others, `
+	compareTree(t, slices.DeleteFunc(slices.Clone(spans), func(s teletest.Span) bool { return s.Name == tryName }), `
 POST /orders [gateway server] http.response.status_code=201 (parent elsewhere)
   POST [gateway client] http.response.status_code=201
     POST /api/orders [orders server] http.response.status_code=201
-      publish orders.exchange [orders producer] messaging.rabbitmq.destination.routing_key=order.created
-        process products.order.created [products consumer] messaging.rabbitmq.destination.routing_key=order.created orderflow.delivery.attempt=0
-          publish orders.exchange [products producer] messaging.rabbitmq.destination.routing_key=stock.reserved
-            process orders.stock.reserved [orders consumer] messaging.rabbitmq.destination.routing_key=stock.reserved orderflow.delivery.attempt=0
-              publish orders.exchange [orders producer] messaging.rabbitmq.destination.routing_key=order.confirmed
-                process customers.order.confirmed [customers consumer] messaging.rabbitmq.destination.routing_key=order.confirmed orderflow.delivery.attempt=0
+      publish orders.exchange:order.created [orders producer] messaging.rabbitmq.destination.routing_key=order.created
+        process orders.exchange:order.created:products.order.created [products consumer] messaging.rabbitmq.destination.routing_key=order.created orderflow.delivery.attempt=0
+          publish orders.exchange:stock.reserved [products producer] messaging.rabbitmq.destination.routing_key=stock.reserved
+            process orders.exchange:stock.reserved:orders.stock.reserved [orders consumer] messaging.rabbitmq.destination.routing_key=stock.reserved orderflow.delivery.attempt=0
+              publish orders.exchange:order.confirmed [orders producer] messaging.rabbitmq.destination.routing_key=order.confirmed
+                process orders.exchange:order.confirmed:customers.order.confirmed [customers consumer] messaging.rabbitmq.destination.routing_key=order.confirmed orderflow.delivery.attempt=0
 `)
 	of := tries(spans)
+	loggedTries(t, s.Service("customers"), since, o.OrderID, of)
 	slices.SortFunc(of, func(a, b teletest.Span) int { return a.Start.Compare(b.Start) })
 	for i, span := range of {
 		last := i == len(of)-1
@@ -198,6 +193,32 @@ POST /orders [gateway server] http.response.status_code=201 (parent elsewhere)
 		}
 		if linked := slices.Contains(span.Links, teletest.Link{TraceID: traceID, SpanID: publish.ID}); linked != (i > 0) {
 			t.Errorf("try %d links to %v", i, span.Links)
+		}
+	}
+}
+
+// loggedTries checks that each failed try has its line in the service's log, with the order and the span it belongs to.
+func loggedTries(t testing.TB, service *stack.Service, since int64, order uuid.UUID, tries []teletest.Span) {
+	t.Helper()
+	text, err := newLog(service, since)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logged := make(map[string]string) // the order by the span
+	for line := range strings.Lines(text) {
+		var entry struct {
+			Msg     string
+			OrderID string `json:"order_id"`
+			TraceID string `json:"trace_id"`
+			SpanID  string `json:"span_id"`
+		}
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "message failed, will be tried again" && entry.TraceID == tries[0].TraceID {
+			logged[entry.SpanID] = entry.OrderID
+		}
+	}
+	for _, span := range tries {
+		if got := logged[span.ID]; span.Error && got != order.String() {
+			t.Errorf("the log tells of order %q in span %s, want %s", got, span.ID, order)
 		}
 	}
 }
@@ -260,13 +281,13 @@ func fiftyOrders(t *testing.T, s *stack.Stack, c *teletest.Collector) {
 POST /orders [gateway server] http.response.status_code=202 (parent elsewhere)
   POST [gateway client] http.response.status_code=202
     POST /api/orders [orders server] http.response.status_code=202
-      publish orders.exchange [orders producer] messaging.rabbitmq.destination.routing_key=order.created
-        process customers.order.created [customers consumer] messaging.rabbitmq.destination.routing_key=order.created orderflow.delivery.attempt=0
-        process products.order.created [products consumer] messaging.rabbitmq.destination.routing_key=order.created orderflow.delivery.attempt=0
-          publish orders.exchange [products producer] messaging.rabbitmq.destination.routing_key=stock.reserved
-            process orders.stock.reserved [orders consumer] messaging.rabbitmq.destination.routing_key=stock.reserved orderflow.delivery.attempt=0
-              publish orders.exchange [orders producer] messaging.rabbitmq.destination.routing_key=order.confirmed
-                process customers.order.confirmed [customers consumer] messaging.rabbitmq.destination.routing_key=order.confirmed orderflow.delivery.attempt=0
+      publish orders.exchange:order.created [orders producer] messaging.rabbitmq.destination.routing_key=order.created
+        process orders.exchange:order.created:customers.order.created [customers consumer] messaging.rabbitmq.destination.routing_key=order.created orderflow.delivery.attempt=0
+        process orders.exchange:order.created:products.order.created [products consumer] messaging.rabbitmq.destination.routing_key=order.created orderflow.delivery.attempt=0
+          publish orders.exchange:stock.reserved [products producer] messaging.rabbitmq.destination.routing_key=stock.reserved
+            process orders.exchange:stock.reserved:orders.stock.reserved [orders consumer] messaging.rabbitmq.destination.routing_key=stock.reserved orderflow.delivery.attempt=0
+              publish orders.exchange:order.confirmed [orders producer] messaging.rabbitmq.destination.routing_key=order.confirmed
+                process orders.exchange:order.confirmed:customers.order.confirmed [customers consumer] messaging.rabbitmq.destination.routing_key=order.confirmed orderflow.delivery.attempt=0
 `)
 	}
 	linked, largest := 0, 0

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -165,41 +167,61 @@ const customerTree = `
 POST /orders/{orderId}/cancel [gateway server] http.request.method=POST http.route=/orders/{orderId}/cancel http.response.status_code=200 (parent elsewhere)
   POST [gateway client] http.request.method=POST http.response.status_code=200
     POST /api/orders/{orderId}/cancel [orders server] http.request.method=POST http.route=/api/orders/{orderId}/cancel http.response.status_code=200
-      publish orders.exchange [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=order.cancelled
-        process customers.order.cancelled [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=customers.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
-        process products.order.cancelled [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=products.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
-          publish orders.exchange [products producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=stock.released
+      publish orders.exchange:order.cancelled [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange:order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
+        process orders.exchange:order.cancelled:customers.order.cancelled [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.exchange:order.cancelled:customers.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
+        process orders.exchange:order.cancelled:products.order.cancelled [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.exchange:order.cancelled:products.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
+          publish orders.exchange:stock.released [products producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange:stock.released messaging.rabbitmq.destination.routing_key=stock.released
 `
 
 const confirmedTree = `
 POST /orders [gateway server] http.request.method=POST http.route=/orders http.response.status_code=201 (parent elsewhere)
   POST [gateway client] http.request.method=POST http.response.status_code=201
     POST /api/orders [orders server] http.request.method=POST http.route=/api/orders http.response.status_code=201
-      publish orders.exchange [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=order.created
-        process customers.order.created [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=customers.order.created messaging.rabbitmq.destination.routing_key=order.created
-        process products.order.created [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=products.order.created messaging.rabbitmq.destination.routing_key=order.created
-          publish orders.exchange [products producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=stock.reserved
-            process orders.stock.reserved [orders consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.stock.reserved messaging.rabbitmq.destination.routing_key=stock.reserved
-              publish orders.exchange [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=order.confirmed
-                process customers.order.confirmed [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=customers.order.confirmed messaging.rabbitmq.destination.routing_key=order.confirmed
+      publish orders.exchange:order.created [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange:order.created messaging.rabbitmq.destination.routing_key=order.created
+        process orders.exchange:order.created:customers.order.created [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.exchange:order.created:customers.order.created messaging.rabbitmq.destination.routing_key=order.created
+        process orders.exchange:order.created:products.order.created [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.exchange:order.created:products.order.created messaging.rabbitmq.destination.routing_key=order.created
+          publish orders.exchange:stock.reserved [products producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange:stock.reserved messaging.rabbitmq.destination.routing_key=stock.reserved
+            process orders.exchange:stock.reserved:orders.stock.reserved [orders consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.exchange:stock.reserved:orders.stock.reserved messaging.rabbitmq.destination.routing_key=stock.reserved
+              publish orders.exchange:order.confirmed [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange:order.confirmed messaging.rabbitmq.destination.routing_key=order.confirmed
+                process orders.exchange:order.confirmed:customers.order.confirmed [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.exchange:order.confirmed:customers.order.confirmed messaging.rabbitmq.destination.routing_key=order.confirmed
 `
 
 const cancelledTree = `
 POST /orders [gateway server] http.request.method=POST http.route=/orders http.response.status_code=201 (parent elsewhere)
   POST [gateway client] http.request.method=POST http.response.status_code=201
     POST /api/orders [orders server] http.request.method=POST http.route=/api/orders http.response.status_code=201
-      publish orders.exchange [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=order.created
-        process customers.order.created [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=customers.order.created messaging.rabbitmq.destination.routing_key=order.created
-        process products.order.created [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=products.order.created messaging.rabbitmq.destination.routing_key=order.created
-          publish orders.exchange [products producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=stock.notavailable
-            process orders.stock.notavailable [orders consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.stock.notavailable messaging.rabbitmq.destination.routing_key=stock.notavailable
-              publish orders.exchange [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange messaging.rabbitmq.destination.routing_key=order.cancelled
-                process customers.order.cancelled [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=customers.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
-                process products.order.cancelled [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=products.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
+      publish orders.exchange:order.created [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange:order.created messaging.rabbitmq.destination.routing_key=order.created
+        process orders.exchange:order.created:customers.order.created [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.exchange:order.created:customers.order.created messaging.rabbitmq.destination.routing_key=order.created
+        process orders.exchange:order.created:products.order.created [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.exchange:order.created:products.order.created messaging.rabbitmq.destination.routing_key=order.created
+          publish orders.exchange:stock.notavailable [products producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange:stock.notavailable messaging.rabbitmq.destination.routing_key=stock.notavailable
+            process orders.exchange:stock.notavailable:orders.stock.notavailable [orders consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.exchange:stock.notavailable:orders.stock.notavailable messaging.rabbitmq.destination.routing_key=stock.notavailable
+              publish orders.exchange:order.cancelled [orders producer] messaging.system=rabbitmq messaging.operation.type=send messaging.destination.name=orders.exchange:order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
+                process orders.exchange:order.cancelled:customers.order.cancelled [customers consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.exchange:order.cancelled:customers.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
+                process orders.exchange:order.cancelled:products.order.cancelled [products consumer] messaging.system=rabbitmq messaging.operation.type=process messaging.destination.name=orders.exchange:order.cancelled:products.order.cancelled messaging.rabbitmq.destination.routing_key=order.cancelled
 `
 
-// checkMessages checks what the tree does not show: ids, the order's id, the
-// wait in the outbox, and that time runs forward.
+// attributesOf a span of the kind, all that there are and no other: those of
+// OpenTelemetry's conventions that tell nothing about a person, and ours.
+var attributesOf = map[string][]string{
+	"server": {
+		"http.request.method", "http.response.status_code", "http.route", "network.protocol.version",
+		"server.address", "server.port", "url.path", "url.scheme",
+	},
+	"client": {"http.request.method", "http.response.status_code", "server.address", "server.port", "url.full"},
+	"producer": {
+		"messaging.destination.name", "messaging.message.body.size", "messaging.message.conversation_id", "messaging.message.id",
+		"messaging.operation.name", "messaging.operation.type", "messaging.rabbitmq.destination.routing_key", "messaging.system",
+		"orderflow.outbox.wait",
+	},
+	"consumer": {
+		"messaging.destination.name", "messaging.message.body.size", "messaging.message.conversation_id", "messaging.message.id",
+		"messaging.operation.name", "messaging.operation.type", "messaging.rabbitmq.destination.routing_key",
+		"messaging.rabbitmq.message.delivery_tag", "messaging.system", "orderflow.delivery.attempt",
+	},
+}
+
+// checkMessages checks what the tree does not show: which attributes there are,
+// ids, the order's id, the wait in the outbox, and that time runs forward.
 func checkMessages(t *testing.T, spans []teletest.Span, orderID string) {
 	t.Helper()
 	byID := map[string]teletest.Span{}
@@ -207,6 +229,16 @@ func checkMessages(t *testing.T, spans []teletest.Span, orderID string) {
 		byID[s.ID] = s
 	}
 	for _, s := range spans {
+		want := attributesOf[s.Kind]
+		if s.Name == "POST /api/orders" { // the path does not tell which
+			want = slices.Sorted(slices.Values(append(slices.Clone(want), "orderflow.order.id")))
+			if got := s.Attributes["orderflow.order.id"]; got != orderID {
+				t.Errorf("%s: order id is %q, want %s", s.Name, got, orderID)
+			}
+		}
+		if diff := cmp.Diff(want, slices.Sorted(maps.Keys(s.Attributes))); diff != "" {
+			t.Errorf("attributes of %s, a %s span (-want +got):\n%s", s.Name, s.Kind, diff)
+		}
 		if s.Kind != "producer" && s.Kind != "consumer" {
 			continue
 		}
@@ -245,9 +277,11 @@ func checkMessages(t *testing.T, spans []teletest.Span, orderID string) {
 func checkBatches(t *testing.T, c *teletest.Collector, spans []teletest.Span) {
 	t.Helper()
 	linked := func(to teletest.Span) bool {
+		destination := to.Attributes["messaging.destination.name"] // exchange:key:queue
+		queue := destination[strings.LastIndexByte(destination, ':')+1:]
 		for _, trace := range c.All() {
 			for _, s := range trace {
-				if s.Name != "process batch "+to.Attributes["messaging.destination.name"] || s.TraceID == to.TraceID {
+				if s.Name != "process batch "+queue || s.TraceID == to.TraceID {
 					continue
 				}
 				for _, link := range s.Links {

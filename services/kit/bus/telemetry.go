@@ -3,6 +3,8 @@ package bus
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -41,7 +43,8 @@ func startPublishSpans(exchange string, events []Event, now time.Time) publishSp
 	propagator := otel.GetTextMapPropagator()
 	for i, e := range events {
 		parent := propagator.Extract(context.Background(), propagation.MapCarrier(e.Trace))
-		ctx, span := t.Start(parent, "publish "+exchange, trace.WithSpanKind(trace.SpanKindProducer), trace.WithTimestamp(now))
+		name := spanName("publish", exchange, e.RoutingKey, "")
+		ctx, span := t.Start(parent, name, trace.WithSpanKind(trace.SpanKindProducer), trace.WithTimestamp(now))
 		if !span.IsRecording() {
 			continue // the event carries its cause's context on
 		}
@@ -53,7 +56,7 @@ func startPublishSpans(exchange string, events []Event, now time.Time) publishSp
 			semconv.MessagingSystemRabbitMQ,
 			semconv.MessagingOperationName("publish"),
 			semconv.MessagingOperationTypeSend,
-			semconv.MessagingDestinationName(exchange),
+			semconv.MessagingDestinationName(name[len("publish "):]),
 			semconv.MessagingRabbitMQDestinationRoutingKey(e.RoutingKey),
 			semconv.MessagingMessageID(e.ID.String()),
 			semconv.MessagingMessageConversationID(e.Subject),
@@ -66,6 +69,15 @@ func startPublishSpans(exchange string, events []Event, now time.Time) publishSp
 		p.events[i].Trace = carrier
 	}
 	return p
+}
+
+// spanName is an operation and its destination as the conventions for RabbitMQ
+// put it together: exchange:key where a message is published,
+// exchange:key:queue where it is consumed, without what is empty or said
+// already, as with messages that were put into a queue by its name.
+func spanName(operation, exchange, key, queue string) string {
+	parts := slices.DeleteFunc([]string{exchange, key, queue}, func(part string) bool { return part == "" })
+	return operation + " " + strings.Join(slices.Compact(parts), ":")
 }
 
 func (p publishSpans) event(i int) Event { return p.events[i] }
@@ -120,7 +132,8 @@ func startProcess(r *received, queue string) {
 			Attributes:  []attribute.KeyValue{attemptKey.Int(r.attempt)},
 		}))
 	}
-	r.ctx, r.span = tracer().Start(parent, "process "+queue, options...)
+	name := spanName("process", r.Exchange, r.event.RoutingKey, queue)
+	r.ctx, r.span = tracer().Start(parent, name, options...)
 	if !r.span.IsRecording() {
 		return
 	}
@@ -128,8 +141,9 @@ func startProcess(r *received, queue string) {
 		semconv.MessagingSystemRabbitMQ,
 		semconv.MessagingOperationName("process"),
 		semconv.MessagingOperationTypeProcess,
-		semconv.MessagingDestinationName(queue),
+		semconv.MessagingDestinationName(name[len("process "):]),
 		semconv.MessagingRabbitMQDestinationRoutingKey(r.event.RoutingKey),
+		semconv.MessagingRabbitMQMessageDeliveryTag(int(r.DeliveryTag)), //nolint:gosec // it counts from 1
 		semconv.MessagingMessageID(r.event.ID.String()),
 		semconv.MessagingMessageConversationID(r.event.Subject),
 		semconv.MessagingMessageBodySize(len(r.event.Body)),
