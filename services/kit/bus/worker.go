@@ -352,7 +352,11 @@ func (w *worker) call(ctx context.Context, batch []*received) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)
-			slog.ErrorContext(ctx, "handler panicked", "queue", w.sub.queue, "panic", p, "stack", string(debug.Stack()))
+			about, facts := ctx, []any{"queue", w.sub.queue, "messages", len(batch), "panic", p, "stack", string(debug.Stack())}
+			if len(batch) == 1 {
+				about, facts = batch[0].ctx, append(facts, "message_id", batch[0].MessageId, "subject", batch[0].event.Subject)
+			}
+			slog.ErrorContext(about, "handler panicked", facts...)
 		}
 		w.attrs.recordHandled(ctx, batch, started, err)
 		endSpan(span, err)

@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync"
 	"testing"
@@ -11,6 +12,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"orderflow.internal/kit/bus"
 	"orderflow.internal/kit/kittest"
@@ -209,6 +213,61 @@ func TestUnroutableEventsAreKeptAndHideNothing(t *testing.T) {
 	f.vhost.Manage(t, http.MethodPost, "/api/bindings/"+f.vhost.Name+"/e/things.exchange/q/things", map[string]any{"routing_key": "nobody.listens"})
 	f.published(t, 301)
 	f.awaitRows(t, 0)
+}
+
+// lines are the messages logged within a trace.
+type lines struct {
+	trace trace.TraceID
+	seen  chan string
+}
+
+func (lines) Enabled(context.Context, slog.Level) bool { return true }
+func (l lines) WithAttrs([]slog.Attr) slog.Handler     { return l }
+func (l lines) WithGroup(string) slog.Handler          { return l }
+
+func (l lines) Handle(ctx context.Context, r slog.Record) error {
+	if trace.SpanContextFromContext(ctx).TraceID() == l.trace {
+		select {
+		case l.seen <- r.Message:
+		default: // nobody waits for so many
+		}
+	}
+	return nil
+}
+
+// What is logged about an event names its order's trace, although the relay
+// works for all of them.
+func TestLinesAboutAnEventNameItsTrace(t *testing.T) {
+	l := lines{trace.TraceID{7}, make(chan string, 100)}
+	before := slog.Default()
+	slog.SetDefault(slog.New(l))
+	otel.SetTextMapPropagator(propagation.TraceContext{})
+	t.Cleanup(func() {
+		slog.SetDefault(before)
+		otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator())
+	})
+	f := setup(t)
+	e, err := bus.NewEvent(trace.ContextWithSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: l.trace, SpanID: trace.SpanID{7}})), "test", "test.thing.made.v1", "nobody.listens", "0", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &pgx.Batch{}
+	outbox.Insert(b, []bus.Event{e})
+	if err := f.pool.SendBatch(context.Background(), b).Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := f.relay(t)
+	r.Committed([]bus.Event{e})
+	missing := map[string]bool{"event unroutable, kept in the outbox": true, "event not published, kept in the outbox": true} // at once and by the sweep
+	for timeout := time.After(20 * time.Second); len(missing) > 0; {
+		select {
+		case message := <-l.seen:
+			delete(missing, message)
+		case <-timeout:
+			t.Fatalf("not logged within the trace: %v", missing)
+		}
+	}
 }
 
 func TestNothingIsPublishedForARollback(t *testing.T) {

@@ -143,7 +143,8 @@ func (r *Relay) publish(ctx context.Context, batch []bus.Event) (again []bus.Eve
 		case errors.Is(err, bus.ErrUnroutable):
 			// Only someone who repairs the topology can help. The sweep tries
 			// again; in memory it would hold up the others.
-			slog.ErrorContext(ctx, "event unroutable, kept in the outbox", "routing_key", e.RoutingKey, "message_id", e.ID, "subject", e.Subject, "error", err)
+			slog.ErrorContext(e.WithTrace(ctx), "event unroutable, kept in the outbox", "routing_key", e.RoutingKey,
+				"message_id", e.ID, "subject", e.Subject, "error", err)
 			r.forget(e.ID)
 		default:
 			failed = err

@@ -83,7 +83,7 @@ for update skip locked`, after, before, r.handedOver(), sweepBatch)
 			if err == nil {
 				published = append(published, confirmed{events[i].ID, sent})
 			} else {
-				slog.WarnContext(ctx, "event not published, kept in the outbox", "routing_key", events[i].RoutingKey,
+				slog.WarnContext(events[i].WithTrace(ctx), "event not published, kept in the outbox", "routing_key", events[i].RoutingKey,
 					"message_id", events[i].ID, "subject", events[i].Subject, "error", err)
 			}
 		}

@@ -34,6 +34,29 @@ func TestJSONLines(t *testing.T) {
 	}
 }
 
+// Both forms tell which span a line was written in, last, so that the text of
+// the message is where the eye expects it; a line outside of any has no ids.
+func TestLinesNameTheirSpan(t *testing.T) {
+	const ids = "trace_id 01000000000000000000000000000000 span_id 0200000000000000"
+	ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}))
+	for format, marks := range map[string]*strings.Replacer{"text": strings.NewReplacer("=", " "), "json": strings.NewReplacer(`"`, "", ":", " ", ",", " ", "}", "")} {
+		for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
+			var out bytes.Buffer
+			log := slog.New(LogConfig{Format: format, Level: slog.LevelDebug}.handler(&out, "orders")).With("order_id", 7)
+			log.Log(ctx, level, "placed", "attempt", 2)
+			if line := marks.Replace(strings.TrimSpace(out.String())); !strings.HasSuffix(line, "order_id 7 attempt 2 "+ids) {
+				t.Errorf("%s, %s: %q", format, level, line)
+			}
+			out.Reset()
+			log.Log(t.Context(), level, "placed")
+			if strings.Contains(out.String(), "trace_id") || strings.Contains(out.String(), "span_id") {
+				t.Errorf("%s, %s: %q names a span", format, level, &out)
+			}
+		}
+	}
+}
+
 func TestSubjectHasTheProgramsName(t *testing.T) {
 	for format, want := range map[string]string{"text": "order_id=7 http.subject=8", "json": `"order_id":7,"http":{"subject":8}`} {
 		var out bytes.Buffer
