@@ -18,6 +18,9 @@ import (
 
 // Spans and metrics follow OpenTelemetry's semantic conventions for messaging
 // and for RabbitMQ (https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/).
+// Each order makes ten spans and a share of some more. A span has at most eight
+// attributes when nothing fails: from the ninth on, the SDK, which looks for
+// doubles among them, takes a quarter more memory.
 
 const scope = "orderflow.internal/kit/bus"
 
@@ -25,7 +28,7 @@ const scope = "orderflow.internal/kit/bus"
 // row and its publishing.
 const outboxWaitKey = attribute.Key("orderflow.outbox.wait")
 
-// AttemptKey counts the failed deliveries before this one.
+// attemptKey counts the failed deliveries before this one, if there were any.
 const attemptKey = attribute.Key("orderflow.delivery.attempt")
 
 func tracer() trace.Tracer { return otel.Tracer(scope) }
@@ -60,7 +63,6 @@ func startPublishSpans(exchange string, events []Event, now time.Time) publishSp
 			semconv.MessagingRabbitMQDestinationRoutingKey(e.RoutingKey),
 			semconv.MessagingMessageID(e.ID.String()),
 			semconv.MessagingMessageConversationID(e.Subject),
-			semconv.MessagingMessageBodySize(len(e.Body)),
 			outboxWaitKey.Float64(max(0, now.Sub(e.Time).Seconds())),
 		)
 		p.spans[i] = span
@@ -146,9 +148,10 @@ func startProcess(r *received, queue string) {
 		semconv.MessagingRabbitMQMessageDeliveryTag(int(r.DeliveryTag)), //nolint:gosec // it counts from 1
 		semconv.MessagingMessageID(r.event.ID.String()),
 		semconv.MessagingMessageConversationID(r.event.Subject),
-		semconv.MessagingMessageBodySize(len(r.event.Body)),
-		attemptKey.Int(r.attempt),
 	)
+	if r.attempt > 0 {
+		r.span.SetAttributes(attemptKey.Int(r.attempt))
+	}
 }
 
 // startBatch makes the span of a whole batch, which links to its messages'.
