@@ -5,9 +5,10 @@
 // written with.
 //
 // Traces go out by OTLP when OTEL_EXPORTER_OTLP_ENDPOINT or
-// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT says where to. Otherwise the tracer
-// provider is the no-op one and there is no exporter and no goroutine. The W3C
-// trace context and baggage are passed on in any case.
+// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT says where to. Otherwise, and with the
+// sampler always_off, the tracer provider is the no-op one and there is no
+// exporter and no goroutine. The W3C trace context and baggage are passed on in
+// any case.
 //
 // Metrics are collected always and read at [Telemetry.Metrics]; they are pushed
 // by OTLP as well when OTEL_METRICS_EXPORTER contains otlp or

@@ -35,7 +35,9 @@ func newSpanExporter(ctx context.Context, res *resource.Resource) (trace.SpanExp
 		return nil, err
 	}
 	endpoint := first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-	if slices.Contains(exporters, "none") || endpoint == "" {
+	// A sampler that takes no span makes ids for all of them nevertheless,
+	// which then travel with every event.
+	if slices.Contains(exporters, "none") || endpoint == "" || os.Getenv("OTEL_TRACES_SAMPLER") == "always_off" {
 		return nil, nil
 	}
 	protocol, err := otlpProtocol("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")

@@ -68,9 +68,19 @@ func install(t *testing.T, environ map[string]string) (*Telemetry, *buffer) {
 	return tel, &log
 }
 
-func TestNoEndpointCostsNothing(t *testing.T) {
+func TestNoTracesCostNothing(t *testing.T) {
+	for name, environ := range map[string]map[string]string{
+		"no endpoint": nil,
+		"no exporter": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"},
+		"no sample":   {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_SAMPLER": "always_off"},
+	} {
+		t.Run(name, func(t *testing.T) { costsNothing(t, environ) })
+	}
+}
+
+func costsNothing(t *testing.T, environ map[string]string) {
 	before := runtime.NumGoroutine()
-	_, log := install(t, nil)
+	_, log := install(t, environ)
 	if _, ok := otel.GetTracerProvider().(noop.TracerProvider); !ok {
 		t.Errorf("tracer provider is %T", otel.GetTracerProvider())
 	}
