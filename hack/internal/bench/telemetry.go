@@ -57,9 +57,8 @@ type Round []Sample
 // Sample is one variant's run.
 type Sample struct {
 	OrdersPerSecond float64 `json:"ordersPerSecond"`
-	ServiceCPU      float64 `json:"serviceCPUSecondsPer1000"` // of the services alone
-	AllCPU          float64 `json:"allCPUSecondsPer1000"`     // database and broker, too
-	SpansPerOrder   float64 `json:"spansPerOrder"`            // that arrived
+	CPU             *CPU    `json:"cpu"`
+	SpansPerOrder   float64 `json:"spansPerOrder"` // that arrived
 }
 
 // Ratio compares a variant with the first, round by round.
@@ -96,8 +95,7 @@ func (c *Comparison) mean(variant int, figure func(Sample) float64) float64 {
 }
 
 func throughput(s Sample) float64 { return s.OrdersPerSecond }
-func serviceCPU(s Sample) float64 { return s.ServiceCPU }
-func allCPU(s Sample) float64     { return s.AllCPU }
+func allCPU(s Sample) float64     { return s.CPU.All }
 func spanCount(s Sample) float64  { return s.SpansPerOrder }
 
 // Err is nil when every variant kept the throughput it has to.
@@ -130,18 +128,34 @@ func (c *Comparison) Write(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(t, "\nCPU seconds per 1,000 orders, mean\tservices\twith database and broker\tspans per order\n")
-	for i, v := range c.Variants {
-		fmt.Fprintf(t, "  %s\t%.3f\t%.3f\t%.1f\n", v.Name, c.mean(i, serviceCPU), c.mean(i, allCPU), c.mean(i, spanCount))
+	row := func(name, format string, figure func(Sample) float64) {
+		fmt.Fprintf(t, "  %s", name)
+		for i := range c.Variants {
+			fmt.Fprintf(t, "\t"+format, c.mean(i, figure))
+		}
+		fmt.Fprintln(t)
 	}
-	fmt.Fprintf(t, "\nCompared with %s, median of the rounds (lowest to highest)\torders/s\tCPU of all\tCPU of the services\n", c.Variants[0].Name)
+	fmt.Fprintf(t, "\nCPU seconds per 1,000 orders, mean")
+	for _, v := range c.Variants {
+		fmt.Fprintf(t, "\t%s", v.Name)
+	}
+	fmt.Fprintln(t)
+	for i, p := range c.Rounds[0][0].CPU.Processes {
+		row(p.Name, "%.3f", func(s Sample) float64 { return s.CPU.Processes[i].Per1000 })
+	}
+	row("all of these", "%.3f", allCPU)
+	row("spans per order", "%.1f", spanCount)
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(t, "\nCompared with %s, median of the rounds (lowest to highest)\torders/s\tCPU\n", c.Variants[0].Name)
 	for i, v := range c.Variants[1:] {
 		verdict := "held"
 		if c.ratio(i+1, throughput).Median < v.Throughput {
 			verdict = "BROKEN"
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\tat least %.2f of the orders/s: %s\n", v.Name,
-			c.ratio(i+1, throughput), c.ratio(i+1, allCPU), c.ratio(i+1, serviceCPU), v.Throughput, verdict)
+		fmt.Fprintf(t, "  %s\t%s\t%s\tat least %.2f of the orders/s: %s\n", v.Name,
+			c.ratio(i+1, throughput), c.ratio(i+1, allCPU), v.Throughput, verdict)
 	}
 	if len(c.Notes) > 0 {
 		fmt.Fprintln(t)
@@ -268,7 +282,7 @@ func compare(ctx context.Context, root string, env map[string]string, o Options,
 				c.Notes = append(c.Notes, fmt.Sprintf("round %d, %s: %s", i+1, c.Variants[v].Name, note))
 			}
 			fmt.Fprintf(progress, "round %d of %d  %-20s %6s orders/s  %.3f CPU seconds per 1,000 orders  %.1f spans per order\n", i+1, rounds,
-				c.Variants[v].Name, number(int(round[v].OrdersPerSecond)), round[v].AllCPU, round[v].SpansPerOrder)
+				c.Variants[v].Name, number(int(round[v].OrdersPerSecond)), round[v].CPU.All, round[v].SpansPerOrder)
 		}
 		c.Rounds = append(c.Rounds, round)
 	}
@@ -300,13 +314,7 @@ func measureVariant(ctx context.Context, s *stack.Stack, sink *sink, v Variant, 
 	if v.spans != (spans > 0) {
 		return sample, r, fmt.Errorf("%d spans arrived", spans)
 	}
-	sample = Sample{OrdersPerSecond: r.OrdersPerSecond, AllCPU: r.CPU.All, SpansPerOrder: float64(spans) / float64(r.Accepted)}
-	for _, p := range r.CPU.Processes {
-		if slices.ContainsFunc(s.Services(), func(service *stack.Service) bool { return service.Name() == p.Name }) {
-			sample.ServiceCPU += p.Per1000
-		}
-	}
-	return sample, r, nil
+	return Sample{OrdersPerSecond: r.OrdersPerSecond, CPU: r.CPU, SpansPerOrder: float64(spans) / float64(r.Accepted)}, r, nil
 }
 
 func run(ctx context.Context, o Options) (Report, error) {

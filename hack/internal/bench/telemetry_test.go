@@ -46,7 +46,12 @@ func TestTurns(t *testing.T) {
 func TestComparisonJudgesByTheMedianOfTheRounds(t *testing.T) {
 	c := Comparison{Variants: variants("http://127.0.0.1:1")}
 	for _, r := range [][3]float64{{1000, 990, 920}, {500, 495, 460}, {1000, 600, 500}, {1000, 1010, 930}, {2000, 1960, 1840}} {
-		c.Rounds = append(c.Rounds, Round{{OrdersPerSecond: r[0], ServiceCPU: 1}, {OrdersPerSecond: r[1], ServiceCPU: 1.5}, {OrdersPerSecond: r[2], ServiceCPU: 2}})
+		round := make(Round, len(r))
+		for i := range r {
+			cpu := 1 + float64(i)/2
+			round[i] = Sample{OrdersPerSecond: r[i], CPU: &CPU{All: cpu, Processes: []ProcessCPU{{Name: "orders", Per1000: cpu}}}}
+		}
+		c.Rounds = append(c.Rounds, round)
 	}
 	if err := c.Err(); err != nil {
 		t.Error(err)
@@ -54,14 +59,15 @@ func TestComparisonJudgesByTheMedianOfTheRounds(t *testing.T) {
 	if diff := cmp.Diff(Ratio{0.92, 0.5, 0.93}, c.ratio(2, throughput)); diff != "" {
 		t.Errorf("throughput (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(Ratio{1.5, 1.5, 1.5}, c.ratio(1, serviceCPU)); diff != "" {
+	if diff := cmp.Diff(Ratio{1.5, 1.5, 1.5}, c.ratio(1, allCPU)); diff != "" {
 		t.Errorf("CPU (-want +got):\n%s", diff)
 	}
 	var text bytes.Buffer
 	if err := c.Write(&text); err != nil {
 		t.Fatal(err)
 	}
-	if got := text.String(); strings.Count(got, ": held") != 2 || !strings.Contains(got, "0.920 (0.500 to 0.930)") {
+	got := strings.Join(strings.Fields(text.String()), " ")
+	if strings.Count(got, ": held") != 2 || !strings.Contains(got, "0.920 (0.500 to 0.930)") || !strings.Contains(got, " orders 1.000 1.500 2.000 ") {
 		t.Errorf("%s", got)
 	}
 
