@@ -221,20 +221,30 @@ func underLoad(t *testing.T, limit time.Duration, tolerated *regexp.Regexp, chan
 	}
 }
 
-// An installation can go and come back: nothing hangs, and a message that nobody has taken waits.
-func TestUninstallKeepsMessages(t *testing.T) {
+// An installation can go and come back: nothing hangs, and a message that nobody has taken waits, unless all was to go.
+func TestUninstall(t *testing.T) {
 	ctx := testContext(t, 10*time.Minute)
 	before := ours.helm(ctx, t, "get", "values", release, "--output", "yaml")
-	ours.upgrade(ctx, t, "global.rabbitmq.keepOnUninstall=true")
+	uninstall := func() (left string) {
+		started := time.Now()
+		ours.helm(ctx, t, "uninstall", release, "--wait", "--timeout", "3m")
+		t.Logf("uninstalled in %.0f s", time.Since(started).Seconds())
+		return strings.TrimSpace(ours.kubectl(ctx, t, "get", kube.RabbitMQ+","+kube.Workloads, "--output", "name",
+			"--selector", "app.kubernetes.io/managed-by=Helm"))
+	}
+	ours.upgrade(ctx, t, "global.rabbitmq.keepOnUninstall=false")
 	ours.ready(ctx, t)
+	if left := uninstall(); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+	ours.install(ctx, t, before, "--set", "global.rabbitmq.keepOnUninstall=true")
+	ours.ready(ctx, t)
+
 	const queue = "customers.order.cancelled.dlq" // nobody consumes it
 	ours.broker(ctx, t, "POST", "/exchanges/%2F/amq.default/publish",
 		`{"routing_key":"`+queue+`","payload":"kept","payload_encoding":"string","properties":{"delivery_mode":2}}`, nil)
-	started := time.Now()
-	ours.helm(ctx, t, "uninstall", release, "--wait", "--timeout", "3m")
-	t.Logf("uninstalled in %.0f s", time.Since(started).Seconds())
-	if out := ours.kubectl(ctx, t, "get", kube.RabbitMQ+","+kube.Workloads, "--output", "name", "--selector", "app.kubernetes.io/managed-by=Helm"); strings.TrimSpace(out) != "rabbitmqcluster.rabbitmq.com/"+release+"-rabbitmq" {
-		t.Errorf("left behind: %s", out)
+	if left := uninstall(); left != "rabbitmqcluster.rabbitmq.com/"+release+"-rabbitmq" {
+		t.Errorf("left behind: %s", left)
 	}
 	ours.install(ctx, t, before)
 	ours.ready(ctx, t)

@@ -108,14 +108,14 @@ func (s *system) putBack(t *testing.T) {
 	})
 }
 
-// install installs the release with the values that it had.
-func (s *system) install(ctx context.Context, t *testing.T, values string) {
+// install installs the release with the values that it had, and others after them.
+func (s *system) install(ctx context.Context, t *testing.T, values string, args ...string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "values.yaml")
 	if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.helm(ctx, t, "install", release, s.release.Chart, "--values", file)
+	s.helm(ctx, t, append([]string{"install", release, s.release.Chart, "--values", file}, args...)...)
 }
 
 // ready waits until everything in the namespace is.
