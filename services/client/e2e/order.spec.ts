@@ -45,6 +45,10 @@ test('too much is cancelled, with what was missing', async ({ page, api }) => {
   await fill(page, api, cup, lamp);
   await page.getByRole('spinbutton', { name: cup.name }).fill('10');
   await expect(page.getByText('There are only 3 left right now')).toBeVisible();
+  await page.getByRole('button', { name: 'Take 3' }).click();
+  await expect(page.getByRole('spinbutton', { name: cup.name })).toHaveValue('3');
+  await expect(page.getByText('There are only')).toBeHidden();
+  await page.getByRole('spinbutton', { name: cup.name }).fill('10');
   await page.getByRole('button', { name: 'Place order' }).click();
 
   await expect(heading(page, 'Not enough stock')).toBeVisible();

@@ -116,6 +116,18 @@ function BasketLine({ line: { productId, quantity, product } }: { line: Priced }
           <Notice kind="wait">
             {product.stock === 0 ? 'There are none left' : `There are only ${count(product.stock)} left`} right now. An order gets all of its items or
             none, so this one would be cancelled unless stock comes in.
+            {product.stock > 0 && (
+              <button
+                type="button"
+                className="button quiet compact"
+                onClick={() => {
+                  changeBasket({ do: 'set', productId, quantity: product.stock });
+                  announce(`${count(product.stock)} of ${name} in the basket`);
+                }}
+              >
+                Take {count(product.stock)}
+              </button>
+            )}
           </Notice>
         </div>
       )}

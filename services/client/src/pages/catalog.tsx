@@ -24,7 +24,7 @@ export function CatalogPage() {
         <div>
           <Title title="Shop">Shop</Title>
           <p className="live-line">
-            <span className={live ? 'live-dot' : 'live-dot off'} />
+            <span className={live ? 'live-dot' : shop.isLoading ? 'live-dot idle' : 'live-dot off'} />
             {live ? 'Stock is live' : shop.isLoading ? 'Reading the stock…' : 'Stock is not live right now'}
           </p>
         </div>
@@ -122,6 +122,10 @@ function CardSkeletons() {
             <div className="card-text">
               <Skeleton height="1.25rem" width="80%" />
               <Skeleton height="1rem" width="45%" />
+            </div>
+            <div className="card-foot">
+              <Skeleton height="1.25rem" width="35%" />
+              <Skeleton height="2.75rem" width="2.75rem" />
             </div>
           </div>
         ))}
