@@ -102,7 +102,7 @@ func (t *Telemetry) setupTraces(ctx context.Context, res *resource.Resource) (bo
 	// The sampler comes from OTEL_TRACES_SAMPLER, limits from OTEL_SPAN_*.
 	provider := trace.NewTracerProvider(
 		trace.WithResource(res),
-		trace.WithBatcher(exporter, batchOptions()...),
+		trace.WithSpanProcessor(&gatherer{SpanProcessor: trace.NewBatchSpanProcessor(exporter, batchOptions()...)}),
 	)
 	otel.SetTracerProvider(provider)
 	t.shutdown = append(t.shutdown, provider.Shutdown)
