@@ -21,10 +21,13 @@ const (
 // Wait returns when all resources of the kinds in a namespace are ready. say is told what is not; when ctx ends first
 // the error holds that, the events and the logs of what is not ready.
 func (c *Cluster) Wait(ctx context.Context, namespace, kinds string, say func(string)) error {
-	for {
-		waiting, err := c.waiting(ctx, namespace, kinds)
+	for round := 0; ; round++ {
+		waiting, failed, err := c.waiting(ctx, namespace, kinds)
 		if err == nil && len(waiting) == 0 {
 			return nil
+		}
+		if err == nil && len(failed) > 0 && round%5 == 0 {
+			err = c.again(ctx, namespace, failed)
 		}
 		if err == nil {
 			say(summary(waiting))
@@ -42,6 +45,14 @@ func (c *Cluster) Wait(ctx context.Context, namespace, kinds string, say func(st
 	}
 }
 
+// again makes the topology operator try at once what has failed. While the broker starts it fails so often that it would
+// pause for minutes; any change ends its pause.
+func (c *Cluster) again(ctx context.Context, namespace string, failed []string) error {
+	_, err := c.Kubectl(ctx, nil, append([]string{"annotate", "--namespace", namespace, "--overwrite",
+		"orderflow/tried-again=" + time.Now().UTC().Format(time.RFC3339)}, failed...)...)
+	return err
+}
+
 func summary(waiting []string) string {
 	if len(waiting) > 2 {
 		return fmt.Sprintf("%s, and %d more", waiting[0], len(waiting)-1)
@@ -51,8 +62,9 @@ func summary(waiting []string) string {
 
 // resource is what is looked at of any of them.
 type resource struct {
-	Kind     string `json:"kind"`
-	Metadata struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
 		Name       string `json:"name"`
 		Generation int64  `json:"generation"`
 	} `json:"metadata"`
@@ -75,27 +87,37 @@ type condition struct {
 	Message string `json:"message"`
 }
 
-func (c *Cluster) waiting(ctx context.Context, namespace, kinds string) ([]string, error) {
+// waiting says what is not ready, and names those resources of a running broker that its operator has failed to make.
+func (c *Cluster) waiting(ctx context.Context, namespace, kinds string) (waiting, failed []string, err error) {
 	out, err := c.Kubectl(ctx, nil, "get", kinds, "--namespace", namespace, "--output", "json")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var list struct {
 		Items []resource `json:"items"`
 	}
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
-		return nil, fmt.Errorf("kubectl get: %w", err)
+		return nil, nil, fmt.Errorf("kubectl get: %w", err)
 	}
 	if len(list.Items) == 0 {
-		return []string{"nothing is there yet"}, nil
+		return []string{"nothing is there yet"}, nil, nil
 	}
-	var waiting []string
+	broker := true
 	for _, r := range list.Items {
-		if why := r.notReady(); why != "" {
-			waiting = append(waiting, fmt.Sprintf("%s %s: %s", r.Kind, r.Metadata.Name, why))
+		why := r.notReady()
+		if why == "" {
+			continue
+		}
+		waiting = append(waiting, fmt.Sprintf("%s %s: %s", r.Kind, r.Metadata.Name, why))
+		if group, _, _ := strings.Cut(r.APIVersion, "/"); group == "rabbitmq.com" {
+			failed = append(failed, fmt.Sprintf("%s.%s/%s", strings.ToLower(r.Kind), group, r.Metadata.Name))
+			broker = broker && r.Kind != "RabbitmqCluster"
 		}
 	}
-	return waiting, nil
+	if !broker {
+		failed = nil
+	}
+	return waiting, failed, nil
 }
 
 // notReady says why a resource is not ready; empty when it is.
