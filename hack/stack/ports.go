@@ -17,6 +17,7 @@ const (
 	OffsetUp     = 0
 	OffsetTest   = 100
 	OffsetClient = 150
+	OffsetBench  = 250
 	OffsetSystem = 400
 	OffsetHack   = 500
 )

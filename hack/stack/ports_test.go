@@ -47,11 +47,12 @@ func TestPortsDoNotMeet(t *testing.T) {
 		}
 		seen[port] = what
 	}
-	for _, offset := range []int{OffsetUp, OffsetTest, OffsetClient, OffsetSystem, OffsetHack} {
+	for _, offset := range []int{OffsetUp, OffsetTest, OffsetClient, OffsetBench, OffsetSystem, OffsetHack} {
 		p := PortsAt(offset)
 		for name, port := range map[string]int{
 			"postgres": p.Postgres, "amqp": p.AMQP, "management": p.Management, "metrics": p.Metrics,
 			"distribution": p.Distribution, "epmd": p.Epmd, "otlp": p.OTLP,
+			"jaeger": p.Jaeger, "jaeger gRPC": p.JaegerGRPC,
 		} {
 			use(port, name+"+"+strconv.Itoa(offset))
 		}

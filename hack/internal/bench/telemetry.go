@@ -19,9 +19,6 @@ import (
 	"orderflow.internal/hack/stack"
 )
 
-// portOffset keeps the stack of a comparison apart from the others', see stack.OffsetUp and so on.
-const portOffset = 300
-
 // Variant is one way to run the services that a comparison measures.
 type Variant struct {
 	Name       string            `json:"name"`
@@ -244,12 +241,12 @@ func compare(ctx context.Context, root string, env map[string]string, o Options,
 	if rounds < 1 || warmUp < 0 {
 		return c, errors.New("rounds: want at least 1; warm-up: want 0 or more orders")
 	}
-	sink, err := newSink(stack.PortsAt(portOffset).OTLPAddress())
+	sink, err := newSink(stack.PortsAt(stack.OffsetBench).OTLPAddress())
 	if err != nil {
 		return c, err
 	}
 	defer sink.close()
-	s, err := stack.New(stack.Options{Root: root, Name: "bench", Offset: portOffset, Env: env})
+	s, err := stack.New(stack.Options{Root: root, Name: "bench", Offset: stack.OffsetBench, Env: env})
 	if err != nil {
 		return c, err
 	}
