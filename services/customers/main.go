@@ -27,7 +27,7 @@ func main() {
 		Summary: "serves customer profiles and order histories",
 		Defaults: map[string]string{"HTTP_ADDR": ":5002", "ADMIN_ADDR": ":6002",
 			// A history may follow its order by a moment: nobody waits for it.
-			"BUS_LINGER": "20ms"},
+			"BUS_LINGER": "50ms"},
 		Subject: "order_id",
 		Serve:   serve,
 		Migrate: migrate,

@@ -25,7 +25,7 @@ type Config struct {
 	Batch    int `env:"BUS_BATCH" envDefault:"128" help:"most messages handled in one transaction"`
 	// Linger trades a little latency under load for larger batches: it only
 	// applies after a batch of more than one message, never to a lone one.
-	Linger     time.Duration `env:"BUS_LINGER" envDefault:"6ms" help:"how long a busy consumer lets a batch grow before it handles it"`
+	Linger     time.Duration `env:"BUS_LINGER" envDefault:"2ms" help:"how long a busy consumer lets a batch grow before it handles it"`
 	RetryDelay time.Duration `env:"BUS_RETRY_DELAY" envDefault:"200ms" help:"delay before a failed message is tried again; doubles with each try up to 30s. 0 leaves delays to the broker"`
 	// ConfirmTimeout bounds the wait for a publisher confirm. An alarm of the
 	// broker stops the clock.

@@ -23,12 +23,18 @@ import (
 // Placing is group-committed: the orders that arrive while a transaction runs
 // form the next one, so that a commit is shared by as many as there are and
 // nobody waits when there is only one.
+//
+// Under load a batch also waits for company, the longer the more company there
+// was the last time. Here is the best place to wait in the whole saga: what is
+// stored together is published together and arrives together, so that the
+// consumers that follow have large batches without waiting themselves.
 const (
-	placementQueue    = 1024                 // orders waiting to be stored; more are ErrBusy
-	placementBatch    = 128                  // orders in one transaction
-	placementLinger   = 4 * time.Millisecond // for company, after a transaction that had some
-	placementTimeout  = 5 * time.Second      // for one transaction
-	placementPatience = 5 * time.Second      // an order queued for longer is ErrBusy
+	placementQueue    = 1024             // orders waiting to be stored; more are ErrBusy
+	placementBatch    = 128              // orders in one transaction
+	placementLinger   = time.Millisecond // for company, for each order in the last transaction
+	placementLongest  = 24 * time.Millisecond
+	placementTimeout  = 5 * time.Second // for one transaction
+	placementPatience = 5 * time.Second // an order queued for longer is ErrBusy
 )
 
 // KeyLifetime is how long an idempotency key is kept.
@@ -104,14 +110,14 @@ func (s *Store) runPlacements(ctx context.Context) {
 // length tells how many there were the last time. It returns nothing when ctx
 // is done and nothing is left.
 func (s *Store) gather(ctx context.Context, batch []*placement) []*placement {
-	busy := len(batch) > 1
+	company := len(batch)
 	clear(batch)
 	batch = batch[:0]
 	select {
 	case p := <-s.placements:
 		batch = append(batch, p)
-		if busy && len(s.placements) < placementBatch {
-			time.Sleep(placementLinger)
+		if company > 1 && len(s.placements) < placementBatch {
+			time.Sleep(min(time.Duration(company)*placementLinger, placementLongest))
 		}
 	case <-ctx.Done():
 	}
