@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
 )
 
@@ -28,7 +29,7 @@ func Variables() [][2]string {
 }
 
 // newSpanExporter returns nil when spans are wanted nowhere.
-func newSpanExporter(ctx context.Context) (trace.SpanExporter, error) {
+func newSpanExporter(ctx context.Context, res *resource.Resource) (trace.SpanExporter, error) {
 	exporters, err := list("OTEL_TRACES_EXPORTER", "otlp", "otlp", "none")
 	if err != nil {
 		return nil, err
@@ -39,17 +40,20 @@ func newSpanExporter(ctx context.Context) (trace.SpanExporter, error) {
 	if slices.Contains(exporters, "none") || endpoint == "" || os.Getenv("OTEL_TRACES_SAMPLER") == "always_off" {
 		return nil, nil
 	}
-	grpc, err := useGRPC("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+	protocol, err := otlpProtocol("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
 	if err != nil {
 		return nil, err
 	}
-	// Endpoint, headers, TLS, compression and timeout: the exporters read the
+	// Endpoint, headers, TLS, compression and timeout: the clients read the
 	// variables themselves.
 	var exporter trace.SpanExporter
-	if grpc {
-		exporter, err = otlptracegrpc.New(ctx)
-	} else {
+	switch protocol {
+	case protocolGRPC:
+		exporter, err = newDirectExporter(ctx, otlptracegrpc.NewClient(), res)
+	case protocolJSON:
 		exporter, err = otlptracehttp.New(ctx)
+	default:
+		exporter, err = newDirectExporter(ctx, otlptracehttp.NewClient(), res)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("OTLP trace exporter: %w", err)
@@ -58,12 +62,12 @@ func newSpanExporter(ctx context.Context) (trace.SpanExporter, error) {
 }
 
 func newMetricExporter(ctx context.Context) (metric.Exporter, error) {
-	grpc, err := useGRPC("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
+	protocol, err := otlpProtocol("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
 	if err != nil {
 		return nil, err
 	}
 	var exporter metric.Exporter
-	if grpc {
+	if protocol == protocolGRPC {
 		exporter, err = otlpmetricgrpc.New(ctx)
 	} else {
 		exporter, err = otlpmetrichttp.New(ctx)
@@ -90,14 +94,21 @@ func batchOptions() []trace.BatchSpanProcessorOption {
 	return options
 }
 
-func useGRPC(variable string) (bool, error) {
+// The values of OTEL_EXPORTER_OTLP_PROTOCOL.
+const (
+	protocolGRPC     = "grpc"
+	protocolProtobuf = "http/protobuf"
+	protocolJSON     = "http/json"
+)
+
+func otlpProtocol(variable string) (string, error) {
 	switch protocol := first(variable, "OTEL_EXPORTER_OTLP_PROTOCOL"); protocol {
-	case "", "http/protobuf", "http/json":
-		return false, nil
-	case "grpc":
-		return true, nil
+	case "":
+		return protocolProtobuf, nil
+	case protocolGRPC, protocolProtobuf, protocolJSON:
+		return protocol, nil
 	default:
-		return false, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL=%q: is none of grpc, http/protobuf, http/json", protocol)
+		return "", fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL=%q: is none of grpc, http/protobuf, http/json", protocol)
 	}
 }
 

@@ -94,7 +94,7 @@ func newResource(ctx context.Context, service, version string) (*resource.Resour
 
 // setupTraces tells whether spans are recorded.
 func (t *Telemetry) setupTraces(ctx context.Context, res *resource.Resource) (bool, error) {
-	exporter, err := newSpanExporter(ctx)
+	exporter, err := newSpanExporter(ctx, res)
 	if exporter == nil || err != nil {
 		otel.SetTracerProvider(nooptrace.NewTracerProvider())
 		return false, err
