@@ -2,26 +2,24 @@ package clustertest
 
 import (
 	"errors"
-	"fmt"
-	"net/url"
+	"net"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Orders' user, as its pod has it, is refused whatever orders does not do.
+// A pod with the credentials of orders is refused whatever orders does not do.
 func TestOrdersIsRefusedTheRest(t *testing.T) {
-	ctx := testContext(t, 2*time.Minute)
+	ctx := testContext(t, 3*time.Minute)
+	probe := ours.probe(ctx, t, namespace, "probe-user", nil)
 	secret := release + "-orders-user-credentials"
-	broker := url.URL{
-		Scheme: "amqp", Path: "/",
-		User: url.UserPassword(ours.secret(ctx, t, secret, "username"), ours.secret(ctx, t, secret, "password")),
-		Host: fmt.Sprintf("%s:%s",
-			ours.kubectl(ctx, t, "get", "nodes", "--output", `jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}`),
-			ours.kubectl(ctx, t, "get", "service", release+"-rabbitmq", "--output", `jsonpath={.spec.ports[?(@.name=="amqp")].nodePort}`)),
-	}
-	conn, err := amqp.Dial(broker.String())
+	conn, err := amqp.DialConfig("amqp://"+release+"-rabbitmq", amqp.Config{
+		SASL: []amqp.Authentication{&amqp.PlainAuth{
+			Username: ours.secret(ctx, t, secret, "username"), Password: ours.secret(ctx, t, secret, "password"),
+		}},
+		Dial: func(_, address string) (net.Conn, error) { return probe.dial(ctx, address) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

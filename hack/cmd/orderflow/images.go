@@ -14,6 +14,7 @@ import (
 
 	"orderflow.internal/hack/console"
 	"orderflow.internal/hack/internal/image"
+	"orderflow.internal/hack/internal/pages"
 	"orderflow.internal/hack/stack"
 )
 
@@ -71,6 +72,11 @@ func (f imagesFlags) run(ctx context.Context, c *console.Console, services []str
 	root, err := stack.FindRoot()
 	if err != nil {
 		return err
+	}
+	if slices.Contains(services, image.Client) {
+		if _, err := pages.Try(ctx, c, root); err != nil {
+			return err
+		}
 	}
 	b := image.Builder{Root: root, Version: f.version, Revision: revision(ctx, root)}
 	for _, service := range services {

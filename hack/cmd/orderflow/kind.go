@@ -14,6 +14,7 @@ import (
 	"orderflow.internal/hack/console"
 	"orderflow.internal/hack/internal/image"
 	"orderflow.internal/hack/internal/kube"
+	"orderflow.internal/hack/internal/pages"
 	"orderflow.internal/hack/stack"
 )
 
@@ -164,8 +165,11 @@ func (f *kindUpFlags) prepare(ctx context.Context, c *console.Console, arch stri
 func (f *kindUpFlags) buildImages(ctx context.Context, c *console.Console, arch string) (tags []string, err error) {
 	b := image.Builder{Root: f.cluster.Root, Version: f.version, Revision: revision(ctx, f.cluster.Root)}
 	services := image.Names()
-	if !b.HasPages() { // they need Node.js
-		c.Printf("Without the web client: its pages are not built (npm --prefix services/client ci, then run build).")
+	built, err := pages.Try(ctx, c, f.cluster.Root)
+	if err != nil {
+		return nil, err
+	}
+	if built == "" {
 		services = stack.ServiceNames()
 		tags = append(tags, "--set", "client.enabled=false", "--set", "gateway.env.CLIENT_URL=")
 	}

@@ -84,32 +84,18 @@ func (f upFlags) pages(ctx context.Context, c *console.Console, root string) (st
 	if f.infra || f.client == clientNo {
 		return "", nil
 	}
+	if f.client != clientYes {
+		return pages.Try(ctx, c, root)
+	}
 	stale, err := pages.Stale(root)
 	if err != nil || !stale {
 		return pages.Find(root), err
 	}
-	if f.client == clientYes {
-		if err := nodejs.Ensure(ctx, c, root); err != nil {
-			return "", err
-		}
-		err := pages.Build(ctx, c, root)
-		return pages.Find(root), err
+	if err := nodejs.Ensure(ctx, c, root); err != nil {
+		return "", err
 	}
-	err = nodejs.Check(ctx)
-	if err == nil {
-		err = pages.Build(ctx, c, root)
-		if ctx.Err() != nil {
-			return "", err
-		}
-	}
-	if err != nil { // the rest of the system is worth having without
-		which := "Without the web client"
-		if pages.Find(root) != "" {
-			which = "With an older build of the web client"
-		}
-		c.Printf("%s", c.Paint(console.Yellow, fmt.Sprintf("%s: %v", which, err)))
-	}
-	return pages.Find(root), nil
+	err = pages.Build(ctx, c, root)
+	return pages.Find(root), err
 }
 
 func (f upFlags) run(ctx context.Context, c *console.Console, o stack.Options) (err error) {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"orderflow.internal/hack/internal/pages"
 	"orderflow.internal/hack/stack"
 )
 
@@ -30,12 +31,6 @@ const Client = "client"
 
 // Names are the services that have an image.
 func Names() []string { return append(stack.ServiceNames(), Client) }
-
-// HasPages reports whether the web client's pages are built.
-func (b Builder) HasPages() bool {
-	_, err := os.Stat(filepath.Join(b.pages(), "index.html"))
-	return err == nil
-}
 
 // Compile builds a service's binary for Linux on an architecture (amd64, arm64) and puts it into a folder of its own,
 // with all else that the image holds.
@@ -59,10 +54,11 @@ func (b Builder) Compile(ctx context.Context, service, arch string) (folder stri
 	if service != Client {
 		return folder, nil
 	}
-	if !b.HasPages() {
+	built := pages.Find(b.Root)
+	if built == "" {
 		return "", errors.New("the client's pages are not built: npm --prefix services/client ci && npm --prefix services/client run build")
 	}
-	return folder, os.CopyFS(filepath.Join(folder, "client", "dist"), os.DirFS(b.pages()))
+	return folder, os.CopyFS(filepath.Join(folder, "client", "dist"), os.DirFS(built))
 }
 
 // ContentTag is a tag for the image of what Compile put into a folder; it changes whenever the image would.
@@ -123,9 +119,6 @@ func (b Builder) dockerfile() string { return filepath.Join(b.Root, "services", 
 func (b Builder) context(service string) string {
 	return filepath.Join(b.Root, ".run", "images", service)
 }
-
-// pages are the web client's.
-func (b Builder) pages() string { return filepath.Join(b.Root, "services", Client, "dist") }
 
 func (b Builder) docker(ctx context.Context, args []string) error {
 	if out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput(); err != nil {

@@ -70,9 +70,18 @@ func (c *Cluster) Kubeconfig(ctx context.Context) (string, error) {
 
 // Kubectl runs the node's kubectl as the cluster's administrator and returns what it prints.
 func (c *Cluster) Kubectl(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	return run(ctx, stdin, "docker", append([]string{
-		"exec", "--interactive", c.node(), "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf",
-	}, args...)...)
+	return run(ctx, stdin, "docker", c.kubectl(args)...)
+}
+
+// Stream runs the node's kubectl like Kubectl, between a reader and a writer.
+func (c *Cluster) Stream(ctx context.Context, stdin io.Reader, stdout io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, "docker", c.kubectl(args)...)
+	cmd.Stdin, cmd.Stdout = stdin, stdout
+	return cmd.Run()
+}
+
+func (c *Cluster) kubectl(args []string) []string {
+	return append([]string{"exec", "--interactive", c.node(), "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"}, args...)
 }
 
 // Load copies those of the images that Docker has here and the node lacks into the node, and returns them. What

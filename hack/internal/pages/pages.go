@@ -4,6 +4,7 @@ package pages
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,6 +57,29 @@ func Stale(root string) (bool, error) {
 		}
 	}
 	return newest.After(built.ModTime()), nil
+}
+
+// Try builds the pages if they are older than their sources and Node.js is there. If that fails, it says why and is
+// content with an older build, or with none: the rest of the system is worth having without. It returns what Find does.
+func Try(ctx context.Context, c *console.Console, root string) (string, error) {
+	stale, err := Stale(root)
+	if err != nil || !stale {
+		return Find(root), err
+	}
+	if err = nodejs.Check(ctx); err == nil {
+		err = Build(ctx, c, root)
+		if ctx.Err() != nil {
+			return "", err
+		}
+	}
+	if err != nil {
+		which := "Without the web client"
+		if Find(root) != "" {
+			which = "With an older build of the web client"
+		}
+		c.Printf("%s", c.Paint(console.Yellow, fmt.Sprintf("%s: %v", which, err)))
+	}
+	return Find(root), nil
 }
 
 // Build builds the pages; Node.js must be there.
