@@ -6,7 +6,7 @@ import type { components } from '../src/api/schema.ts';
 // Takes pictures of the system that hack/up runs, best a new one: those in the README, or into the folder that PICTURES
 // names those of every page and state.
 const folder = process.env['PICTURES'] ?? '';
-const readme = ['shop-light', 'shop-dark', 'order-confirmed-light', 'order-confirmed-dark', 'order-short-light', 'order-short-dark'];
+const readme = ['shop-light', 'shop-dark', 'order-confirmed-light', 'order-confirmed-dark', 'order-short-light', 'order-short-dark', 'trace'];
 
 test.use({ tolerated: [failedLoads] });
 test.setTimeout(90_000);
@@ -167,3 +167,35 @@ for (const [look, options] of Object.entries(looks)) {
     });
   });
 }
+
+test.describe('Jaeger', () => {
+  // Only light: Jaeger 2.13 mixes light and dark. The height is that of an order's ten spans.
+  test.use({ ...looks.light, viewport: { width: 1280, height: 544 } });
+
+  test('trace', async ({ page, context, request }) => {
+    const { jaegerUrl } = (await (await request.get('/config.json')).json()) as { jaegerUrl: string };
+    // Built from its Go module, Jaeger has a placeholder in the place of its pages.
+    const shown = jaegerUrl !== '' && (await (await request.get(jaegerUrl)).text()).includes('<title>Jaeger UI</title>');
+    if (!shown) console.warn('No picture of a trace: the shop leads to no Jaeger that has pages.');
+    test.skip(!shown);
+
+    await fillBasket(page);
+    await page.getByRole('button', { name: 'Place order' }).click();
+    await expect(page.getByText('Processed by customers')).toHaveCount(2);
+    const link = page.getByRole('link', { name: 'Open the trace in Jaeger' });
+    const trace = ((await link.getAttribute('href')) ?? '').replace('/trace/', '/api/traces/');
+    await expect
+      .poll(async () => ((await (await request.get(trace)).json()) as { data: { spans: unknown[] }[] | null }).data?.[0]?.spans.length)
+      .toBe(10);
+    const opened = context.waitForEvent('page');
+    await link.click();
+    const jaeger = await opened;
+    await jaeger.waitForURL(/\/trace\//);
+    await jaeger.evaluate(() => {
+      localStorage.setItem('spanNameColumnWidth', '0.56'); // wide enough for what the spans are called
+    });
+    await jaeger.reload();
+    await expect(jaeger.locator('.endpoint-name')).toHaveCount(10);
+    await take(jaeger, 'trace');
+  });
+});
