@@ -51,8 +51,9 @@ func kindTestCommand() *cobra.Command {
 		Use:   "kind-test [flags]",
 		Short: "Test what hack/kind-up has made, in the cluster",
 		Long: `Tests what hack/kind-up has made: that the broker holds what the charts say, that orders' user is refused the rest,
-that the API server takes every scenario of every chart, that nothing is lost while pods, versions and policies change
-under load, and that an uninstallation keeps messages. It changes the installation and puts it back.`,
+that network policies leave only the real paths open (where the cluster's network enforces them; kind's own does), that
+the API server takes every scenario of every chart, that nothing is lost while pods, versions and policies change under
+load, and that an uninstallation keeps messages. It changes the installation and puts it back.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			root, err := stack.FindRoot()
