@@ -21,13 +21,14 @@ const (
 // Wait returns when all resources of the kinds in a namespace are ready. say is told what is not; when ctx ends first
 // the error holds that, the events and the logs of what is not ready.
 func (c *Cluster) Wait(ctx context.Context, namespace, kinds string, say func(string)) error {
+	var notAgain error
 	for round := 0; ; round++ {
 		waiting, failed, err := c.waiting(ctx, namespace, kinds)
 		if err == nil && len(waiting) == 0 {
 			return nil
 		}
 		if err == nil && len(failed) > 0 && round%5 == 0 {
-			err = c.again(ctx, namespace, failed)
+			notAgain = c.again(ctx, namespace, failed)
 		}
 		if err == nil {
 			say(summary(waiting))
@@ -39,7 +40,7 @@ func (c *Cluster) Wait(ctx context.Context, namespace, kinds string, say func(st
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return ctx.Err()
 			}
-			return errors.Join(fmt.Errorf("not ready in time:\n  %s", strings.Join(waiting, "\n  ")), err, errors.New(c.Diagnosis(namespace)))
+			return errors.Join(fmt.Errorf("not ready in time:\n  %s", strings.Join(waiting, "\n  ")), err, notAgain, errors.New(c.Diagnosis(namespace)))
 		case <-time.After(time.Second):
 		}
 	}
@@ -48,8 +49,10 @@ func (c *Cluster) Wait(ctx context.Context, namespace, kinds string, say func(st
 // again makes the topology operator try at once what has failed. While the broker starts it fails so often that it would
 // pause for minutes; any change ends its pause.
 func (c *Cluster) again(ctx context.Context, namespace string, failed []string) error {
-	_, err := c.Kubectl(ctx, nil, append([]string{"annotate", "--namespace", namespace, "--overwrite",
-		"orderflow/tried-again=" + time.Now().UTC().Format(time.RFC3339)}, failed...)...)
+	// kubectl takes no resource after the first annotation.
+	args := slices.Concat([]string{"annotate", "--namespace", namespace, "--overwrite"}, failed,
+		[]string{"orderflow/tried-again=" + time.Now().UTC().Format(time.RFC3339)})
+	_, err := c.Kubectl(ctx, nil, args...)
 	return err
 }
 
