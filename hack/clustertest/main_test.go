@@ -122,7 +122,7 @@ func (s *system) install(ctx context.Context, t *testing.T, values string, args 
 func (s *system) ready(ctx context.Context, t *testing.T) {
 	t.Helper()
 	for _, kinds := range []string{kube.RabbitMQ, kube.Workloads} {
-		if err := s.Wait(ctx, namespace, kinds, func(string) {}); err != nil {
+		if err := kube.Kubectl(s.Kubectl).Wait(ctx, namespace, kinds, func(string) {}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -295,7 +295,7 @@ func (f *kindUpFlags) wait(ctx context.Context, c *console.Console, what, namesp
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	return c.Watch(ctx, what, func(ctx context.Context, say func(string)) error {
-		return f.cluster.Wait(ctx, namespace, kinds, say)
+		return kube.Kubectl(f.cluster.Kubectl).Wait(ctx, namespace, kinds, say)
 	})
 }
 

@@ -39,7 +39,7 @@ func root() *cobra.Command {
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "hack"},
 	}
 	cmd.AddCommand(upCommand(), downCommand(), statusCommand(), testCommand(), generateCommand(), bench.Command(),
-		imagesCommand(), kindUpCommand(), kindDownCommand(), kindTestCommand(), e2eCommand(), orderCommand())
+		imagesCommand(), kindUpCommand(), kindDownCommand(), kindTestCommand(), readyCommand(), e2eCommand(), orderCommand())
 	for _, sub := range cmd.Commands() {
 		sub.SetUsageTemplate(usage)
 	}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -18,17 +20,32 @@ const (
 		"bindings.rabbitmq.com,policies.rabbitmq.com,users.rabbitmq.com,permissions.rabbitmq.com,topicpermissions.rabbitmq.com"
 )
 
+// Kubectl runs kubectl on a cluster and returns what it prints; Cluster.Kubectl is one.
+type Kubectl func(ctx context.Context, stdin io.Reader, args ...string) (string, error)
+
+// Context is the kubectl on PATH with one of its contexts; an empty name means its current one.
+func Context(name string) (Kubectl, error) {
+	path, err := exec.LookPath("kubectl")
+	if err != nil {
+		return nil, errors.New("kubectl is missing: install it (https://kubernetes.io/docs/tasks/tools/) and put it on PATH")
+	}
+	return func(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+		return run(ctx, stdin, path, append([]string{"--context", name}, args...)...)
+	}, nil
+}
+
 // Wait returns when all resources of the kinds in a namespace are ready. say is told what is not; when ctx ends first
-// the error holds that, the events and the logs of what is not ready.
-func (c *Cluster) Wait(ctx context.Context, namespace, kinds string, say func(string)) error {
+// the error holds that, the events and the logs of what is not ready. What the topology operator has failed to make
+// it is told to try again.
+func (k Kubectl) Wait(ctx context.Context, namespace, kinds string, say func(string)) error {
 	var notAgain error
 	for round := 0; ; round++ {
-		waiting, failed, err := c.waiting(ctx, namespace, kinds)
+		waiting, failed, err := k.waiting(ctx, namespace, kinds)
 		if err == nil && len(waiting) == 0 {
 			return nil
 		}
 		if err == nil && len(failed) > 0 && round%5 == 0 {
-			notAgain = c.again(ctx, namespace, failed)
+			notAgain = k.again(ctx, namespace, failed)
 		}
 		if err == nil {
 			say(summary(waiting))
@@ -40,7 +57,7 @@ func (c *Cluster) Wait(ctx context.Context, namespace, kinds string, say func(st
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return ctx.Err()
 			}
-			return errors.Join(fmt.Errorf("not ready in time:\n  %s", strings.Join(waiting, "\n  ")), err, notAgain, errors.New(c.Diagnosis(namespace)))
+			return errors.Join(fmt.Errorf("not ready in time:\n  %s", strings.Join(waiting, "\n  ")), err, notAgain, errors.New(k.Diagnosis(namespace)))
 		case <-time.After(time.Second):
 		}
 	}
@@ -48,11 +65,11 @@ func (c *Cluster) Wait(ctx context.Context, namespace, kinds string, say func(st
 
 // again makes the topology operator try at once what has failed. While the broker starts it fails so often that it would
 // pause for minutes; any change ends its pause.
-func (c *Cluster) again(ctx context.Context, namespace string, failed []string) error {
+func (k Kubectl) again(ctx context.Context, namespace string, failed []string) error {
 	// kubectl takes no resource after the first annotation.
 	args := slices.Concat([]string{"annotate", "--namespace", namespace, "--overwrite"}, failed,
 		[]string{"orderflow/tried-again=" + time.Now().UTC().Format(time.RFC3339)})
-	_, err := c.Kubectl(ctx, nil, args...)
+	_, err := k(ctx, nil, args...)
 	return err
 }
 
@@ -91,8 +108,8 @@ type condition struct {
 }
 
 // waiting says what is not ready, and names those resources of a running broker that its operator has failed to make.
-func (c *Cluster) waiting(ctx context.Context, namespace, kinds string) (waiting, failed []string, err error) {
-	out, err := c.Kubectl(ctx, nil, "get", kinds, "--namespace", namespace, "--output", "json")
+func (k Kubectl) waiting(ctx context.Context, namespace, kinds string) (waiting, failed []string, err error) {
+	out, err := k(ctx, nil, "get", kinds, "--namespace", namespace, "--output", "json")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -170,7 +187,7 @@ func (r *resource) conditions(types ...string) string {
 
 // Diagnosis is what usually says why a namespace does not get ready: its pods, its latest warnings, and the last lines
 // of the logs of pods that are not ready.
-func (c *Cluster) Diagnosis(namespace string) string {
+func (k Kubectl) Diagnosis(namespace string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	var text strings.Builder
@@ -180,12 +197,12 @@ func (c *Cluster) Diagnosis(namespace string) string {
 		}
 		fmt.Fprintf(&text, "\n%s\n  %s\n", title, strings.ReplaceAll(strings.TrimSpace(out), "\n", "\n  "))
 	}
-	out, err := c.Kubectl(ctx, nil, "get", "pods", "--namespace", namespace, "--output", "wide")
+	out, err := k(ctx, nil, "get", "pods", "--namespace", namespace, "--output", "wide")
 	section("Pods in "+namespace, out, err)
-	out, err = c.Kubectl(ctx, nil, "get", "events", "--namespace", namespace, "--field-selector", "type!=Normal",
+	out, err = k(ctx, nil, "get", "events", "--namespace", namespace, "--field-selector", "type!=Normal",
 		"--sort-by", ".lastTimestamp")
 	section("Warnings in "+namespace, lastLines(out, 20), err)
-	out, err = c.Kubectl(ctx, nil, "get", "pods", "--namespace", namespace, "--output",
+	out, err = k(ctx, nil, "get", "pods", "--namespace", namespace, "--output",
 		`jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`)
 	if err != nil {
 		section("Logs", "", err)
@@ -195,10 +212,10 @@ func (c *Cluster) Diagnosis(namespace string) string {
 		if pod == "" || ready == "True" {
 			continue
 		}
-		out, err := c.Kubectl(ctx, nil, "logs", pod, "--namespace", namespace, "--all-containers", "--tail", "20")
+		out, err := k(ctx, nil, "logs", pod, "--namespace", namespace, "--all-containers", "--tail", "20")
 		section("Log of "+pod, out, err)
 		// A container that keeps crashing says why before it is restarted; there may be no such container.
-		if out, err := c.Kubectl(ctx, nil, "logs", pod, "--namespace", namespace, "--all-containers", "--tail", "20", "--previous"); err == nil {
+		if out, err := k(ctx, nil, "logs", pod, "--namespace", namespace, "--all-containers", "--tail", "20", "--previous"); err == nil {
 			section("Log of "+pod+" before its restart", out, nil)
 		}
 	}
