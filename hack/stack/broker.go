@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"runtime"
 	"strings"
 	"time"
 
@@ -203,10 +202,7 @@ func (b *Broker) nodeEnv() []string {
 		fmt.Sprintf("ERL_EPMD_PORT=%d", p.Epmd),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"RABBITMQ_LOGS=-",
-		// The broker shares the machine with all the rest: with a scheduler for each CPU its processes wake one another
-		// across CPUs, which costs a fifth of its work on two of them.
-		fmt.Sprintf("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} +S %[1]d:%[1]d",
-			max(1, runtime.NumCPU()/2)),
+		fmt.Sprintf("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} +S %[1]d:%[1]d", shareOfCPUs()),
 	}
 }
 
