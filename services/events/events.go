@@ -20,6 +20,9 @@ import (
 const (
 	Exchange           = "orders.exchange"
 	DeadLetterExchange = "orders.dlx"
+	// RedeliveryExchange routes by a queue's name: a single queue gets an event
+	// that others have already, such as one that it refused before.
+	RedeliveryExchange = "orders.redelivery"
 )
 
 // Event types, the CloudEvents attribute "type".
@@ -55,6 +58,16 @@ const (
 
 	DeadLetterSuffix = ".dlq"
 )
+
+// Routes are the queues that get the events of each routing key. Those of
+// StockReleasedKey are published for whoever binds a queue one day.
+var Routes = map[string][]string{
+	OrderCreatedKey:      {QueueProductsOrderCreated, QueueCustomersOrderCreated},
+	OrderConfirmedKey:    {QueueCustomersOrderConfirmed},
+	OrderCancelledKey:    {QueueProductsOrderCancelled, QueueCustomersOrderCancelled},
+	StockReservedKey:     {QueueOrdersStockReserved},
+	StockNotAvailableKey: {QueueOrdersStockNotAvailable},
+}
 
 // Reasons for which an order is cancelled.
 const (
