@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -34,11 +33,18 @@ func (c LogConfig) Validate() error {
 }
 
 func (c LogConfig) handler(out io.Writer, service string) slog.Handler {
+	options := &slog.HandlerOptions{Level: c.Level, ReplaceAttr: c.rename}
+	var lines slog.Handler = slog.NewJSONHandler(out, options)
 	if c.Format == "text" || c.Format == "auto" && isTerminal(out) {
-		return traced{newLineHandler(out, c.Level, c.rename)}
+		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 { // whoever reads along knows the date
+				return slog.String(a.Key, a.Value.Time().Format("15:04:05.000"))
+			}
+			return c.rename(groups, a)
+		}
+		lines = slog.NewTextHandler(out, options)
 	}
-	json := slog.NewJSONHandler(out, &slog.HandlerOptions{Level: c.Level, ReplaceAttr: c.rename})
-	return traced{json.WithAttrs([]slog.Attr{slog.String("service", service)})}
+	return traced{lines.WithAttrs([]slog.Attr{slog.String("service", service)})}
 }
 
 // rename gives the subject the program's name.
@@ -74,56 +80,9 @@ func (h traced) Handle(ctx context.Context, r slog.Record) error {
 func (h traced) WithAttrs(attrs []slog.Attr) slog.Handler { return traced{h.Handler.WithAttrs(attrs)} }
 func (h traced) WithGroup(name string) slog.Handler       { return traced{h.Handler.WithGroup(name)} }
 
-// lineHandler writes "15:04:05.000 INFO  message key=value …".
-type lineHandler struct {
-	attrs slog.Handler // writes the attributes to line.buf
-	line  *line
-}
-
-type line struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-	out io.Writer
-}
-
-func newLineHandler(out io.Writer, level slog.Level, replace func([]string, slog.Attr) slog.Attr) lineHandler {
-	l := &line{out: out}
-	attrs := slog.NewTextHandler(&l.buf, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if len(groups) == 0 && (a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
-			return slog.Attr{}
-		}
-		return replace(groups, a)
-	}})
-	return lineHandler{attrs, l}
-}
-
-func (h lineHandler) Enabled(ctx context.Context, level slog.Level) bool {
-	return h.attrs.Enabled(ctx, level)
-}
-
-func (h lineHandler) Handle(ctx context.Context, r slog.Record) error {
-	h.line.mu.Lock()
-	defer h.line.mu.Unlock()
-	h.line.buf.Reset()
-	fmt.Fprintf(&h.line.buf, "%s %-5s %s ", r.Time.Format("15:04:05.000"), r.Level, r.Message)
-	r.Time = time.Time{} // written: the text handler leaves a zero time out
-	if err := h.attrs.Handle(ctx, r); err != nil {
-		return err
-	}
-	_, err := h.line.out.Write(h.line.buf.Bytes())
-	return err
-}
-
-func (h lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return lineHandler{h.attrs.WithAttrs(attrs), h.line}
-}
-
-func (h lineHandler) WithGroup(name string) slog.Handler {
-	return lineHandler{h.attrs.WithGroup(name), h.line}
-}
-
-// errorLog is told of every failure inside OpenTelemetry, a dead receiver's
-// once a second. It logs at most one a minute and says how many it left out.
+// errorLog hears of every failure inside OpenTelemetry, which is one a second
+// while the receiver is down. It logs at most one a minute and says how many it
+// left out.
 type errorLog struct {
 	log    *slog.Logger
 	now    func() time.Time

@@ -13,7 +13,6 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
 )
 
@@ -23,37 +22,35 @@ func Variables() [][2]string {
 		{"OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go, e.g. http://localhost:4318 (default: nowhere)"},
 		{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf, http/json or grpc (default http/protobuf)"},
 		{"OTEL_TRACES_SAMPLER", "which traces are recorded (default parentbased_always_on)"},
-		{"OTEL_METRICS_EXPORTER", "prometheus, also otlp, or none (default prometheus: read from the admin port)"},
+		{"OTEL_METRICS_EXPORTER", "prometheus (the admin port), otlp as well, or none (default prometheus)"},
 		{"OTEL_...", "every other standard OpenTelemetry variable"},
 	}
 }
 
-// newSpanExporter returns nil when spans are wanted nowhere.
-func newSpanExporter(ctx context.Context, res *resource.Resource) (trace.SpanExporter, error) {
+// newSpanExporter returns nil when nobody wants spans.
+func newSpanExporter(ctx context.Context) (trace.SpanExporter, error) {
 	exporters, err := list("OTEL_TRACES_EXPORTER", "otlp", "otlp", "none")
 	if err != nil {
 		return nil, err
 	}
 	endpoint := first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-	// A sampler that takes no span makes ids for all of them nevertheless,
-	// which then travel with every event.
-	if slices.Contains(exporters, "none") || endpoint == "" || os.Getenv("OTEL_TRACES_SAMPLER") == "always_off" {
+	// The SDK makes ids even for spans that its sampler drops, and they would
+	// travel with every event.
+	off := os.Getenv("OTEL_TRACES_SAMPLER") == "always_off"
+	if slices.Contains(exporters, "none") || endpoint == "" || off {
 		return nil, nil
 	}
 	protocol, err := otlpProtocol("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
 	if err != nil {
 		return nil, err
 	}
-	// Endpoint, headers, TLS, compression and timeout: the clients read the
-	// variables themselves.
+	// The exporters read endpoint, headers, TLS, compression, time-out and the
+	// encoding of HTTP from the environment.
 	var exporter trace.SpanExporter
-	switch protocol {
-	case protocolGRPC:
-		exporter, err = newDirectExporter(ctx, otlptracegrpc.NewClient(), res)
-	case protocolJSON:
+	if protocol == protocolGRPC {
+		exporter, err = otlptracegrpc.New(ctx)
+	} else {
 		exporter, err = otlptracehttp.New(ctx)
-	default:
-		exporter, err = newDirectExporter(ctx, otlptracehttp.NewClient(), res)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("OTLP trace exporter: %w", err)
@@ -78,8 +75,8 @@ func newMetricExporter(ctx context.Context) (metric.Exporter, error) {
 	return exporter, nil
 }
 
-// batchOptions are for bursts of some thousand spans a second and for traces
-// that can be looked at soon; OTEL_BSP_* wins.
+// batchOptions suit bursts of some thousand spans a second, and make a trace
+// visible within about a second; OTEL_BSP_* wins.
 func batchOptions() []trace.BatchSpanProcessorOption {
 	var options []trace.BatchSpanProcessorOption
 	if os.Getenv("OTEL_BSP_MAX_QUEUE_SIZE") == "" {
@@ -108,7 +105,8 @@ func otlpProtocol(variable string) (string, error) {
 	case protocolGRPC, protocolProtobuf, protocolJSON:
 		return protocol, nil
 	default:
-		return "", fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL=%q: is none of grpc, http/protobuf, http/json", protocol)
+		return "", fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL=%q: is none of %s, %s, %s",
+			protocol, protocolGRPC, protocolProtobuf, protocolJSON)
 	}
 }
 

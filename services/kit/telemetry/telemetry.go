@@ -38,22 +38,25 @@ type Telemetry struct {
 
 // Setup installs the process's default logger, tracer provider, meter provider
 // and propagator. A wrong OTEL_* value is an error; a receiver that is not
-// there is not: what cannot be sent is dropped, and at most one log line a
-// minute tells so.
+// there is none: what cannot be sent is dropped, and at most one log line a
+// minute says so.
 func Setup(ctx context.Context, service, version string, log LogConfig) (*Telemetry, error) {
 	return setup(ctx, service, version, log, os.Stderr)
 }
 
-func setup(ctx context.Context, service, version string, log LogConfig, out io.Writer) (*Telemetry, error) {
+func setup(
+	ctx context.Context, service, version string, log LogConfig, out io.Writer,
+) (*Telemetry, error) {
 	handler := log.handler(out, service)
 	slog.SetDefault(slog.New(handler))
 	otel.SetLogger(logr.FromSlogHandler(errorsOnly{handler}))
 	otel.SetErrorHandler(newErrorLog(handler))
-	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
+	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(
+		propagation.TraceContext{}, propagation.Baggage{}))
 
 	t := &Telemetry{registry: prometheus.NewRegistry()}
-	// Each provider is set once: what packages made of the global ones before,
-	// such as their metrics, takes up the first that is set for good.
+	// Each provider is set once: instruments that packages made of the global
+	// ones earlier stay with the first that is set.
 	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
 		otel.SetTracerProvider(nooptrace.NewTracerProvider())
 		otel.SetMeterProvider(noopmetric.NewMeterProvider())
@@ -92,9 +95,9 @@ func newResource(ctx context.Context, service, version string) (*resource.Resour
 	return res, nil
 }
 
-// setupTraces tells whether spans are recorded.
+// setupTraces reports whether spans are recorded.
 func (t *Telemetry) setupTraces(ctx context.Context, res *resource.Resource) (bool, error) {
-	exporter, err := newSpanExporter(ctx, res)
+	exporter, err := newSpanExporter(ctx)
 	if exporter == nil || err != nil {
 		otel.SetTracerProvider(nooptrace.NewTracerProvider())
 		return false, err
@@ -102,7 +105,7 @@ func (t *Telemetry) setupTraces(ctx context.Context, res *resource.Resource) (bo
 	// The sampler comes from OTEL_TRACES_SAMPLER, limits from OTEL_SPAN_*.
 	provider := trace.NewTracerProvider(
 		trace.WithResource(res),
-		trace.WithSpanProcessor(&gatherer{SpanProcessor: trace.NewBatchSpanProcessor(exporter, batchOptions()...)}),
+		trace.WithBatcher(exporter, batchOptions()...),
 	)
 	otel.SetTracerProvider(provider)
 	t.shutdown = append(t.shutdown, provider.Shutdown)
@@ -126,8 +129,9 @@ func (t *Telemetry) setupMetrics(ctx context.Context, res *resource.Resource, tr
 		return fmt.Errorf("prometheus exporter: %w", err)
 	}
 	name, _ := res.Set().Value(semconv.ServiceNameKey) // newResource gives one
+	labels := prometheus.Labels{"service_name": name.AsString()}
 	process := collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})
-	if err := prometheus.WrapRegistererWith(prometheus.Labels{"service_name": name.AsString()}, t.registry).Register(process); err != nil {
+	if err := prometheus.WrapRegistererWith(labels, t.registry).Register(process); err != nil {
 		return fmt.Errorf("process metrics: %w", err)
 	}
 	options := []metric.Option{metric.WithResource(res), metric.WithReader(scrape)}
