@@ -61,7 +61,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	}
 	defer pool.Close()
 	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
-	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange)
+	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange)
 	relay := outbox.NewRelay(pool, publisher)
 	orders, err := store.New(pool, relay.Committed)
 	if err != nil {

@@ -55,7 +55,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	defer pool.Close()
 	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
 	// Nobody needs to know of released stock yet, so no queue has to be there.
-	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.StockReleasedKey)
+	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange, events.StockReleasedKey)
 	relay := outbox.NewRelay(pool, publisher)
 	products := store.New(pool, relay.Committed)
 	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, consumer.Subscriptions(products)...)

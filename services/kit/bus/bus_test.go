@@ -22,24 +22,27 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	exchange  = "things.exchange"
-	dlx       = "things.dlx"
-	queue     = "worker.thing.made"
-	dlq       = queue + ".dlq"
-	key       = "thing.made"
-	thingMade = "test.thing.made.v1"
+	exchange   = "things.exchange"
+	redelivery = "things.redelivery"
+	dlx        = "things.dlx"
+	queue      = "worker.thing.made"
+	dlq        = queue + ".dlq"
+	key        = "thing.made"
+	thingMade  = "test.thing.made.v1"
 )
 
 // topology has one queue with a delivery limit of 3 and its dead-letter queue.
 const topology = `{
   "exchanges": [
     {"name": "things.exchange", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {}},
+    {"name": "things.redelivery", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {}},
     {"name": "things.dlx", "type": "direct", "durable": true, "auto_delete": false, "internal": false, "arguments": {}}],
   "queues": [
     {"name": "worker.thing.made", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}},
     {"name": "worker.thing.made.dlq", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}}],
   "bindings": [
     {"source": "things.exchange", "destination": "worker.thing.made", "destination_type": "queue", "routing_key": "thing.made", "arguments": {}},
+    {"source": "things.redelivery", "destination": "worker.thing.made", "destination_type": "queue", "routing_key": "worker.thing.made", "arguments": {}},
     {"source": "things.dlx", "destination": "worker.thing.made.dlq", "destination_type": "queue", "routing_key": "worker.thing.made", "arguments": {}}],
   "policies": [
     {"name": "worker.thing.made", "pattern": "^worker\\.thing\\.made$", "apply-to": "queues", "priority": 0, "definition": {
@@ -84,7 +87,7 @@ func start(t *testing.T, loops ...func(context.Context) error) (stop func()) {
 
 func publisher(t *testing.T, v kittest.Vhost) *bus.Publisher {
 	t.Helper()
-	p := bus.NewPublisher(config(v), "test", exchange)
+	p := bus.NewPublisher(config(v), "test", exchange, redelivery)
 	start(t, p.Run)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -292,9 +295,27 @@ func TestUnroutableEventIsAnErrorOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestPublishToReachesOneQueueAlone(t *testing.T) {
+	v := kittest.Broker(t, []byte(topology))
+	p := publisher(t, v)
+	all := events(t, 0, 2)
+	all[1].RoutingKey = "nobody.listens" // makes no difference
+	for i, err := range p.PublishTo(t.Context(), queue, all) {
+		if err != nil {
+			t.Errorf("event %d: %v", i, err)
+		}
+	}
+	if n := count(t, v, queue); n != 2 {
+		t.Errorf("queue has %d messages, want 2", n)
+	}
+	if errs := p.PublishTo(t.Context(), dlq, all[:1]); !errors.Is(errs[0], bus.ErrUnroutable) || !errors.Is(errs[0], bus.ErrRefused) {
+		t.Errorf("to a queue that is not bound: got %v, want ErrUnroutable", errs[0])
+	}
+}
+
 func TestEventThatNobodyHasToReadIsPublishedAllTheSame(t *testing.T) {
 	v := kittest.Broker(t, []byte(topology))
-	p := bus.NewPublisher(config(v), "test", exchange, "nobody.listens")
+	p := bus.NewPublisher(config(v), "test", exchange, redelivery, "nobody.listens")
 	start(t, p.Run)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -11,20 +11,17 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// ErrUnroutable means that no queue is bound for the event's routing key: the
-// topology is not there, or not yet.
-var ErrUnroutable = errors.New("no queue takes this event")
-
-// errUnconfirmed covers a negative confirm and a channel that closed before
-// the confirm came. Either way the event may or may not be in its queues.
+// errUnconfirmed covers a confirm that did not come in time, and a channel that
+// closed before it came. The event may or may not be in its queues.
 var errUnconfirmed = errors.New("the broker did not confirm")
 
 // Publisher publishes events to one exchange. It is safe for concurrent use.
 type Publisher struct {
-	exchange string
-	timeout  time.Duration
-	link     *link
-	unread   map[string]bool // routing keys that need no queue
+	exchange   string
+	redelivery string
+	timeout    time.Duration
+	link       *link
+	unread     map[string]bool // routing keys that need no queue
 
 	mu      sync.Mutex // one batch at a time: returns are told apart by channel
 	ch      *amqp.Channel
@@ -37,10 +34,11 @@ type Publisher struct {
 const maxPublish = 512
 
 // NewPublisher makes a publisher to exchange, called name on the broker's
-// pages. It works once Run does. Events with one of the unread routing keys are
+// pages. It works once Run does. Through the redelivery exchange a single queue
+// is reached by its name. Events with one of the unread routing keys are
 // published for whoever may bind a queue one day: nobody has to have yet.
-func NewPublisher(cfg Config, name, exchange string, unread ...string) *Publisher {
-	p := &Publisher{exchange: exchange, timeout: cfg.ConfirmTimeout, link: newLink(cfg, name+" publisher"), unread: map[string]bool{}}
+func NewPublisher(cfg Config, name, exchange, redelivery string, unread ...string) *Publisher {
+	p := &Publisher{exchange: exchange, redelivery: redelivery, timeout: cfg.ConfirmTimeout, link: newLink(cfg, name+" publisher"), unread: map[string]bool{}}
 	for _, key := range unread {
 		p.unread[key] = true
 	}
@@ -77,18 +75,29 @@ func (p *Publisher) Await(ctx context.Context) error {
 
 // Publish sends the events in one go and waits for all their confirms. The
 // result has an entry for each event: nil when it was routed to at least one
-// queue (or needs none) and confirmed, ErrUnroutable, or another error that means unknown:
-// publish it again. It fails at once while the broker cannot be reached.
+// queue (or needs none) and confirmed, a RefusedError, or another error, which
+// means that its outcome is unknown: publish it again. It fails at once while
+// the broker cannot be reached.
 func (p *Publisher) Publish(ctx context.Context, events []Event) []error {
+	return p.publishAll(ctx, p.exchange, "", events)
+}
+
+// PublishTo is Publish to one queue alone, past the exchange's bindings: for
+// events that the others have already.
+func (p *Publisher) PublishTo(ctx context.Context, queue string, events []Event) []error {
+	return p.publishAll(ctx, p.redelivery, queue, events)
+}
+
+func (p *Publisher) publishAll(ctx context.Context, exchange, queue string, events []Event) []error {
 	errs := make([]error, len(events))
 	for from := 0; from < len(events); from += maxPublish {
 		to := min(from+maxPublish, len(events))
-		p.publish(ctx, events[from:to], errs[from:to])
+		p.publish(ctx, exchange, queue, events[from:to], errs[from:to])
 	}
 	return errs
 }
 
-func (p *Publisher) publish(ctx context.Context, events []Event, errs []error) {
+func (p *Publisher) publish(ctx context.Context, exchange, queue string, events []Event, errs []error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ch, err := p.channel()
@@ -100,10 +109,14 @@ func (p *Publisher) publish(ctx context.Context, events []Event, errs []error) {
 	}
 	started := time.Now()
 	confirms := make([]*amqp.DeferredConfirmation, len(events))
-	spans := startPublishSpans(p.exchange, events, started)
+	spans := startPublishSpans(exchange, events, started)
 	p.socket.cork()
 	for i := range events {
-		confirms[i], errs[i] = ch.PublishWithDeferredConfirm(p.exchange, events[i].RoutingKey, !p.unread[events[i].RoutingKey], false, toPublishing(spans.event(i)))
+		key, mandatory := events[i].RoutingKey, !p.unread[events[i].RoutingKey]
+		if queue != "" {
+			key, mandatory = queue, true
+		}
+		confirms[i], errs[i] = ch.PublishWithDeferredConfirm(exchange, key, mandatory, false, toPublishing(spans.event(i)))
 		if errs[i] != nil {
 			for j := i; j < len(errs); j++ {
 				errs[j] = fmt.Errorf("publish: %w", errs[i])
@@ -118,26 +131,26 @@ func (p *Publisher) publish(ctx context.Context, events []Event, errs []error) {
 	p.await(ctx, ch, confirms, errs)
 	// The reader hands a return over before it sees the confirm, so all
 	// returns of this batch are in the buffer by now.
-	var unroutable map[string]string
+	var unroutable map[string]*RefusedError
 	for len(p.returns) > 0 {
 		r, ok := <-p.returns
 		if !ok { // the channel has closed
 			break
 		}
 		if unroutable == nil {
-			unroutable = map[string]string{}
+			unroutable = map[string]*RefusedError{}
 		}
-		unroutable[r.MessageId] = r.ReplyText
+		unroutable[r.MessageId] = &RefusedError{int(r.ReplyCode), r.ReplyText}
 	}
 	if unroutable != nil {
 		for i := range events {
 			if reason, ok := unroutable[events[i].ID.String()]; ok && errs[i] == nil {
-				errs[i] = fmt.Errorf("%w: %s to %s: %s", ErrUnroutable, events[i].RoutingKey, p.exchange, reason)
+				errs[i] = reason
 			}
 		}
 	}
 	spans.end(errs)
-	recordPublished(ctx, p.exchange, events, errs, time.Since(started))
+	recordPublished(ctx, exchange, events, errs, time.Since(started))
 }
 
 // await fills errs for what is not confirmed in time.
@@ -164,6 +177,8 @@ func (p *Publisher) await(ctx context.Context, ch *amqp.Channel, confirms []*amq
 		}
 		switch {
 		case isDone(confirm) && confirm.Acked():
+		case isDone(confirm) && !ch.IsClosed():
+			errs[i] = errNegative
 		case isDone(confirm):
 			errs[i] = errUnconfirmed
 		default:

@@ -70,7 +70,7 @@ func setup(t *testing.T) fixture {
 // relay runs a relay with a publisher of its own until stop.
 func (f fixture) relay(t *testing.T) (r *outbox.Relay, stop func()) {
 	t.Helper()
-	p := bus.NewPublisher(bus.Config{URL: f.vhost.AdminURL, Prefetch: 1, Batch: 1, ConfirmTimeout: 5 * time.Second}, "test", "things.exchange")
+	p := bus.NewPublisher(bus.Config{URL: f.vhost.AdminURL, Prefetch: 1, Batch: 1, ConfirmTimeout: 5 * time.Second}, "test", "things.exchange", "things.redelivery")
 	r = outbox.NewRelay(f.pool, p)
 	return r, f.run(t, p, r)
 }
