@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -82,6 +83,7 @@ func (a *api) close() { a.transport.CloseIdleConnections() }
 type statusError struct {
 	code       int
 	retryAfter string
+	location   string
 	problem    string // its type's last part, such as "unavailable"
 	detail     string
 }
@@ -124,7 +126,7 @@ func (a *api) send(req *http.Request, buf *bytes.Buffer, out any) error {
 }
 
 func newStatusError(resp *http.Response, body []byte) error {
-	e := &statusError{code: resp.StatusCode, retryAfter: resp.Header.Get("Retry-After")}
+	e := &statusError{code: resp.StatusCode, retryAfter: resp.Header.Get("Retry-After"), location: resp.Header.Get("Location")}
 	var problem struct {
 		Type, Title, Detail string
 		Errors              []struct{ Field, Detail string }
@@ -204,6 +206,21 @@ func (a *api) listOrders(ctx context.Context, path string, query url.Values) ([]
 
 func (a *api) ordersOf(ctx context.Context, customer uuid.UUID) ([]order, error) {
 	return a.listOrders(ctx, "/orders", url.Values{"customerId": {customer.String()}})
+}
+
+// find reads the order at a path of the API until it is there. Not found in time is no error but an order without an id.
+func (a *api) find(ctx context.Context, path string, limit time.Duration) (o order, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err = a.get(ctx, path, nil, &o)
+		if status, ok := errors.AsType[*statusError](err); !ok || status.code != http.StatusNotFound {
+			return o, err
+		}
+		if !sleep(ctx, pause) {
+			return order{}, nil
+		}
+	}
 }
 
 func (a *api) history(ctx context.Context, customer uuid.UUID) ([]order, error) {

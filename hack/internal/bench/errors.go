@@ -17,20 +17,29 @@ import (
 
 // retryAfter tells whether the same request may succeed later - the server said so, or its answer or the connection was
 // lost - and how long to wait: what the server asked for, or pause, either with up to a quarter more so that those
-// refused together do not come back together.
-func retryAfter(err error, pause time.Duration) (wait time.Duration, again bool) {
+// refused together do not come back together. Without a key only what certainly changed nothing may be sent again.
+func retryAfter(err error, pause time.Duration, keyless bool) (wait time.Duration, again bool) {
 	if status, ok := errors.AsType[*statusError](err); ok {
 		seconds, bad := strconv.Atoi(status.retryAfter)
 		switch {
 		case bad == nil:
 			pause = time.Duration(seconds) * time.Second
-		case status.code != http.StatusBadGateway && status.code != http.StatusGatewayTimeout:
+		case keyless || status.code != http.StatusBadGateway && status.code != http.StatusGatewayTimeout:
 			return 0, false
 		}
-	} else if !lost(err) {
+	} else if !lost(err) || keyless && !refused(err) {
 		return 0, false
 	}
 	return pause + rand.N(pause/4+time.Millisecond), true //nolint:gosec // spreads, hides nothing
+}
+
+// outcomeAt is the path of the order that an answer says may have been placed, "" if it says nothing like that.
+func outcomeAt(err error) string {
+	status, ok := errors.AsType[*statusError](err)
+	if !ok || status.problem != "outcome-unknown" {
+		return ""
+	}
+	return status.location
 }
 
 // passing tells whether reading the same again may succeed: the fault is the server's, not the request's.
@@ -44,10 +53,11 @@ func passing(err error) bool {
 // lost tells whether the connection failed rather than the request.
 func lost(err error) bool { return kindOfLoss(err) != "" }
 
-// refused tells whether a request certainly changed nothing: no connection, or an answer that blames the request.
+// refused tells whether a request certainly changed nothing: no connection, an answer that blames the request, or one
+// that asks to try again.
 func refused(err error) bool {
 	if status, ok := errors.AsType[*statusError](err); ok {
-		return status.code < 500
+		return status.code < 500 || status.code == http.StatusServiceUnavailable && status.retryAfter != ""
 	}
 	return errors.Is(err, syscall.ECONNREFUSED)
 }

@@ -20,6 +20,7 @@ type fake struct {
 	reserve func(o *fakeOrder) bool                                         // the stock rule; has the lock
 	finish  func(o *fakeOrder) bool                                         // false: the order stays Pending; has the lock
 	tell    func(o *fakeOrder) bool                                         // may change a history's copy, or leave it out
+	forget  func(w http.ResponseWriter, o *order)                           // answers for storeAndForget; nil: 503 with Retry-After
 
 	answered func(o *fakeOrder) // called after an order was answered; has the lock
 	looked   func(p *product)   // called after a product was told; has the lock
@@ -46,6 +47,7 @@ func (f *fake) serve(t *testing.T) string {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /orders", f.post)
 	mux.HandleFunc("GET /orders", f.list)
+	mux.HandleFunc("GET /orders/{id}", f.getOrder)
 	mux.HandleFunc("GET /customers/{id}/orders", f.history)
 	mux.HandleFunc("POST /products", f.createProduct)
 	mux.HandleFunc("GET /products/{id}", f.getProduct)
@@ -150,8 +152,12 @@ func (f *fake) storeAndForget(w http.ResponseWriter, r *http.Request, n int) boo
 	_ = json.NewDecoder(r.Body).Decode(&body)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.store(body.CustomerID, body.Items)
-	unavailable(w)
+	o := f.store(body.CustomerID, body.Items)
+	if f.forget != nil {
+		f.forget(w, &o.order)
+	} else {
+		unavailable(w)
+	}
 	return true
 }
 
@@ -165,6 +171,18 @@ func (f *fake) reserveAll(o *fakeOrder) bool {
 		f.products[i.ProductID].Stock -= i.Quantity
 	}
 	return true
+}
+
+func (f *fake) getOrder(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, o := range f.orders {
+		if o.ID.String() == r.PathValue("id") {
+			_ = json.NewEncoder(w).Encode(o.order)
+			return
+		}
+	}
+	problem(w, http.StatusNotFound, "not-found", "no such order")
 }
 
 func (f *fake) list(w http.ResponseWriter, r *http.Request) {

@@ -43,6 +43,7 @@ type load struct {
 	late       atomic.Int64
 	placements []placement
 	errors     tally
+	timeline   timeline
 }
 
 // lateAfter is how long after its time an open-loop order may be sent before it is reported as late.
@@ -107,25 +108,32 @@ func (w *worker) placeOne(ctx context.Context, i int, p *placement) bool {
 	var placed order
 	body := w.body(i)
 	header := w.template.Header
-	if w.opts.Retry {
+	if w.opts.keyed() {
 		header = header.Clone() // the transport may still be reading the one before
 		header.Set("Idempotency-Key", w.run.String()+"-"+strconv.Itoa(i))
 	}
 	giveUp := time.Now().Add(w.opts.RetryFor)
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		placed = order{}
-		err := w.api.send(w.post(header, body), &w.buf, &placed)
-		if err == nil && placed.ID == uuid.Nil {
-			err = errors.New("the answer has no orderId")
-		}
-		if err == nil {
-			break
-		}
+		sent := time.Now()
+		var err error
+		placed, err = w.try(header, body)
 		if ctx.Err() != nil {
 			return false
 		}
+		w.timeline.answer(sent, err)
+		if err == nil {
+			break
+		}
 		p.unclear = p.unclear || !refused(err)
-		wait, again := retryAfter(err, pause)
+		if path := outcomeAt(err); path != "" {
+			w.errors.add(err, false)
+			if placed, err = w.api.find(ctx, path, w.opts.RetryFor); err == nil && placed.ID != uuid.Nil {
+				break
+			}
+			w.failed.Add(1)
+			return ctx.Err() == nil
+		}
+		wait, again := retryAfter(err, pause, w.opts.Keyless)
 		again = again && w.opts.Retry && time.Now().Add(wait).Before(giveUp)
 		w.errors.add(err, again)
 		if !again {
@@ -151,6 +159,15 @@ func (w *worker) placeOne(ctx context.Context, i int, p *placement) bool {
 	return w.await(ctx)
 }
 
+// try posts an order once.
+func (w *worker) try(header http.Header, body []byte) (placed order, err error) {
+	err = w.api.send(w.post(header, body), &w.buf, &placed)
+	if err == nil && placed.ID == uuid.Nil {
+		err = errors.New("the answer has no orderId")
+	}
+	return placed, err
+}
+
 // await holds the worker back until its order is final, so that a closed loop stays one. An order that is stuck longer
 // than Settle is left to the tracker.
 func (w *worker) await(ctx context.Context) bool {
@@ -171,7 +188,7 @@ func (w *worker) post(header http.Header, body []byte) *http.Request {
 	req.Header = header
 	req.ContentLength = int64(len(body))
 	req.Body = io.NopCloser(bytes.NewReader(body))
-	if !w.opts.Retry {
+	if !w.opts.keyed() {
 		// Lets the transport repeat what was never sent because a kept connection had been closed. With an
 		// Idempotency-Key it would repeat more than that, and nobody could count it.
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }

@@ -22,8 +22,10 @@ type Options struct {
 	Stock       int           // pieces of each product at the start; 0 is enough for every order
 	Async       bool          // post with respond-async and follow the orders by listing the pending ones
 	Poll        time.Duration // shortest pause between two such listings: the resolution of an asynchronous latency
-	Retry       bool          // send Idempotency-Key and try again after 503 with Retry-After or a lost connection
-	RetryFor    time.Duration // how long one order is tried before it counts as failed
+	Retry       bool          // try again after 503 with Retry-After and, thanks to an Idempotency-Key, after a lost connection
+	Keyless     bool          // with Retry: send no key, and try again only what the server says it has not done
+	RetryFor    time.Duration // how long one order is tried, or looked for when its outcome is unknown, before it counts as failed
+	PerCustomer int           // orders that share a customer; 1 proves of each order that it is stored at most once
 	Settle      time.Duration // how long after the last post everything must be final and in the histories
 	Seed        uint64        // chooses the products; equal seeds give equal orders
 	Keep        bool          // leave the products behind
@@ -75,6 +77,7 @@ func Defaults() Options {
 		Quantity:    1,
 		Poll:        25 * time.Millisecond,
 		RetryFor:    time.Minute,
+		PerCustomer: maxPage,
 		Settle:      time.Minute,
 		Seed:        1,
 		RawFor:      2 * time.Second,
@@ -111,6 +114,8 @@ func (o *Options) validate() error {
 	check(o.stock() <= maxStock, "stock: at most %d pieces, not %d", maxStock, o.stock())
 	check(o.Poll > 0, "poll: want more than 0")
 	check(o.RetryFor > 0, "retry time: want more than 0")
+	check(o.PerCustomer > 0 && o.PerCustomer <= maxPage, "orders per customer: want 1 to %d", maxPage)
+	check(!o.Keyless || o.Retry, "without a key: only with retries")
 	check(o.Settle > 0, "settle time: want more than 0")
 	check(o.RawFor >= 0, "raw time: want 0 (leave out) or more")
 	return errors.Join(errs...)
@@ -123,3 +128,6 @@ func (o *Options) stock() int {
 	}
 	return o.Orders * o.Quantity
 }
+
+// keyed tells whether requests carry an Idempotency-Key.
+func (o *Options) keyed() bool { return o.Retry && !o.Keyless }

@@ -26,6 +26,7 @@ type Report struct {
 	OrdersPerSecond float64          `json:"ordersPerSecond"`
 	Latency         Latency          `json:"latency"`
 	LateSends       int              `json:"lateSends"`   // open loop: sent more than 5 ms after their time
+	Timeline        []Second         `json:"timeline"`    // from the first POST on
 	Errors          map[string]Count `json:"errors"`      // of POSTs, each try counted
 	FailedReads     map[string]Count `json:"failedReads"` // of the client's own bookkeeping
 
@@ -83,6 +84,7 @@ func (l *load) report(e *evidence, checks []Check, end time.Duration) Report {
 		Reasons:     make(map[string]int),
 		Latency:     latency(l.placements),
 		LateSends:   int(l.late.Load()),
+		Timeline:    l.timeline.with(l.placements),
 		Errors:      l.errors.counts(),
 		FailedReads: l.api.failedReads.counts(),
 		Checks:      checks,
@@ -108,6 +110,15 @@ func (l *load) report(e *evidence, checks []Check, end time.Duration) Report {
 		r.note("final states were seen by listing the pending orders every %s or slower, which is part of the latency", o.Poll)
 	}
 	return r
+}
+
+// refused counts the answers 503 and returns the longest Retry-After of them in seconds.
+func (r *Report) refused() (count, longest int) {
+	for _, s := range r.Timeline {
+		count += s.Refused
+		longest = max(longest, s.RetryAfter)
+	}
+	return count, longest
 }
 
 func latency(placements []placement) Latency {
@@ -140,6 +151,9 @@ func (r *Report) Write(w io.Writer) error {
 	}
 	if r.LateSends > 0 {
 		fmt.Fprintf(t, "sent late\t%s (all %s connections were busy, or the machine was)\n", number(r.LateSends), number(r.Setup.Concurrency))
+	}
+	if refused, longest := r.refused(); refused > 0 {
+		fmt.Fprintf(t, "refused\t%s answers 503, Retry-After up to %d s\n", number(refused), longest)
 	}
 	writeErrors(t, "errors", r.Errors)
 	writeErrors(t, "failed reads", r.FailedReads)

@@ -13,10 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// ordersPerCustomer is how many orders of a run share a customer: one page of history, so that looking at the
-// histories stays a small part of the load.
-const ordersPerCustomer = maxPage
-
 // Run loads the system and reports. A promise that did not hold is in the report (see Report.Err). An error means that
 // the run could not be done - bad options, no server, ctx done - or could not be judged, in which case the report has
 // what was measured and no checks.
@@ -34,7 +30,7 @@ func Run(ctx context.Context, opts Options) (r Report, err error) {
 		opts:       &opts,
 		api:        a,
 		run:        uuid.New(),
-		customers:  make([]uuid.UUID, (opts.Orders+ordersPerCustomer-1)/ordersPerCustomer),
+		customers:  make([]uuid.UUID, (opts.Orders+opts.PerCustomer-1)/opts.PerCustomer),
 		placements: make([]placement, opts.Orders),
 	}
 	for i := range l.customers {
@@ -78,6 +74,7 @@ func (l *load) measure(ctx context.Context, stage *stage) (Report, error) {
 	}
 	own := ownCPU()
 	l.start = time.Now()
+	l.timeline.start = l.start
 	l.track = newTracker(l.api, l.start, l.opts.Poll, &l.final)
 	stage.enter("load")
 

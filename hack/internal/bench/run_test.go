@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
@@ -305,15 +306,114 @@ func TestRetries(t *testing.T) {
 // Without --retry, nothing is sent twice, and an order of which nobody knows whether it was stored is no stranger.
 func TestUnclearOutcome(t *testing.T) {
 	t.Parallel()
-	f := &fake{}
+	f := &fake{forget: func(w http.ResponseWriter, _ *order) { problem(w, http.StatusBadGateway, "bad-gateway", "no answer") }}
 	f.before = f.storeAndForget
 	o := quick(f.serve(t))
 	r := mustRun(t, o)
 	broken := brokenChecks(r)
-	want := map[string]Count{"503 unavailable": {Count: 1, First: "the database is away"}}
+	want := map[string]Count{"502 bad-gateway": {Count: 1, First: "no answer"}}
 	if !slices.Equal(broken, []string{everyAccepted}) || !reflect.DeepEqual(r.Errors, want) || f.posts != o.Orders {
 		t.Errorf("broken %q, errors %v, %d posts", broken, r.Errors, f.posts)
 	}
+}
+
+// An answer that names the order it may have stored is followed: the order is found, or given up, and never sent again.
+func TestUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	for name, stored := range map[string]bool{"stored": true, "not stored": false} {
+		for _, retry := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, retry %t", name, retry), func(t *testing.T) {
+				t.Parallel()
+				f := &fake{forget: func(w http.ResponseWriter, o *order) {
+					id := o.ID
+					if !stored {
+						id = uuid.New()
+					}
+					w.Header().Set("Location", "/orders/"+id.String())
+					problem(w, http.StatusGatewayTimeout, "outcome-unknown", "look")
+				}}
+				f.before = f.storeAndForget
+				if !stored {
+					f.before = func(w http.ResponseWriter, _ *http.Request, n int) bool {
+						if n == victim {
+							f.forget(w, &order{})
+						}
+						return n == victim
+					}
+				}
+				o := quick(f.serve(t))
+				o.Retry, o.RetryFor = retry, time.Second
+				r := mustRun(t, o)
+				var want []string
+				if !stored {
+					want = []string{everyAccepted}
+				}
+				if broken := brokenChecks(r); !slices.Equal(broken, want) || f.posts != o.Orders {
+					t.Errorf("broken %q, want %q; %d posts; %v", broken, want, f.posts, r.Checks)
+				}
+				if n := total(r.Timeline).Unknown; n != 1 {
+					t.Errorf("%d unknown outcomes in the timeline", n)
+				}
+			})
+		}
+	}
+}
+
+// Without a key only what the server says it has not done is sent again; a server that has done it all the same is
+// found out, even when other orders of unknown outcome could account for the second one.
+func TestKeyless(t *testing.T) {
+	t.Parallel()
+	t.Run("refused", func(t *testing.T) {
+		t.Parallel()
+		f := &fake{before: func(w http.ResponseWriter, r *http.Request, n int) bool {
+			switch {
+			case r.Header.Get("Idempotency-Key") != "":
+				problem(w, http.StatusBadRequest, "validation", "a key")
+			case n%3 == 0:
+				w.Header().Set("Retry-After", "0")
+				problem(w, http.StatusServiceUnavailable, "unavailable", "later")
+			default:
+				return false
+			}
+			return true
+		}}
+		o := quick(f.serve(t))
+		o.Retry, o.Keyless, o.PerCustomer = true, true, 1
+		r := mustRun(t, o)
+		if err := r.Err(); err != nil {
+			t.Error(err)
+		}
+		if seen := total(r.Timeline); seen.Accepted != o.Orders || seen.Final != o.Orders || seen.Refused != r.Errors["503 unavailable"].Retried {
+			t.Errorf("timeline %+v, errors %v", seen, r.Errors)
+		}
+	})
+	t.Run("lied to", func(t *testing.T) {
+		t.Parallel()
+		f := &fake{}
+		f.before = func(w http.ResponseWriter, r *http.Request, n int) bool {
+			if n == victim+1 {
+				problem(w, http.StatusBadGateway, "bad-gateway", "no answer")
+			}
+			return n == victim+1 || f.storeAndForget(w, r, n)
+		}
+		o := quick(f.serve(t))
+		o.Retry, o.Keyless, o.PerCustomer, o.Settle = true, true, 1, 300*time.Millisecond
+		r := mustRun(t, o)
+		if broken := brokenChecks(r); !slices.Equal(broken, []string{everyAccepted, storedOnce}) {
+			t.Errorf("broken %q: %v", broken, r.Checks)
+		}
+	})
+}
+
+func total(seconds []Second) (all Second) {
+	for _, s := range seconds {
+		all.Accepted += s.Accepted
+		all.Final += s.Final
+		all.Refused += s.Refused
+		all.Unknown += s.Unknown
+		all.Failed += s.Failed
+	}
+	return all
 }
 
 // A server that stands still must not be hidden by a client that stands still with it.

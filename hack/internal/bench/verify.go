@@ -30,8 +30,9 @@ const (
 // evidence is what the API tells when a run is over.
 type evidence struct {
 	placements []placement
-	orders     []order // all orders of the run's customers
-	histories  []order // all entries of their histories
+	customers  []uuid.UUID // of the placements, in turn
+	orders     []order     // all orders of the run's customers
+	histories  []order     // all entries of their histories
 	before     []product
 	after      []product
 	lowest     lowest
@@ -39,7 +40,7 @@ type evidence struct {
 
 // gather reads the evidence, several requests at a time.
 func (l *load) gather(ctx context.Context, low lowest) (evidence, error) {
-	e := evidence{placements: l.placements, before: l.products, after: make([]product, len(l.products)), lowest: low}
+	e := evidence{placements: l.placements, customers: l.customers, before: l.products, after: make([]product, len(l.products)), lowest: low}
 	orders := make([][]order, len(l.customers))
 	histories := make([][]order, len(l.customers))
 	err := parallel(ctx, len(l.customers), func(ctx context.Context, i int) (err error) {
@@ -126,17 +127,17 @@ func (e *evidence) acceptedFinal() Check {
 	return wrong.check(acceptedFinal, fmt.Sprintf("%d accepted, %d final", accepted, final))
 }
 
-// storedOnce finds orders nobody was told about: more of them than there were requests of unknown outcome means that
-// a repeated request was stored again.
+// storedOnce finds orders nobody was told about: more of them for a customer than requests of unknown outcome means
+// that a repeated request was stored again.
 func (e *evidence) storedOnce() Check {
 	var wrong findings
 	accepted := make(map[uuid.UUID]bool, len(e.placements))
-	unclear := 0
+	unclear := make(map[uuid.UUID]int) // by customer
 	for i := range e.placements {
 		p := &e.placements[i]
 		if p.id == uuid.Nil {
 			if p.unclear {
-				unclear++
+				unclear[e.customers[i%len(e.customers)]]++
 			}
 			continue
 		}
@@ -146,10 +147,10 @@ func (e *evidence) storedOnce() Check {
 		accepted[p.id] = true
 	}
 	strangers := 0
-	for id := range byID(e.orders) {
+	for id, o := range byID(e.orders) {
 		if !accepted[id] {
 			strangers++
-			if strangers > unclear {
+			if unclear[o.customer]--; unclear[o.customer] < 0 {
 				wrong.add("nobody was told about %s", id)
 			}
 		}
