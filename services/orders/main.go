@@ -9,7 +9,6 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
-	"orderflow.internal/kit/inbox"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/run"
@@ -78,7 +77,6 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	var group run.Group // stopped in reverse order
 	group.Add("admin", server.RunAdmin)
 	group.Add("schema", schema.Run)
-	group.Add("inbox cleaner", schema.Then(inbox.Cleaner(pool, 7*24*time.Hour)))
 	group.Add("publisher", publisher.Run)
 	group.Add("relay", schema.Then(relay.Run))
 	group.Add("store", schema.Then(func(ctx context.Context) error { return orders.Run(ctx, cfg.Deadline) }))

@@ -4,11 +4,9 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
-	"orderflow.internal/kit/inbox"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/run"
@@ -17,9 +15,6 @@ import (
 	"orderflow.internal/products/internal/consumer"
 	"orderflow.internal/products/internal/store"
 )
-
-// inboxRetention outlasts a dead letter that is sent back after a long weekend.
-const inboxRetention = 7 * 24 * time.Hour
 
 type config struct {
 	Web      web.Config
@@ -72,7 +67,6 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	group.Add("schema", schema.Run)
 	group.Add("publisher", publisher.Run)
 	group.Add("relay", schema.Then(relay.Run))
-	group.Add("inbox", schema.Then(inbox.Cleaner(pool, inboxRetention)))
 	group.Add("consumer", schema.Then(orders.Run))
 	group.Add("http", schema.Then(server.Run))
 	return group.Run(ctx, cfg.Web.ShutdownTimeout)

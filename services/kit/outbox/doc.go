@@ -11,7 +11,7 @@
 // go: that is the way of nearly all. What a crash, a full hand-over queue or
 // an unroutable event left behind is found by a sweep of the table, which all
 // replicas do and SKIP LOCKED divides among them. The two can overlap and
-// publish an event twice; the inbox of its consumers takes care of that.
+// publish an event twice; its consumers are idempotent.
 //
 // What was published leaves a short row behind, so that the way of each event
 // can be told later (History).

@@ -12,9 +12,9 @@ import (
 	"orderflow.internal/customers/internal/customer"
 )
 
-// Record merges what a batch of events tells of orders into their customers'
+// Record merges what a batch of events says about orders into their customers'
 // histories, see customer.Order.Merge: recording something again or late
-// changes nothing. That takes the place of an inbox here.
+// changes nothing.
 func (s *Store) Record(ctx context.Context, batch []customer.Order) error {
 	c, err := columnsOf(batch)
 	if err != nil {

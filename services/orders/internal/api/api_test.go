@@ -104,7 +104,7 @@ func (e *env) serveAt(url string) {
 // confirmAll answers every order that is placed with StockReserved.
 func (e *env) confirmAll() { e.answerAll(confirm) }
 
-func (e *env) answerAll(apply func(events.OrderCreated) func(*order.Order, time.Time) (bool, error)) {
+func (e *env) answerAll(answerTo func(events.OrderCreated) order.Answer) {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -112,8 +112,8 @@ func (e *env) answerAll(apply func(events.OrderCreated) func(*order.Order, time.
 		for {
 			select {
 			case created := <-e.created:
-				if err := e.store.Answer(ctx, "orders.test", []store.Answer{
-					{MessageID: uuid.New(), OrderID: created.OrderID, Context: ctx, Apply: apply(created)},
+				if err := e.store.Answer(ctx, []store.Answer{
+					{OrderID: created.OrderID, Context: ctx, Answer: answerTo(created)},
 				}); err != nil && ctx.Err() == nil {
 					e.t.Errorf("answer: %v", err)
 				}
@@ -125,20 +125,18 @@ func (e *env) answerAll(apply func(events.OrderCreated) func(*order.Order, time.
 	e.t.Cleanup(func() { stop(); <-done })
 }
 
-func confirm(created events.OrderCreated) func(*order.Order, time.Time) (bool, error) {
+func confirm(created events.OrderCreated) order.Answer {
 	cents := int64(2499)
 	var items []order.Item
 	for _, item := range created.Items {
 		items = append(items, order.Item{ProductID: item.ProductID, Quantity: item.Quantity, UnitPriceCents: &cents})
 	}
-	return func(o *order.Order, now time.Time) (bool, error) { return o.Confirm(items, "EUR", now) }
+	return order.Answer{Reserved: items, Currency: "EUR"}
 }
 
-func refuse(created events.OrderCreated) func(*order.Order, time.Time) (bool, error) {
+func refuse(created events.OrderCreated) order.Answer {
 	item := created.Items[0]
-	return func(o *order.Order, now time.Time) (bool, error) {
-		return o.Refuse([]order.Shortage{{ProductID: item.ProductID, RequestedQuantity: item.Quantity, AvailableQuantity: 3}}, now)
-	}
+	return order.Answer{Shortages: []order.Shortage{{ProductID: item.ProductID, RequestedQuantity: item.Quantity, AvailableQuantity: 3}}}
 }
 
 // answer is a response that was read.

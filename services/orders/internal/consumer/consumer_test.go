@@ -73,10 +73,10 @@ func TestAnswersBecomeTransitions(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	confirmed, refused := place(t, s), place(t, s)
-	if err := answer(s, events.StockReservedKey, reserved)(t.Context(), []bus.Delivery[events.StockReserved]{stockReserved(confirmed)}); err != nil {
+	if err := answer(s, reserved)(t.Context(), []bus.Delivery[events.StockReserved]{stockReserved(confirmed)}); err != nil {
 		t.Fatal(err)
 	}
-	if err := answer(s, events.StockNotAvailableKey, notAvailable)(t.Context(), []bus.Delivery[events.StockNotAvailable]{stockNotAvailable(refused)}); err != nil {
+	if err := answer(s, notAvailable)(t.Context(), []bus.Delivery[events.StockNotAvailable]{stockNotAvailable(refused)}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := s.Get(t.Context(), confirmed.ID); err != nil || got.Status != order.Confirmed || got.TotalCents != 2100 || got.Currency != "EUR" {
@@ -96,7 +96,7 @@ func TestHopelessAnswersArePermanent(t *testing.T) {
 	misfit := stockReserved(place(t, s))
 	misfit.Payload.Items[0].Quantity++
 	unknown := stockReserved(order.Order{ID: uuid.New(), Items: good.Items})
-	handle := answer(s, events.StockReservedKey, reserved)
+	handle := answer(s, reserved)
 	for name, bad := range map[string]bus.Delivery[events.StockReserved]{"does not fit": misfit, "unknown order": unknown} {
 		t.Run(name, func(t *testing.T) {
 			mate := stockReserved(good)

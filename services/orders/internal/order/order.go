@@ -76,6 +76,14 @@ type Order struct {
 	UpdatedAt  time.Time
 }
 
+// Answer is what products said about an order's stock: its items are Reserved,
+// at prices in one Currency, or none is because of Shortages.
+type Answer struct {
+	Reserved  []Item
+	Currency  string
+	Shortages []Shortage
+}
+
 // ErrMismatch is a stock answer that does not fit the order it names. No retry
 // helps.
 var ErrMismatch = errors.New("the stock answer does not fit the order")
@@ -96,6 +104,15 @@ func New(customerID uuid.UUID, items []Item, now time.Time) (Order, error) {
 		CreatedAt:  now,
 		UpdatedAt:  now,
 	}, nil
+}
+
+// Apply makes the transition that an answer leads to, see Confirm and Refuse,
+// and reports whether that changed the order.
+func (o *Order) Apply(a Answer, now time.Time) (bool, error) {
+	if len(a.Shortages) > 0 {
+		return o.Refuse(a.Shortages, now)
+	}
+	return o.Confirm(a.Reserved, a.Currency, now)
 }
 
 // Confirm records that exactly the order's items are reserved at these prices

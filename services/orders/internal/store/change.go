@@ -12,7 +12,6 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
-	"orderflow.internal/kit/inbox"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
@@ -21,14 +20,20 @@ import (
 // source is the CloudEvents source of every event from here.
 const source = "orders"
 
-// Answer is products' word on one order: Apply makes the transition and
-// reports whether it changed the order. RoutingKey says which word it is.
+// Answer is products' answer to one order. Context carries the span of the
+// message that brought it.
 type Answer struct {
-	MessageID  uuid.UUID
-	OrderID    uuid.UUID
-	RoutingKey string
-	Context    context.Context // carries the message's span
-	Apply      func(o *order.Order, now time.Time) (changed bool, err error)
+	order.Answer
+	OrderID uuid.UUID
+	Context context.Context
+}
+
+// routingKey is the one that the answer came with.
+func (a *Answer) routingKey() string {
+	if len(a.Shortages) > 0 {
+		return events.StockNotAvailableKey
+	}
+	return events.StockReservedKey
 }
 
 // change is an order in its new version, its event, and what caused it.
@@ -39,52 +44,41 @@ type change struct {
 	answer *string // routing key of the stock answer, if it was one
 }
 
-// Answer applies the answers that queue delivered, all or none, in one
-// transaction of two round trips. A message handled before changes nothing. An
-// order that is not there is ErrNotFound; Apply's error comes back wrapped.
-func (s *Store) Answer(ctx context.Context, queue string, answers []Answer) error {
-	messages := make([]uuid.UUID, len(answers))
-	orders := make([]uuid.UUID, len(answers))
+// Answer applies stock answers, all or none, in one transaction of two round
+// trips. One that comes again, or too late, leaves its order as it is: an order
+// leaves Pending once. An order that is not there is ErrNotFound, an answer
+// that does not fit its order order.ErrMismatch.
+func (s *Store) Answer(ctx context.Context, answers []Answer) error {
+	ids := make([]uuid.UUID, len(answers))
 	for i, a := range answers {
-		messages[i], orders[i] = a.MessageID, a.OrderID
+		ids[i] = a.OrderID
 	}
 	first := &pgx.Batch{}
-	claimed := inbox.Claim(first, queue, messages)
-	found := lockOrders(first, orders)
+	found := lockOrders(first, ids)
 	var changes []change
 	err := postgres.TxBatch(ctx, s.pool, first, func() (*pgx.Batch, error) {
-		now := time.Now()
 		var late []Answer
 		for _, a := range answers {
-			if !claimed.New(a.MessageID) {
-				continue
-			}
-			o := found[a.OrderID]
+			o := found.orders[a.OrderID]
 			if o == nil {
 				return nil, fmt.Errorf("answer for order %s: %w", a.OrderID, ErrNotFound)
 			}
-			changed, err := a.Apply(o, now)
+			changed, err := o.Apply(a.Answer, found.at)
 			if err != nil {
 				return nil, err
 			}
 			if !changed {
-				slog.DebugContext(a.Context, "a stock answer changes nothing", "order_id", o.ID, "status", o.Status, "queue", queue)
+				slog.DebugContext(a.Context, "a stock answer changes nothing", "order_id", o.ID, "status", o.Status)
 				late = append(late, a)
 				continue
 			}
-			if changes, err = appendChange(changes, a.Context, o); err != nil {
+			if changes, err = appendChange(changes, a.Context, o, new(a.routingKey())); err != nil {
 				return nil, err
 			}
-			changes[len(changes)-1].answer = &a.RoutingKey
 		}
-		last, err := writeChanges(changes)
-		if err != nil || len(late) == 0 {
-			return last, err
-		}
-		if last == nil {
-			last = &pgx.Batch{}
-		}
-		return writeLate(last, late, now), nil
+		last := &pgx.Batch{}
+		writeLate(last, late)
+		return last, writeChanges(last, changes)
 	})
 	if err != nil {
 		return fmt.Errorf("answer %d orders: %w", len(answers), err)
@@ -94,69 +88,76 @@ func (s *Store) Answer(ctx context.Context, queue string, answers []Answer) erro
 }
 
 // Cancel cancels an order at its customer's request and returns it as it then
-// is; an order that is already cancelled stays as it is. ErrNotFound when there
-// is no such order.
+// is; an order that is already cancelled stays as it is, so that Cancel may be
+// called again after any error. ErrNotFound when there is no such order.
 func (s *Store) Cancel(ctx context.Context, id uuid.UUID) (order.Order, error) {
 	first := &pgx.Batch{}
 	found := lockOrders(first, []uuid.UUID{id})
 	var changes []change
 	err := postgres.TxBatch(ctx, s.pool, first, func() (*pgx.Batch, error) {
-		o := found[id]
+		o := found.orders[id]
 		if o == nil {
 			return nil, ErrNotFound
 		}
-		if !o.Cancel(time.Now()) {
+		if !o.Cancel(found.at) {
 			return nil, nil
 		}
 		var err error
-		if changes, err = appendChange(changes, ctx, o); err != nil {
+		if changes, err = appendChange(changes, ctx, o, nil); err != nil {
 			return nil, err
 		}
-		return writeChanges(changes)
+		last := &pgx.Batch{}
+		return last, writeChanges(last, changes)
 	})
 	if err != nil {
 		return order.Order{}, fmt.Errorf("cancel order %s: %w", id, err)
 	}
 	s.tell(changes)
-	return *found[id], nil
+	return *found.orders[id], nil
+}
+
+// locked are orders that nobody else changes meanwhile, and the transaction's
+// time by the database's clock.
+type locked struct {
+	orders map[uuid.UUID]*order.Order
+	at     time.Time
 }
 
 // lockOrders queues the locking and reading of orders, always in the same
-// sequence, so that transactions with common orders cannot deadlock. The map is
-// filled once the batch was sent.
-func lockOrders(b *pgx.Batch, ids []uuid.UUID) map[uuid.UUID]*order.Order {
-	found := make(map[uuid.UUID]*order.Order, len(ids))
+// sequence, so that transactions with common orders cannot deadlock.
+func lockOrders(b *pgx.Batch, ids []uuid.UUID) *locked {
+	found := &locked{orders: make(map[uuid.UUID]*order.Order, len(ids))}
 	raw := make([][16]byte, len(ids))
 	for i, id := range ids {
 		raw[i] = id
 	}
 	b.Queue(`
-select `+columns+`
+select `+columns+`, now()
 from orders
 where order_id = any($1::uuid[])
 order by order_id
 for update`, raw).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			o := new(order.Order)
-			if err := scanInto(rows, o); err != nil {
+			if err := scanInto(rows, o, &found.at); err != nil {
 				return err
 			}
-			found[o.ID] = o
+			found.orders[o.ID] = o
 		}
 		return rows.Err()
 	})
 	return found
 }
 
-func appendChange(changes []change, cause context.Context, o *order.Order) ([]change, error) {
+func appendChange(changes []change, cause context.Context, o *order.Order, answer *string) ([]change, error) {
 	event, err := changedEvent(cause, o)
 	if err != nil {
 		return nil, err
 	}
-	return append(changes, change{order: o, event: event, cause: cause}), nil
+	return append(changes, change{order: o, event: event, cause: cause, answer: answer}), nil
 }
 
-// changedEvent tells of the state that o has just come to.
+// changedEvent says which state o has just come to.
 func changedEvent(ctx context.Context, o *order.Order) (bus.Event, error) {
 	switch o.Status {
 	case order.Confirmed:
@@ -181,12 +182,12 @@ func changedEvent(ctx context.Context, o *order.Order) (bus.Event, error) {
 	return bus.Event{}, fmt.Errorf("order %s: no event tells of %s", o.ID, o.Status)
 }
 
-// writeChanges makes the batch that stores orders in their new versions, each
-// of which is in changes once, and their events.
-func writeChanges(changes []change) (*pgx.Batch, error) {
+// writeChanges queues the storing of orders in their new versions, each of
+// which is in changes once, and of their events.
+func writeChanges(b *pgx.Batch, changes []change) error {
 	n := len(changes)
 	if n == 0 {
-		return nil, nil
+		return nil
 	}
 	ids := make([][16]byte, n)
 	statuses := make([]string, n)
@@ -198,26 +199,31 @@ func writeChanges(changes []change) (*pgx.Batch, error) {
 	versions := make([]int64, n)
 	times := make([]time.Time, n)
 	answers := make([]*string, n)
-	told := make([]bus.Event, n)
+	emitted := make([]bus.Event, n)
 	for i, c := range changes {
 		o := c.order
 		text, err := json.Marshal(o.Items)
 		if err != nil {
-			return nil, fmt.Errorf("encode items of order %s: %w", o.ID, err)
+			return fmt.Errorf("encode items of order %s: %w", o.ID, err)
 		}
 		if o.Shortages != nil {
 			text, err := json.Marshal(o.Shortages)
 			if err != nil {
-				return nil, fmt.Errorf("encode shortages of order %s: %w", o.ID, err)
+				return fmt.Errorf("encode shortages of order %s: %w", o.ID, err)
 			}
-			short := string(text)
-			shortages[i] = &short
+			shortages[i] = new(string(text))
 		}
-		ids[i], statuses[i], reasons[i], items[i] = o.ID, string(o.Status), string(o.Reason), string(text)
-		totals[i], currencies[i], versions[i], times[i] = o.TotalCents, o.Currency, int64(o.Version), o.UpdatedAt
-		answers[i], told[i] = c.answer, c.event
+		ids[i] = o.ID
+		statuses[i] = string(o.Status)
+		reasons[i] = string(o.Reason)
+		items[i] = string(text)
+		totals[i] = o.TotalCents
+		currencies[i] = o.Currency
+		versions[i] = int64(o.Version)
+		times[i] = o.UpdatedAt
+		answers[i] = c.answer
+		emitted[i] = c.event
 	}
-	b := &pgx.Batch{}
 	b.Queue(`
 update orders o
 set status = c.status,
@@ -229,33 +235,36 @@ set status = c.status,
     version = c.version,
     updated_at = c.updated_at,
     answer = coalesce(o.answer, c.answer),
-    answered_at = case when c.answer is null then o.answered_at else c.updated_at end
+    answered_at = case when c.answer is null then o.answered_at else now() end
 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[], $9::timestamptz[], $10::text[])
   as c(order_id, status, reason, items, shortages, total_cents, currency, version, updated_at, answer)
 where o.order_id = c.order_id
   and o.order_id = any($1::uuid[])`, // again, or a new table is scanned whole until its first analyze
 		ids, statuses, reasons, items, shortages, totals, currencies, versions, times, answers)
-	outbox.Insert(b, told)
-	return b, nil
+	outbox.Insert(b, emitted)
+	return nil
 }
 
-// writeLate queues the record of answers that came too late to change their
-// orders.
-func writeLate(b *pgx.Batch, late []Answer, now time.Time) *pgx.Batch {
+// writeLate queues the record of answers that did not change their orders. One
+// that was there before stands.
+func writeLate(b *pgx.Batch, late []Answer) {
+	if len(late) == 0 {
+		return
+	}
 	ids := make([][16]byte, len(late))
 	answers := make([]string, len(late))
 	for i, a := range late {
-		ids[i], answers[i] = a.OrderID, a.RoutingKey
+		ids[i] = a.OrderID
+		answers[i] = a.routingKey()
 	}
 	b.Queue(`
 update orders o
 set answer = l.answer,
-    answered_at = $3
+    answered_at = now()
 from unnest($1::uuid[], $2::text[]) as l(order_id, answer)
 where o.order_id = l.order_id
   and o.order_id = any($1::uuid[])
-  and o.answered_at is null`, ids, answers, now)
-	return b
+  and o.answered_at is null`, ids, answers)
 }
 
 // tell passes committed changes on: to the relay, to those who wait for them,
@@ -264,11 +273,11 @@ func (s *Store) tell(changes []change) {
 	if len(changes) == 0 {
 		return
 	}
-	told := make([]bus.Event, len(changes))
+	emitted := make([]bus.Event, len(changes))
 	for i, c := range changes {
-		told[i] = c.event
+		emitted[i] = c.event
 	}
-	s.committed(told)
+	s.committed(emitted)
 	for _, c := range changes {
 		s.waiters.tell(*c.order)
 		s.saga.ended(c.cause, c.order)

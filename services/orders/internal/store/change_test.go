@@ -83,9 +83,7 @@ func TestAnswersDuplicatedAndReordered(t *testing.T) {
 	for range 40 {
 		o := mustPlace(t, r, newOrder(t))
 		orders = append(orders, o)
-		a := reserved(o)
-		again := reserved(o) // another message that says the same
-		answers = append(answers, a, a, again)
+		answers = append(answers, reserved(o), reserved(o), reserved(o))
 	}
 	for round := range 6 {
 		rand.Shuffle(len(answers), func(i, j int) { answers[i], answers[j] = answers[j], answers[i] })
@@ -131,7 +129,7 @@ func TestAnswersFailTogether(t *testing.T) {
 	good, misfit := mustPlace(t, r, newOrder(t)), mustPlace(t, r, newOrder(t))
 	wrong := reserved(newOrder(t))
 	wrong.OrderID = misfit.ID
-	wrong.Apply = func(o *order.Order, now time.Time) (bool, error) { return o.Confirm(nil, "EUR", now) }
+	wrong.Reserved = nil
 	unknown := reserved(newOrder(t))
 
 	for name, tt := range map[string]struct {
@@ -143,14 +141,14 @@ func TestAnswersFailTogether(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			mate := reserved(good)
-			if err := r.Answer(t.Context(), "orders.test", []Answer{mate, tt.answer}); !errors.Is(err, tt.want) {
+			if err := r.Answer(t.Context(), []Answer{mate, tt.answer}); !errors.Is(err, tt.want) {
 				t.Fatalf("got %v, want %v", err, tt.want)
 			}
 			if got := mustGet(t, r, good.ID); got.Status != order.Pending {
 				t.Errorf("the mate is %s", got.Status)
 			}
-			if n := count(t, pool, `select count(*) from inbox`); n != 0 {
-				t.Errorf("%d inbox rows", n)
+			if n := count(t, pool, `select count(*) from outbox where type = $1`, events.OrderConfirmedType); n != 0 {
+				t.Errorf("%d events", n)
 			}
 		})
 	}
@@ -215,7 +213,7 @@ func TestCancelRacesAnswer(t *testing.T) {
 			}
 		})
 		both.Go(func() {
-			if err := other.Answer(t.Context(), "orders.test", []Answer{reserved(o)}); err != nil {
+			if err := other.Answer(t.Context(), []Answer{reserved(o)}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -231,4 +229,46 @@ func TestCancelRacesAnswer(t *testing.T) {
 		late += 1 - told
 	}
 	t.Logf("cancelled first: %d of 60", late)
+}
+
+// Neither the relay nor a waiter hears of a change that did not commit.
+func TestNothingIsToldBeforeItsCommit(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool).run(t)
+	o := mustPlace(t, r, newOrder(t))
+	waiter, ok := r.Wait(o.ID)
+	if !ok {
+		t.Fatal("too many wait")
+	}
+	t.Cleanup(waiter.Close)
+	// COMMIT is what fails.
+	if _, err := pool.Exec(t.Context(), `
+create function never() returns trigger language plpgsql as $$ begin raise 'never'; end $$;
+create constraint trigger never after insert on outbox deferrable initially deferred for each row execute function never()`); err != nil {
+		t.Fatal(err)
+	}
+	sent := len(r.sent)
+	for name, do := range map[string]func() error{
+		"confirm": func() error { return r.Answer(t.Context(), []Answer{reserved(o)}) },
+		"refuse":  func() error { return r.Answer(t.Context(), []Answer{notAvailable(o)}) },
+		"cancel":  func() error { _, err := r.Cancel(t.Context(), o.ID); return err },
+		"time out": func() error {
+			_, err := r.TimeOut(t.Context(), -time.Second)
+			return err
+		},
+		"place": func() error { _, _, err := r.Place(t.Context(), newOrder(t), Key{}); return err },
+	} {
+		if err := do(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if len(r.sent) != sent {
+			t.Errorf("%s: the relay got %v", name, r.sent[sent:])
+		}
+		select {
+		case o := <-waiter.Final():
+			t.Errorf("%s: a waiter got %+v", name, o)
+		default:
+		}
+	}
 }

@@ -77,11 +77,12 @@ for update skip locked`, [16]byte(idsAt(placedBefore)), overdueAtOnce).Query(fun
 			cause, span := startTimeOut(ctx, overdue[i].trace, o)
 			spans = append(spans, span)
 			var err error
-			if changes, err = appendChange(changes, cause, o); err != nil {
+			if changes, err = appendChange(changes, cause, o, nil); err != nil {
 				return nil, err
 			}
 		}
-		return writeChanges(changes)
+		last := &pgx.Batch{}
+		return last, writeChanges(last, changes)
 	})
 	if err != nil {
 		return 0, err

@@ -78,7 +78,7 @@ func (r *replica) run(t testing.TB) *replica {
 	return r
 }
 
-// events lists what was handed to the relay, as "type version" by order.
+// events lists the types of what was handed to the relay, by order.
 func (r *replica) events() map[string][]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -113,19 +113,17 @@ func reserved(o order.Order) Answer {
 	for i, item := range o.Items {
 		items[i] = order.Item{ProductID: item.ProductID, Quantity: item.Quantity, UnitPriceCents: &cents}
 	}
-	return Answer{MessageID: uuid.New(), OrderID: o.ID, Context: context.Background(),
-		Apply: func(o *order.Order, now time.Time) (bool, error) { return o.Confirm(items, "EUR", now) }}
+	return Answer{OrderID: o.ID, Context: context.Background(), Answer: order.Answer{Reserved: items, Currency: "EUR"}}
 }
 
 func notAvailable(o order.Order) Answer {
 	short := []order.Shortage{{ProductID: o.Items[0].ProductID, RequestedQuantity: o.Items[0].Quantity, AvailableQuantity: 1}}
-	return Answer{MessageID: uuid.New(), OrderID: o.ID, Context: context.Background(),
-		Apply: func(o *order.Order, now time.Time) (bool, error) { return o.Refuse(short, now) }}
+	return Answer{OrderID: o.ID, Context: context.Background(), Answer: order.Answer{Shortages: short}}
 }
 
 func mustAnswer(t testing.TB, r *replica, answers ...Answer) {
 	t.Helper()
-	if err := r.Answer(t.Context(), "orders.test", answers); err != nil {
+	if err := r.Answer(t.Context(), answers); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -258,7 +256,7 @@ func TestUnavailableDatabase(t *testing.T) {
 	_, timeOutErr := r.TimeOut(t.Context(), time.Second)
 	for what, err := range map[string]error{
 		"place": placeErr, "get": getErr, "cancel": cancelErr, "list": listErr, "time out": timeOutErr,
-		"answer": r.Answer(t.Context(), "orders.test", []Answer{reserved(o)}),
+		"answer": r.Answer(t.Context(), []Answer{reserved(o)}),
 	} {
 		if !postgres.Unavailable(err) {
 			t.Errorf("%s: %v", what, err)

@@ -48,10 +48,10 @@ func TestWaitersAreTold(t *testing.T) {
 	here, elsewhere := newReplica(t, pool).run(t), newReplica(t, pool).run(t)
 	ends := map[string]func(*replica, order.Order) error{
 		"confirmed": func(r *replica, o order.Order) error {
-			return r.Answer(t.Context(), "orders.test", []Answer{reserved(o)})
+			return r.Answer(t.Context(), []Answer{reserved(o)})
 		},
 		"refused": func(r *replica, o order.Order) error {
-			return r.Answer(t.Context(), "orders.test", []Answer{notAvailable(o)})
+			return r.Answer(t.Context(), []Answer{notAvailable(o)})
 		},
 		"cancelled": func(r *replica, o order.Order) error {
 			_, err := r.Cancel(t.Context(), o.ID)

@@ -7,10 +7,10 @@ import (
 	"github.com/google/uuid"
 )
 
-// Item is a number of pieces of one product.
+// Item is a number of units of one product.
 type Item struct {
-	ProductID uuid.UUID
-	Quantity  int
+	ProductID uuid.UUID `json:"productId"`
+	Quantity  int       `json:"quantity"`
 }
 
 // PricedItem is an item with the price it was reserved at, per piece.

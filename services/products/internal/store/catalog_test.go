@@ -104,7 +104,7 @@ func TestCatalog(t *testing.T) {
 		p := f.create(t, cup, 10)
 		order := created(t, uuid.New(), item(cup, 2))
 		f.reserve(t, order)
-		f.release(t, cancelled(t, order.Payload.OrderID))
+		f.release(t, cancelled(t, order.ID))
 		if _, err := f.Edit(t.Context(), cup, []int64{p.Version}, "Mug", 1999, nil); err != nil {
 			t.Error(err)
 		}

@@ -10,7 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"orderflow.internal/events"
-	"orderflow.internal/kit/bus"
+	"orderflow.internal/products/internal/product"
+	"orderflow.internal/products/internal/store"
 )
 
 // Many consumers work on the same few products at once. Each message is
@@ -31,27 +32,27 @@ func TestConcurrentBatches(t *testing.T) {
 		products = append(products, f.create(t, uuid.New(), initial).ID)
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	var placed []bus.Delivery[events.OrderCreated]
-	var ended []bus.Delivery[events.OrderCancelled]
+	var placed []store.Order
+	var ended []store.Cancellation
 	for range orders {
-		var items []events.Item
+		var items []product.Item
 		for _, i := range r.Perm(len(products))[:1+r.IntN(3)] {
 			items = append(items, item(products[i], 1+r.IntN(5)))
 		}
 		order := created(t, uuid.New(), items...)
 		placed = append(placed, order)
 		if r.IntN(3) == 0 {
-			ended = append(ended, cancelled(t, order.Payload.OrderID))
+			ended = append(ended, cancelled(t, order.ID))
 		}
 	}
 
 	var work []func() error
 	for range 2 {
 		for _, batch := range batches(r, placed, batchSize) {
-			work = append(work, func() error { return f.Reserve(t.Context(), events.QueueProductsOrderCreated, batch) })
+			work = append(work, func() error { return f.Reserve(t.Context(), batch) })
 		}
 		for _, batch := range batches(r, ended, batchSize) {
-			work = append(work, func() error { return f.Release(t.Context(), events.QueueProductsOrderCancelled, batch) })
+			work = append(work, func() error { return f.Release(t.Context(), batch) })
 		}
 	}
 	r.Shuffle(len(work), func(i, j int) { work[i], work[j] = work[j], work[i] })
@@ -87,7 +88,7 @@ func TestConcurrentBatches(t *testing.T) {
 		}
 	}
 	for _, order := range placed {
-		id := order.Payload.OrderID
+		id := order.ID
 		want := map[string][2]int{"Reserved": {1, 0}, "Refused": {1, 0}, "Released": {1, 1}, "Cancelled": {0, 0}}
 		status := f.status(t, id)
 		if got := [2]int{answers[id], released[id]}; got != want[status] {
@@ -95,8 +96,8 @@ func TestConcurrentBatches(t *testing.T) {
 		}
 	}
 	for _, order := range ended {
-		if status := f.status(t, order.Payload.OrderID); status == "Reserved" {
-			t.Errorf("cancelled order %s still holds stock", order.Payload.OrderID)
+		if status := f.status(t, order.OrderID); status == "Reserved" {
+			t.Errorf("cancelled order %s still holds stock", order.OrderID)
 		}
 	}
 }
@@ -159,7 +160,7 @@ func BenchmarkReserve(b *testing.B) {
 				for i := range products {
 					products[i] = f.create(b, uuid.New(), 1_000_000_000).ID
 				}
-				batch := make([]bus.Delivery[events.OrderCreated], 0, size)
+				batch := make([]store.Order, 0, size)
 				b.ReportAllocs()
 				b.ResetTimer()
 				for i := range b.N {

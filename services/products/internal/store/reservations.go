@@ -11,7 +11,6 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
-	"orderflow.internal/kit/inbox"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/products/internal/product"
@@ -20,25 +19,91 @@ import (
 // source is the CloudEvents source of what this service emits.
 const source = "products"
 
-// Locks are taken in one order everywhere: inbox rows, reservations, products,
-// each sorted by id. Two batches can then wait for each other but not deadlock.
+// Locks are taken in one order everywhere: reservations, then products, each
+// sorted by id. Two batches can then wait for each other but not deadlock.
+
+// Order asks for stock. Context carries the span of the message that asks.
+type Order struct {
+	ID      uuid.UUID
+	Items   []product.Item
+	Context context.Context
+}
+
+// Cancellation ends an order. Context carries the span of the message that
+// says so.
+type Cancellation struct {
+	OrderID uuid.UUID
+	Context context.Context
+}
 
 // Reserve answers a batch of orders in their order of arrival: each gets all
-// of its items or none, and StockReserved or StockNotAvailable tells of it. An
-// order that was answered or cancelled before gets nothing.
-func (s *Store) Reserve(ctx context.Context, queue string, batch []bus.Delivery[events.OrderCreated]) error {
-	orders, err := columnsOf(batch)
+// of its items or none, and StockReserved or StockNotAvailable says so. An
+// order that was answered or cancelled before changes nothing.
+func (s *Store) Reserve(ctx context.Context, orders []Order) error {
+	orders = firstOfEach(orders, func(o Order) uuid.UUID { return o.ID })
+	first := &pgx.Batch{}
+	claimed, err := claimOrders(first, orders)
 	if err != nil {
 		return err
 	}
-	first := &pgx.Batch{}
-	// The inbox row says that the message was handled. What decides is the
-	// order's own row, which is never deleted: who inserts it answers the
-	// order. It is written as Reserved, as most will be; those of refused
-	// orders are corrected before the commit.
-	inbox.Claim(first, queue, orders.messages)
-	mine := make(map[uuid.UUID]struct{}, len(orders.ids))
-	first.Queue(`
+	stock := lockStock(first, orders)
+	var answers []bus.Event
+	err = postgres.TxBatch(ctx, s.pool, first, func() (*pgx.Batch, error) {
+		shelf := product.NewShelf(stock.products)
+		var refused []uuid.UUID
+		answers = make([]bus.Event, 0, len(claimed.orders))
+		for _, o := range orders {
+			if !claimed.orders[o.ID] {
+				continue
+			}
+			reservation := shelf.Reserve(o.Items)
+			if len(reservation.Short) > 0 {
+				refused = append(refused, o.ID)
+			}
+			answer, err := answerEvent(o, reservation, claimed.at)
+			if err != nil {
+				return nil, err
+			}
+			answers = append(answers, answer)
+		}
+		last := &pgx.Batch{}
+		writeTaken(last, shelf.Taken())
+		writeRefused(last, refused)
+		outbox.Insert(last, answers)
+		return last, nil
+	})
+	if err != nil {
+		return fmt.Errorf("reserve stock for %d orders: %w", len(orders), err)
+	}
+	s.committed(answers)
+	return nil
+}
+
+// claims are the orders that a transaction has to answer, and its time by the
+// database's clock.
+type claims struct {
+	orders map[uuid.UUID]bool
+	at     time.Time
+}
+
+// claimOrders queues the orders' reservations. An order is claimed by whoever
+// inserts its row, which is never deleted: this is what makes Reserve
+// idempotent. The row is written as Reserved, which most will be; writeRefused
+// corrects the others before the commit. An order that was cancelled before it
+// was created keeps its mark.
+func claimOrders(b *pgx.Batch, orders []Order) (*claims, error) {
+	ids := make([]uuid.UUID, len(orders))
+	items := make([]string, len(orders))
+	for i, o := range orders {
+		text, err := json.Marshal(o.Items)
+		if err != nil {
+			return nil, fmt.Errorf("encode items of order %s: %w", o.ID, err)
+		}
+		ids[i] = o.ID
+		items[i] = string(text)
+	}
+	claimed := &claims{orders: make(map[uuid.UUID]bool, len(orders))}
+	b.Queue(`
 insert into reservations as r (order_id, status, items, order_created_at)
 select order_id, 'Reserved', items, now()
 from unnest($1::uuid[], $2::jsonb[]) as o(order_id, items)
@@ -47,123 +112,80 @@ on conflict (order_id) do update
 set order_created_at = now() -- for the mark of a cancellation: it came after that
 where r.status = 'Cancelled'
   and r.order_created_at is null
-returning order_id, status = 'Reserved'`, orders.ids, orders.items).Query(func(rows pgx.Rows) error {
+returning order_id, status = 'Reserved', now()`, ids, items).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var inserted bool
-		_, err := pgx.ForEachRow(rows, []any{&id, &inserted}, func() error {
-			if inserted {
-				mine[id] = struct{}{}
-			}
+		_, err := pgx.ForEachRow(rows, []any{&id, &inserted, &claimed.at}, func() error {
+			claimed.orders[id] = inserted
 			return nil
 		})
 		return err
 	})
-	var onShelf []product.Product
-	first.Queue(`
+	return claimed, nil
+}
+
+// locked are products that nobody else sells meanwhile.
+type locked struct{ products []product.Product }
+
+// lockStock queues the locking and reading of the orders' products. Those that
+// are unknown or deleted are not among them.
+func lockStock(b *pgx.Batch, orders []Order) *locked {
+	var ids []uuid.UUID
+	wanted := make(map[uuid.UUID]struct{}, len(orders))
+	for _, o := range orders {
+		for _, item := range o.Items {
+			if _, ok := wanted[item.ProductID]; !ok {
+				wanted[item.ProductID] = struct{}{}
+				ids = append(ids, item.ProductID)
+			}
+		}
+	}
+	stock := &locked{}
+	b.Queue(`
 select product_id, price_cents, currency, stock
 from products
 where product_id = any($1)
   and deleted_at is null
 order by product_id
-for no key update`, orders.products).Query(func(rows pgx.Rows) error {
+for no key update`, ids).Query(func(rows pgx.Rows) error {
 		var p product.Product
 		_, err := pgx.ForEachRow(rows, []any{&p.ID, &p.PriceCents, &p.Currency, &p.Stock}, func() error {
-			onShelf = append(onShelf, p)
+			stock.products = append(stock.products, p)
 			return nil
 		})
 		return err
 	})
+	return stock
+}
 
-	var emitted []bus.Event
-	err = postgres.TxBatch(ctx, s.pool, first, func() (*pgx.Batch, error) {
-		shelf := product.NewShelf(onShelf)
-		emitted = make([]bus.Event, 0, len(mine))
-		var refused []uuid.UUID
-		for _, d := range batch {
-			id := d.Payload.OrderID
-			if _, ok := mine[id]; !ok {
-				continue
-			}
-			delete(mine, id) // the same order may be in the batch twice
-			reservation := shelf.Reserve(itemsOf(d.Payload.Items))
-			if len(reservation.Short) > 0 {
-				refused = append(refused, id)
-			}
-			event, err := answer(d.Context, id, reservation)
-			if err != nil {
-				return nil, err
-			}
-			emitted = append(emitted, event)
-		}
-		last := &pgx.Batch{}
-		if taken := shelf.Taken(); len(taken) > 0 {
-			ids, quantities := columns(taken)
-			last.Queue(`
+// writeTaken queues the move of locked stock to what is reserved.
+func writeTaken(b *pgx.Batch, taken []product.Item) {
+	if len(taken) == 0 {
+		return
+	}
+	ids, quantities := columns(taken)
+	b.Queue(`
 update products as p
 set stock = p.stock - t.quantity,
     reserved = p.reserved + t.quantity,
     updated_at = now()
 from unnest($1::uuid[], $2::int[]) as t(product_id, quantity)
 where p.product_id = t.product_id`, ids, quantities)
-		}
-		if len(refused) > 0 {
-			last.Queue(`
+}
+
+// writeRefused queues the correction of claimed orders that get nothing.
+func writeRefused(b *pgx.Batch, ids []uuid.UUID) {
+	if len(ids) == 0 {
+		return
+	}
+	b.Queue(`
 update reservations
 set status = 'Refused'
-where order_id = any($1)`, refused)
-		}
-		outbox.Insert(last, emitted)
-		return last, nil
-	})
-	if err != nil {
-		return fmt.Errorf("reserve stock for %d orders: %w", len(orders.ids), err)
-	}
-	s.committed(emitted)
-	return nil
+where order_id = any($1)`, ids)
 }
 
-// orderColumns are a batch of orders as query arguments, each order and each
-// product once.
-type orderColumns struct {
-	messages []uuid.UUID
-	ids      []uuid.UUID
-	items    []string // JSON
-	products []uuid.UUID
-}
-
-func columnsOf(batch []bus.Delivery[events.OrderCreated]) (orderColumns, error) {
-	c := orderColumns{
-		messages: make([]uuid.UUID, 0, len(batch)),
-		ids:      make([]uuid.UUID, 0, len(batch)),
-		items:    make([]string, 0, len(batch)),
-		products: make([]uuid.UUID, 0, len(batch)),
-	}
-	seen := make(map[uuid.UUID]struct{}, len(batch))
-	wanted := make(map[uuid.UUID]struct{}, len(batch))
-	for _, d := range batch {
-		c.messages = append(c.messages, d.ID)
-		if _, ok := seen[d.Payload.OrderID]; ok {
-			continue
-		}
-		seen[d.Payload.OrderID] = struct{}{}
-		items, err := json.Marshal(d.Payload.Items)
-		if err != nil {
-			return c, fmt.Errorf("encode items of order %s: %w", d.Payload.OrderID, err)
-		}
-		c.ids = append(c.ids, d.Payload.OrderID)
-		c.items = append(c.items, string(items))
-		for _, item := range d.Payload.Items {
-			if _, ok := wanted[item.ProductID]; !ok {
-				wanted[item.ProductID] = struct{}{}
-				c.products = append(c.products, item.ProductID)
-			}
-		}
-	}
-	return c, nil
-}
-
-// answer makes the event that tells an order's outcome.
-func answer(ctx context.Context, orderID uuid.UUID, r product.Reservation) (bus.Event, error) {
+// answerEvent says what became of an order.
+func answerEvent(o Order, r product.Reservation, at time.Time) (bus.Event, error) {
 	if len(r.Short) > 0 {
 		short := make([]events.Shortage, len(r.Short))
 		for i, item := range r.Short {
@@ -173,8 +195,8 @@ func answer(ctx context.Context, orderID uuid.UUID, r product.Reservation) (bus.
 				AvailableQuantity: item.Available,
 			}
 		}
-		return bus.NewEvent(ctx, source, events.StockNotAvailableType, events.StockNotAvailableKey, orderID.String(),
-			events.StockNotAvailable{OrderID: orderID, Items: short})
+		return bus.NewEvent(o.Context, source, events.StockNotAvailableType, events.StockNotAvailableKey, o.ID.String(),
+			events.StockNotAvailable{OrderID: o.ID, Items: short})
 	}
 	priced := make([]events.PricedItem, len(r.Items))
 	for i, item := range r.Items {
@@ -184,97 +206,41 @@ func answer(ctx context.Context, orderID uuid.UUID, r product.Reservation) (bus.
 			UnitPriceCents: item.UnitPriceCents,
 		}
 	}
-	return bus.NewEvent(ctx, source, events.StockReservedType, events.StockReservedKey, orderID.String(),
-		events.StockReserved{OrderID: orderID, Items: priced, Currency: r.Currency, ReservedAt: time.Now().UTC()})
+	return bus.NewEvent(o.Context, source, events.StockReservedType, events.StockReservedKey, o.ID.String(),
+		events.StockReserved{OrderID: o.ID, Items: priced, Currency: r.Currency, ReservedAt: at.UTC()})
 }
 
 // Release gives back what a batch of cancelled orders had reserved, once, and
-// tells of it with StockReleased. An order that is not known yet is marked, so
-// that nothing will be reserved for it.
-func (s *Store) Release(ctx context.Context, queue string, batch []bus.Delivery[events.OrderCancelled]) error {
-	messages := make([]uuid.UUID, 0, len(batch))
-	ids := make([]uuid.UUID, 0, len(batch))
-	byOrder := make(map[uuid.UUID]context.Context, len(batch))
-	for _, d := range batch {
-		messages = append(messages, d.ID)
-		if _, ok := byOrder[d.Payload.OrderID]; ok {
-			continue
-		}
-		byOrder[d.Payload.OrderID] = d.Context
-		ids = append(ids, d.Payload.OrderID)
+// StockReleased says so. An order that is not known yet is marked, so that
+// nothing will be reserved for it.
+func (s *Store) Release(ctx context.Context, cancellations []Cancellation) error {
+	cancellations = firstOfEach(cancellations, func(c Cancellation) uuid.UUID { return c.OrderID })
+	ids := make([]uuid.UUID, len(cancellations))
+	causes := make(map[uuid.UUID]context.Context, len(cancellations))
+	for i, c := range cancellations {
+		ids[i] = c.OrderID
+		causes[c.OrderID] = c.Context
 	}
 	first := &pgx.Batch{}
-	inbox.Claim(first, queue, messages)
-	type release struct {
-		orderID uuid.UUID
-		items   []events.Item
-	}
-	var releases []release
-	first.Queue(`
-insert into reservations as r (order_id, status, items, order_cancelled_at)
-select order_id, 'Cancelled', '[]', now()
-from unnest($1::uuid[]) as o(order_id)
-order by order_id
-on conflict (order_id) do update
-set status = 'Released',
-    updated_at = now(),
-    order_cancelled_at = now()
-where r.status = 'Reserved'
-returning order_id, items`, ids).Query(func(rows pgx.Rows) error {
-		var id uuid.UUID
-		var items []byte
-		_, err := pgx.ForEachRow(rows, []any{&id, &items}, func() error {
-			r := release{orderID: id}
-			if err := json.Unmarshal(items, &r.items); err != nil {
-				return fmt.Errorf("reservation of order %s: items: %w", id, err)
-			}
-			if len(r.items) > 0 { // else a new mark
-				releases = append(releases, r)
-			}
-			return nil
-		})
-		return err
-	})
-
-	first.Queue(`
-update reservations
-set order_cancelled_at = now()
-where order_id = any($1)
-  and status = 'Refused'
-  and order_cancelled_at is null`, ids)
-
+	released := markCancelled(first, ids)
+	noteCancelled(first, ids)
 	var emitted []bus.Event
 	err := postgres.TxBatch(ctx, s.pool, first, func() (*pgx.Batch, error) {
-		if len(releases) == 0 {
+		if len(released.orders) == 0 {
 			return nil, nil
 		}
-		emitted = make([]bus.Event, 0, len(releases))
+		emitted = make([]bus.Event, 0, len(released.orders))
 		var given []product.Item
-		for _, r := range releases {
-			event, err := bus.NewEvent(byOrder[r.orderID], source, events.StockReleasedType, events.StockReleasedKey, r.orderID.String(),
-				events.StockReleased{OrderID: r.orderID, Items: r.items, ReleasedAt: time.Now().UTC()})
+		for _, r := range released.orders {
+			event, err := releasedEvent(causes[r.id], r, released.at)
 			if err != nil {
 				return nil, err
 			}
 			emitted = append(emitted, event)
-			given = append(given, itemsOf(r.items)...)
+			given = append(given, r.items...)
 		}
-		productIDs, quantities := columns(product.Sum(given))
 		last := &pgx.Batch{}
-		// An update takes its locks in no particular order: take them first.
-		last.Queue(`
-select product_id
-from products
-where product_id = any($1)
-order by product_id
-for no key update`, productIDs)
-		last.Queue(`
-update products as p
-set stock = p.stock + t.quantity,
-    reserved = p.reserved - t.quantity,
-    updated_at = now()
-from unnest($1::uuid[], $2::int[]) as t(product_id, quantity)
-where p.product_id = t.product_id`, productIDs, quantities)
+		writeGiven(last, product.Sum(given))
 		outbox.Insert(last, emitted)
 		return last, nil
 	})
@@ -285,12 +251,102 @@ where p.product_id = t.product_id`, productIDs, quantities)
 	return nil
 }
 
-func itemsOf(items []events.Item) []product.Item {
-	converted := make([]product.Item, len(items))
-	for i, item := range items {
-		converted[i] = product.Item{ProductID: item.ProductID, Quantity: item.Quantity}
+// releases are the orders whose stock a transaction gives back, and its time
+// by the database's clock.
+type releases struct {
+	orders []release
+	at     time.Time
+}
+
+type release struct {
+	id    uuid.UUID
+	items []product.Item
+}
+
+// markCancelled queues the end of the orders' reservations. Who changes a row
+// from Reserved to Released gives its stock back: this is what makes Release
+// idempotent. An unknown order gets a mark that keeps it from being claimed.
+func markCancelled(b *pgx.Batch, ids []uuid.UUID) *releases {
+	released := &releases{}
+	b.Queue(`
+insert into reservations as r (order_id, status, items, order_cancelled_at)
+select order_id, 'Cancelled', '[]', now()
+from unnest($1::uuid[]) as o(order_id)
+order by order_id
+on conflict (order_id) do update
+set status = 'Released',
+    updated_at = now(),
+    order_cancelled_at = now()
+where r.status = 'Reserved'
+returning order_id, items, now()`, ids).Query(func(rows pgx.Rows) error {
+		var id uuid.UUID
+		var items []byte
+		_, err := pgx.ForEachRow(rows, []any{&id, &items, &released.at}, func() error {
+			r := release{id: id}
+			if err := json.Unmarshal(items, &r.items); err != nil {
+				return fmt.Errorf("reservation of order %s: items: %w", id, err)
+			}
+			if len(r.items) > 0 { // else a new mark
+				released.orders = append(released.orders, r)
+			}
+			return nil
+		})
+		return err
+	})
+	return released
+}
+
+// noteCancelled queues the time of cancellation for orders that hold nothing,
+// which is all that changes about them.
+func noteCancelled(b *pgx.Batch, ids []uuid.UUID) {
+	b.Queue(`
+update reservations
+set order_cancelled_at = now()
+where order_id = any($1)
+  and status = 'Refused'
+  and order_cancelled_at is null`, ids)
+}
+
+// writeGiven queues the move of reserved stock back to what can be ordered,
+// also for products that were deleted meanwhile.
+func writeGiven(b *pgx.Batch, given []product.Item) {
+	ids, quantities := columns(given)
+	// An update takes its locks in no particular order: take them first.
+	b.Queue(`
+select product_id
+from products
+where product_id = any($1)
+order by product_id
+for no key update`, ids)
+	b.Queue(`
+update products as p
+set stock = p.stock + t.quantity,
+    reserved = p.reserved - t.quantity,
+    updated_at = now()
+from unnest($1::uuid[], $2::int[]) as t(product_id, quantity)
+where p.product_id = t.product_id`, ids, quantities)
+}
+
+func releasedEvent(ctx context.Context, r release, at time.Time) (bus.Event, error) {
+	items := make([]events.Item, len(r.items))
+	for i, item := range r.items {
+		items[i] = events.Item(item)
 	}
-	return converted
+	return bus.NewEvent(ctx, source, events.StockReleasedType, events.StockReleasedKey, r.id.String(),
+		events.StockReleased{OrderID: r.id, Items: items, ReleasedAt: at.UTC()})
+}
+
+// firstOfEach drops what has the id of something before it.
+func firstOfEach[T any](batch []T, id func(T) uuid.UUID) []T {
+	seen := make(map[uuid.UUID]struct{}, len(batch))
+	distinct := make([]T, 0, len(batch))
+	for _, entry := range batch {
+		if _, ok := seen[id(entry)]; !ok {
+			seen[id(entry)] = struct{}{}
+			distinct = append(distinct, entry)
+		}
+	}
+	return distinct
 }
 
 func columns(items []product.Item) (ids []uuid.UUID, quantities []int) {

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"testing"
@@ -61,16 +60,16 @@ func (f *fixture) create(t testing.TB, id uuid.UUID, stock int) product.Product 
 	return p
 }
 
-func (f *fixture) reserve(t testing.TB, batch ...bus.Delivery[events.OrderCreated]) {
+func (f *fixture) reserve(t testing.TB, batch ...store.Order) {
 	t.Helper()
-	if err := f.Reserve(t.Context(), events.QueueProductsOrderCreated, batch); err != nil {
+	if err := f.Reserve(t.Context(), batch); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (f *fixture) release(t testing.TB, batch ...bus.Delivery[events.OrderCancelled]) {
+func (f *fixture) release(t testing.TB, batch ...store.Cancellation) {
 	t.Helper()
-	if err := f.Release(t.Context(), events.QueueProductsOrderCancelled, batch); err != nil {
+	if err := f.Release(t.Context(), batch); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -157,18 +156,14 @@ func (f *fixture) status(t testing.TB, orderID uuid.UUID) string {
 	return status
 }
 
-func deliver[T any](ctx context.Context, payload T) bus.Delivery[T] {
-	return bus.Delivery[T]{Event: bus.Event{ID: uuid.Must(uuid.NewV7())}, Payload: payload, Context: ctx}
+func created(t testing.TB, orderID uuid.UUID, items ...product.Item) store.Order {
+	return store.Order{ID: orderID, Items: items, Context: t.Context()}
 }
 
-func created(t testing.TB, orderID uuid.UUID, items ...events.Item) bus.Delivery[events.OrderCreated] {
-	return deliver(t.Context(), events.OrderCreated{OrderID: orderID, CustomerID: uuid.New(), Items: items, Version: 1})
+func cancelled(t testing.TB, orderID uuid.UUID) store.Cancellation {
+	return store.Cancellation{OrderID: orderID, Context: t.Context()}
 }
 
-func cancelled(t testing.TB, orderID uuid.UUID) bus.Delivery[events.OrderCancelled] {
-	return deliver(t.Context(), events.OrderCancelled{OrderID: orderID, CustomerID: uuid.New(), Reason: events.ReasonCustomerRequest, Version: 2})
-}
-
-func item(id uuid.UUID, quantity int) events.Item {
-	return events.Item{ProductID: id, Quantity: quantity}
+func item(id uuid.UUID, quantity int) product.Item {
+	return product.Item{ProductID: id, Quantity: quantity}
 }
