@@ -1,0 +1,316 @@
+// Package proxy stands between a client and a server and breaks their connections in the ways that networks do.
+//
+// It is ours because what a test of ambiguous commits needs, a cut at a certain message, would be most of the work in a
+// general proxy, too (Shopify/toxiproxy, whose "timeout" moreover ends connections when it is removed: a network that
+// recovers delivers what it held back).
+package proxy
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// Proxy forwards connections to one server. All methods may be called at any time.
+type Proxy struct {
+	target   string
+	listener net.Listener
+	done     sync.WaitGroup
+
+	mu     sync.Mutex
+	open   chan struct{} // closed while bytes may pass
+	closed bool
+	delay  time.Duration
+	filter func() Filter
+	links  map[*link]struct{}
+}
+
+// Filter looks at the bytes of one connection on their way. The first n of them pass, then do happens, then the rest
+// passes. It is called by one goroutine for each direction.
+type Filter func(fromServer bool, chunk []byte) (n int, do Action)
+
+// Action is what happens to a connection.
+type Action int
+
+// The actions of a Filter.
+const (
+	Pass  Action = iota
+	Cut          // the connection is reset, to both sides
+	Stall        // nothing passes any more, in either direction
+)
+
+// New listens on a port of the loopback interface for connections to the target, "host:port".
+func New(target string) (*Proxy, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it ends with Close
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{target: target, listener: listener, open: make(chan struct{}), links: make(map[*link]struct{})}
+	close(p.open)
+	p.done.Go(p.accept)
+	return p, nil
+}
+
+// Addr is what clients connect to.
+func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// Close ends all connections and returns when nothing of the proxy runs any more.
+func (p *Proxy) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	_ = p.listener.Close() // it was open
+	p.Reset()
+	p.done.Wait()
+}
+
+// Blackhole drops everything: connections stay, new ones begin, and no byte passes in either direction until Heal.
+func (p *Proxy) Blackhole() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.open:
+		p.open = make(chan struct{})
+	default:
+	}
+}
+
+// Heal ends Blackhole, Delay and Intercept. What was held back arrives now, as it does by TCP's repetitions; connections
+// that a Filter has stalled are cut.
+func (p *Proxy) Heal() {
+	p.mu.Lock()
+	p.delay, p.filter = 0, nil
+	select {
+	case <-p.open:
+	default:
+		close(p.open)
+	}
+	var stalled []*link
+	for l := range p.links {
+		if l.isStalled() {
+			stalled = append(stalled, l)
+		}
+	}
+	p.mu.Unlock()
+	for _, l := range stalled {
+		l.cut()
+	}
+}
+
+// Delay holds all bytes back for the time, in each direction.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
+
+// Intercept gives each connection that begins from now on a filter of its own.
+func (p *Proxy) Intercept(filter func() Filter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.filter = filter
+}
+
+// Reset ends all connections with RST.
+func (p *Proxy) Reset() {
+	p.mu.Lock()
+	var all []*link
+	for l := range p.links {
+		all = append(all, l)
+	}
+	p.mu.Unlock()
+	for _, l := range all {
+		l.cut()
+	}
+}
+
+// Connections is how many there are now.
+func (p *Proxy) Connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.links)
+}
+
+func (p *Proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil {
+			p.done.Go(func() { p.serve(client) })
+		}
+	}
+}
+
+func (p *Proxy) serve(client net.Conn) {
+	l := &link{proxy: p, client: client, ended: make(chan struct{}), stalled: make(chan struct{})}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		_ = client.Close()
+		return
+	}
+	if p.filter != nil {
+		l.filter = p.filter()
+	}
+	p.links[l] = struct{}{}
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.links, l)
+		p.mu.Unlock()
+	}()
+	defer l.cut()
+	if !l.passable() {
+		return
+	}
+	server, err := net.DialTimeout("tcp", p.target, 5*time.Second) //nolint:noctx // bounded
+	if err != nil {
+		return // the client sees a reset, as it would without us
+	}
+	l.adopt(server)
+	var pumps sync.WaitGroup
+	pumps.Go(func() { l.pump(client, server, false) })
+	pumps.Go(func() { l.pump(server, client, true) })
+	pumps.Wait()
+}
+
+// link is one connection: its two halves and what happens in between.
+type link struct {
+	proxy   *Proxy
+	client  net.Conn
+	filter  Filter
+	stalled chan struct{} // closed by a filter's Stall
+	ended   chan struct{}
+	once    sync.Once
+	stall   sync.Once
+
+	mu     sync.Mutex
+	server net.Conn // nil until it is dialled
+}
+
+func (l *link) adopt(server net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.server = server
+	select {
+	case <-l.ended: // cut before it had a server
+		reset(server)
+	default:
+	}
+}
+
+// pump copies one direction until either side ends.
+func (l *link) pump(from, to net.Conn, fromServer bool) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 && !l.forward(to, buf[:n], fromServer) {
+			return
+		}
+		if err != nil {
+			// The end arrives after what was sent before it, and not through a black hole.
+			if l.passable() {
+				l.close()
+			}
+			return
+		}
+	}
+}
+
+func (l *link) forward(to net.Conn, chunk []byte, fromServer bool) bool {
+	if !l.passable() {
+		return false
+	}
+	if l.filter != nil {
+		n, do := l.filter(fromServer, chunk)
+		if do != Pass {
+			if _, err := to.Write(chunk[:n]); err != nil {
+				l.close()
+				return false
+			}
+			chunk = chunk[n:]
+		}
+		switch do {
+		case Cut:
+			l.cut()
+			return false
+		case Stall:
+			l.stall.Do(func() { close(l.stalled) })
+			<-l.ended
+			return false
+		}
+	}
+	if _, err := to.Write(chunk); err != nil {
+		l.close()
+		return false
+	}
+	return true
+}
+
+// passable waits until bytes may pass and reports false when the connection has ended instead.
+func (l *link) passable() bool {
+	for {
+		l.proxy.mu.Lock()
+		open, delay := l.proxy.open, l.proxy.delay
+		l.proxy.mu.Unlock()
+		select {
+		case <-open:
+		case <-l.ended:
+			return false
+		}
+		select {
+		case <-l.stalled:
+			<-l.ended
+			return false
+		case <-l.ended:
+			return false
+		default:
+		}
+		if delay == 0 {
+			return true
+		}
+		timer := time.NewTimer(delay)
+		select {
+		case <-timer.C:
+			return true
+		case <-l.ended:
+			timer.Stop()
+			return false
+		}
+	}
+}
+
+func (l *link) isStalled() bool {
+	select {
+	case <-l.stalled:
+		return true
+	default:
+		return false
+	}
+}
+
+// close ends the connection in order.
+func (l *link) close() { l.end(func(c net.Conn) { _ = c.Close() }) }
+
+// cut ends it with RST.
+func (l *link) cut() { l.end(reset) }
+
+func (l *link) end(how func(net.Conn)) {
+	l.once.Do(func() {
+		close(l.ended)
+		how(l.client)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.server != nil {
+			how(l.server)
+		}
+	})
+}
+
+func reset(c net.Conn) {
+	_ = c.(*net.TCPConn).SetLinger(0) // it may be closed already
+	_ = c.Close()
+}
