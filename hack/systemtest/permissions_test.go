@@ -58,10 +58,17 @@ func refusals(t *testing.T, s *stack.Stack, user string) {
 	}
 	for owner, keys := range ownKeys {
 		for _, key := range keys {
-			if owner != user {
-				attempts["publish "+key] = func(ch *amqp.Channel) error { return publishKey(ch, events.Exchange, key) }
+			if owner == user {
+				continue
+			}
+			attempts["publish "+key] = func(ch *amqp.Channel) error { return publishKey(ch, events.Exchange, key) }
+			for _, queue := range events.Routes[key] {
+				attempts["redeliver to "+queue] = func(ch *amqp.Channel) error { return publishKey(ch, events.RedeliveryExchange, queue) }
 			}
 		}
+	}
+	for _, key := range []string{"order.created", "stock.reserved", "audit", queues[0] + events.DeadLetterSuffix} {
+		attempts["redeliver by "+key] = func(ch *amqp.Channel) error { return publishKey(ch, events.RedeliveryExchange, key) }
 	}
 	for _, queue := range queues {
 		deadLetters := queue + events.DeadLetterSuffix
@@ -125,6 +132,13 @@ func allowances(t *testing.T, s *stack.Stack, user string) {
 				t.Error(err)
 			}
 		})
+		for _, queue := range events.Routes[key] {
+			t.Run("redeliver to "+queue, func(t *testing.T) {
+				if err := publishKey(channel(t, conn), events.RedeliveryExchange, queue); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 	}
 	for _, queue := range queues {
 		if owner(queue) != user {

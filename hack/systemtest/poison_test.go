@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +89,7 @@ func hopelessMessages(t testing.TB, s *stack.Stack) {
 
 func failingMessage(t testing.TB, s *stack.Stack) {
 	ch := confirming(t, s)
+	limitDeliveries(t, s, events.QueueCustomersOrderCreated)
 	victim := uuid.New()
 	failFor(t, s, victim)
 	var mates []uuid.UUID
@@ -104,6 +107,38 @@ func failingMessage(t testing.TB, s *stack.Stack) {
 		t.Errorf("dead letter of %s with headers %v", d.CorrelationId, d.Headers)
 	}
 	growing(t, s.Service("customers"), since)
+}
+
+// fewDeliveries are enough to see the delays between them grow: all that the charts allow take minutes.
+const fewDeliveries = 8
+
+// limitDeliveries has the broker dead-letter what fails fewDeliveries times, until the test ends.
+func limitDeliveries(t testing.TB, s *stack.Stack, queue string) {
+	t.Helper()
+	policy := "/api/policies/" + url.PathEscape(s.Broker.Vhost()) + "/"
+	var p struct {
+		Pattern    string         `json:"pattern"`
+		ApplyTo    string         `json:"apply-to"`
+		Priority   int            `json:"priority"`
+		Definition map[string]any `json:"definition"`
+	}
+	if err := s.Broker.API(t.Context(), http.MethodGet, policy+queue, nil, &p); err != nil {
+		t.Fatal(err)
+	}
+	p.Priority++
+	p.Definition["delivery-limit"] = fewDeliveries
+	body, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Broker.API(t.Context(), http.MethodPut, policy+queue+".few", body, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Broker.API(context.WithoutCancel(t.Context()), http.MethodDelete, policy+queue+".few", nil, nil); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // hopeless are messages for a queue that can never be handled, by the reason they should get.

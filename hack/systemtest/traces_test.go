@@ -127,6 +127,7 @@ func TestTraces(t *testing.T) {
 // Each try is a span, a child of the publishing; those after the first link to it, too.
 func retriedOrder(t *testing.T, s *stack.Stack, c *teletest.Collector, dies bool) {
 	admin := confirming(t, s)
+	limitDeliveries(t, s, events.QueueCustomersOrderCreated)
 	customer, product := uuid.New(), addProduct(t, s, 1)
 	repair := refuseCreated(t, s, customer)
 	since := logSize(t, s.Service("customers"))
@@ -152,11 +153,10 @@ func retriedOrder(t *testing.T, s *stack.Stack, c *teletest.Collector, dies bool
 		}
 		repair()
 	}
-	const deliveryLimit = 8
 	spans, err := c.Until(ctx, traceID, func(spans []teletest.Span) bool {
 		of := tries(spans)
 		if dies {
-			return len(of) > deliveryLimit && len(spans)-len(of) == 9
+			return len(of) > fewDeliveries && len(spans)-len(of) == 9
 		}
 		return slices.ContainsFunc(of, func(s teletest.Span) bool { return !s.Error }) && len(spans)-len(of) == 9
 	})

@@ -80,7 +80,7 @@ func TestTopology(t *testing.T) {
 			}
 			got[e.Name] = e.Type
 		}
-		if diff := cmp.Diff(map[string]string{"orders.exchange": "topic", "orders.dlx": "direct"}, got); diff != "" {
+		if diff := cmp.Diff(map[string]string{"orders.exchange": "topic", "orders.dlx": "direct", "orders.redelivery": "topic"}, got); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -90,7 +90,8 @@ func TestTopology(t *testing.T) {
 		var wantQueues, gotQueues []string
 		for queue, key := range queues {
 			wantQueues = append(wantQueues, queue, queue+".dlq")
-			want = append(want, binding{"orders.exchange", key, queue}, binding{"orders.dlx", queue, queue + ".dlq"})
+			want = append(want, binding{"orders.exchange", key, queue}, binding{"orders.redelivery", queue, queue},
+				binding{"orders.dlx", queue, queue + ".dlq"})
 		}
 		for _, b := range defs.Bindings {
 			got = append(got, binding{b.Source, b.RoutingKey, b.Destination})
@@ -101,7 +102,7 @@ func TestTopology(t *testing.T) {
 				t.Errorf("%s: not a plain quorum queue: %s", q.Name, diff)
 			}
 		}
-		byText := func(a, b binding) int { return strings.Compare(a.Queue, b.Queue) }
+		byText := func(a, b binding) int { return strings.Compare(a.Queue+a.Source, b.Queue+b.Source) }
 		slices.SortFunc(want, byText)
 		slices.SortFunc(got, byText)
 		slices.Sort(wantQueues)
@@ -124,7 +125,7 @@ func TestTopology(t *testing.T) {
 			want := []Policy{{
 				Name: queue, Vhost: "/", Pattern: "^(" + regexp.QuoteMeta(queue) + ")$", ApplyTo: "queues", Priority: 10,
 				Definition: map[string]any{
-					"delivery-limit": 8.0, "dead-letter-exchange": "orders.dlx", "dead-letter-routing-key": queue,
+					"delivery-limit": 20.0, "dead-letter-exchange": "orders.dlx", "dead-letter-routing-key": queue,
 					"dead-letter-strategy": "at-least-once", "overflow": "reject-publish",
 				},
 			}}
@@ -135,13 +136,16 @@ func TestTopology(t *testing.T) {
 	})
 	t.Run("permissions", func(t *testing.T) {
 		// What each user may do, tried with every name there is.
-		names := []string{"amq.default", "amq.topic", "orders.exchange", "orders.dlx", "ordersxexchange", "new"}
+		names := []string{"amq.default", "amq.topic", "orders.exchange", "orders.dlx", "orders.redelivery", "ordersxexchange", "new"}
 		for queue := range queues {
 			names = append(names, queue, queue+".dlq", queue+"x", "x"+queue)
 		}
 		keys := []string{
 			"order.created", "order.confirmed", "order.cancelled", "stock.reserved", "stock.notavailable", "stock.released",
 			"orders.created", "xorder.created", "order", "orderxcreated", "",
+		}
+		for queue := range queues {
+			keys = append(keys, queue, queue+".dlq", "x."+queue)
 		}
 		may := map[string]map[string][]string{}
 		matching := func(pattern string, all []string) []string {
@@ -157,28 +161,31 @@ func TestTopology(t *testing.T) {
 			}
 		}
 		for _, p := range defs.TopicPermissions {
-			if p.Exchange != "orders.exchange" {
-				t.Errorf("%s: topic permission on %s", p.User, p.Exchange)
-			}
-			may[p.User]["publish"] = matching(p.Write, keys)
-			may[p.User]["bind"] = matching(p.Read, keys)
+			may[p.User]["write to "+p.Exchange] = matching(p.Write, keys)
+			may[p.User]["bind to "+p.Exchange] = matching(p.Read, keys)
 		}
 		nothing := []string{}
 		want := map[string]map[string][]string{
 			"orders": {
-				"configure": nothing, "bind": nothing,
-				"write":   {"orders.dlx", "orders.exchange"},
-				"read":    {"orders.stock.notavailable", "orders.stock.reserved"},
-				"publish": {"order.cancelled", "order.confirmed", "order.created"},
+				"configure": nothing, "bind to orders.exchange": nothing, "bind to orders.redelivery": nothing,
+				"write":                    {"orders.dlx", "orders.exchange", "orders.redelivery"},
+				"read":                     {"orders.stock.notavailable", "orders.stock.reserved"},
+				"write to orders.exchange": {"order.cancelled", "order.confirmed", "order.created"},
+				"write to orders.redelivery": {
+					"customers.order.cancelled", "customers.order.confirmed", "customers.order.created",
+					"products.order.cancelled", "products.order.created",
+				},
 			},
 			"products": {
-				"configure": nothing, "bind": nothing,
-				"write":   {"orders.dlx", "orders.exchange"},
-				"read":    {"products.order.cancelled", "products.order.created"},
-				"publish": {"stock.notavailable", "stock.released", "stock.reserved"},
+				"configure": nothing, "bind to orders.exchange": nothing, "bind to orders.redelivery": nothing,
+				"write":                      {"orders.dlx", "orders.exchange", "orders.redelivery"},
+				"read":                       {"products.order.cancelled", "products.order.created"},
+				"write to orders.exchange":   {"stock.notavailable", "stock.released", "stock.reserved"},
+				"write to orders.redelivery": {"orders.stock.notavailable", "orders.stock.reserved"},
 			},
 			"customers": {
-				"configure": nothing, "bind": nothing, "publish": nothing,
+				"configure": nothing, "bind to orders.exchange": nothing, "bind to orders.redelivery": nothing,
+				"write to orders.exchange": nothing, "write to orders.redelivery": nothing,
 				"write": {"orders.dlx"},
 				"read":  {"customers.order.cancelled", "customers.order.confirmed", "customers.order.created"},
 			},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/uuid"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
@@ -127,7 +128,8 @@ func TestDocumentNames(t *testing.T) {
 				t.Errorf("channel %s: queue is %v", name, amqp["queue"])
 			}
 			queues = append(queues, address)
-			bindings = append(bindings, Exchange+" "+keys[event]+" "+address, DeadLetterExchange+" "+address+" "+address+DeadLetterSuffix)
+			bindings = append(bindings, Exchange+" "+keys[event]+" "+address,
+				RedeliveryExchange+" "+address+" "+address, DeadLetterExchange+" "+address+" "+address+DeadLetterSuffix)
 		}
 	}
 	constants := []string{
@@ -141,24 +143,46 @@ func TestDocumentNames(t *testing.T) {
 		t.Errorf("queues (-constants +document):\n%s", diff)
 	}
 
-	var broker struct {
-		Bindings []struct {
-			Source      string `json:"source"`
-			RoutingKey  string `json:"routing_key"`
-			Destination string `json:"destination"`
-		} `json:"bindings"`
-	}
-	if err := json.Unmarshal(topology.Definitions, &broker); err != nil {
-		t.Fatal(err)
-	}
 	var bound []string
-	for _, b := range broker.Bindings {
+	for _, b := range brokerBindings(t) {
 		bound = append(bound, b.Source+" "+b.RoutingKey+" "+b.Destination)
 	}
 	slices.Sort(bound)
 	slices.Sort(bindings)
 	if diff := cmp.Diff(bindings, bound); diff != "" {
 		t.Errorf("bindings (-document +broker):\n%s", diff)
+	}
+}
+
+type binding struct {
+	Source      string `json:"source"`
+	RoutingKey  string `json:"routing_key"`
+	Destination string `json:"destination"`
+}
+
+// brokerBindings are the bindings of the broker that the services find.
+func brokerBindings(t testing.TB) []binding {
+	t.Helper()
+	var broker struct {
+		Bindings []binding `json:"bindings"`
+	}
+	if err := json.Unmarshal(topology.Definitions, &broker); err != nil {
+		t.Fatal(err)
+	}
+	return broker.Bindings
+}
+
+// A publisher that goes by Routes knows of every queue that misses an event.
+func TestRoutesAreTheBrokersBindings(t *testing.T) {
+	bound := map[string][]string{}
+	for _, b := range brokerBindings(t) {
+		if b.Source == Exchange {
+			bound[b.RoutingKey] = append(bound[b.RoutingKey], b.Destination)
+		}
+	}
+	sorted := cmpopts.SortSlices(strings.Compare)
+	if diff := cmp.Diff(Routes, bound, sorted); diff != "" {
+		t.Errorf("routes (-constants +broker):\n%s", diff)
 	}
 }
 
