@@ -3,8 +3,6 @@ package postgres_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"strings"
 	"sync"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"orderflow.internal/kit/kittest"
@@ -226,52 +223,6 @@ func TestMigrateWaitsForTheDatabase(t *testing.T) {
 	}
 	if time.Since(started) < 300*time.Millisecond {
 		t.Error("gave up instead of waiting")
-	}
-}
-
-func TestUnavailable(t *testing.T) {
-	pool := open(t)
-	_, syntax := pool.Exec(context.Background(), "selec 1")
-	_, refused := pgx.Connect(context.Background(), "postgres://x@127.0.0.1:1/x")
-	var killed error
-	err := postgres.Tx(context.Background(), pool, func(tx pgx.Tx) error {
-		var pid int
-		if err := tx.QueryRow(context.Background(), "select pg_backend_pid()").Scan(&pid); err != nil {
-			return err
-		}
-		if _, err := pool.Exec(context.Background(), "select pg_terminate_backend($1)", pid); err != nil {
-			return err
-		}
-		_, killed = tx.Exec(context.Background(), "select 1")
-		return killed
-	})
-	if err == nil {
-		t.Fatal("a terminated connection went on")
-	}
-	timeout, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	_, slow := pool.Exec(timeout, "select pg_sleep(5)")
-	for _, c := range []struct {
-		name string
-		err  error
-		want bool
-	}{
-		{"nil", nil, false},
-		{"syntax error", syntax, false},
-		{"duplicate key", &pgconn.PgError{Code: "23505"}, false},
-		{"connection refused", refused, true},
-		{"connection terminated", killed, true},
-		{"commit after that", err, true},
-		{"too slow", slow, true},
-		{"starting up", fmt.Errorf("begin: %w", &pgconn.PgError{Code: "57P03"}), true},
-		{"disk full", &pgconn.PgError{Code: "53100"}, true},
-		{"deadlock", &pgconn.PgError{Code: "40P01"}, true},
-		{"end of stream", fmt.Errorf("read: %w", io.ErrUnexpectedEOF), true},
-		{"caller gone", context.Canceled, false},
-	} {
-		if got := postgres.Unavailable(c.err); got != c.want {
-			t.Errorf("%s (%v): got %t, want %t", c.name, c.err, got, c.want)
-		}
 	}
 }
 

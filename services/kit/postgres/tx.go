@@ -6,32 +6,52 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// rollbackLimit bounds a rollback. It is short because a server that is slower
+// rolls back by itself once the connection is closed.
+const rollbackLimit = 2 * time.Second
+
 // Tx runs fn in a transaction and commits when fn returns nil. A rollback is
-// carried out even when ctx is done.
+// carried out even when ctx is done. An error means that nothing was committed,
+// unless [Classify] calls it Unknown.
 func Tx(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) error {
-	tx, err := pool.Begin(ctx)
+	conn, err := acquire(ctx, pool)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	defer rollback(ctx, tx)
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackLimit)
+		defer cancel()
+		// After a commit this says ErrTxClosed; a rollback that fails closes the
+		// connection, and the server rolls back by itself.
+		_ = tx.Rollback(ctx)
+	}()
 	if err := fn(tx); err != nil {
 		return err
 	}
+	if conn.Conn().IsClosed() {
+		return fmt.Errorf("commit: %w", pgconn.ErrConnClosed)
+	}
 	if err := tx.Commit(ctx); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return fmt.Errorf("commit: %w", committing(err))
 	}
 	return nil
 }
 
-func rollback(ctx context.Context, tx pgx.Tx) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	// After a commit this says ErrTxClosed; a rollback that fails closes the
-	// connection, and the server rolls back by itself.
-	_ = tx.Rollback(ctx)
+func acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, waited{err}
+	}
+	return conn, nil
 }
 
 // TxBatch runs a transaction in two round trips: BEGIN with first, then the
@@ -39,25 +59,31 @@ func rollback(ctx context.Context, tx pgx.Tx) {
 // is called. With first nil there is one round trip: BEGIN, fn's batch,
 // COMMIT. With nothing returned by fn, it only commits.
 //
-// An error means that nothing was committed, with one exception that no
-// client can exclude: a connection lost while COMMIT was under way.
-func TxBatch(ctx context.Context, pool *pgxpool.Pool, first *pgx.Batch, fn func() (*pgx.Batch, error)) (err error) {
+// An error means that nothing was committed, unless [Classify] calls it
+// Unknown: the connection was lost or time ran out with COMMIT under way, or a
+// callback of the batch that fn returned failed, which is too late to undo.
+func TxBatch(ctx context.Context, pool *pgxpool.Pool, first *pgx.Batch, fn func() (*pgx.Batch, error)) error {
 	if first == nil {
 		last, err := fn()
 		if err != nil || last == nil || last.Len() == 0 {
 			return err
 		}
+		conn, err := acquire(ctx, pool)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
 		// The queries of one pipeline are one implicit transaction.
-		return pool.SendBatch(ctx, last).Close()
+		return committing(conn.SendBatch(ctx, last).Close())
 	}
-	conn, err := pool.Acquire(ctx)
+	conn, err := acquire(ctx, pool)
 	if err != nil {
-		return fmt.Errorf("acquire a connection: %w", err)
+		return err
 	}
 	defer conn.Release()
 	defer func() {
 		if pg := conn.Conn().PgConn(); !pg.IsClosed() && pg.TxStatus() != 'I' {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackLimit)
 			defer cancel()
 			// When this fails, Release closes the connection: it is not idle.
 			_, _ = conn.Exec(ctx, "rollback")
@@ -78,5 +104,8 @@ func TxBatch(ctx context.Context, pool *pgxpool.Pool, first *pgx.Batch, fn func(
 		last = &pgx.Batch{}
 	}
 	last.Queue("commit")
-	return conn.SendBatch(ctx, last).Close()
+	if conn.Conn().IsClosed() {
+		return fmt.Errorf("commit: %w", pgconn.ErrConnClosed)
+	}
+	return committing(conn.SendBatch(ctx, last).Close())
 }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
-	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/fault"
 )
 
 // Problem is an RFC 9457 problem details object. It is an error, and may be
@@ -26,6 +26,7 @@ type Problem struct {
 	Errors   []FieldError `json:"errors,omitempty"` // every bad field, not only the first
 
 	retryAfter time.Duration
+	location   string
 	cause      error
 }
 
@@ -56,6 +57,13 @@ func (p *Problem) Unwrap() error { return p.cause }
 // Because keeps err for the log. Clients do not see it.
 func (p *Problem) Because(err error) *Problem {
 	p.cause = err
+	return p
+}
+
+// At tells the client where the resource in question is, or would be: the
+// Location header.
+func (p *Problem) At(location string) *Problem {
+	p.location = location
 	return p
 }
 
@@ -116,6 +124,13 @@ func Unavailable(detail string) *Problem {
 		Detail: detail, retryAfter: retryAfter}
 }
 
+// OutcomeUnknown is a request of which nobody can tell yet whether it took
+// effect: 504, without Retry-After, because trying again may do it twice.
+func OutcomeUnknown(detail string) *Problem {
+	return &Problem{Type: "/problems/outcome-unknown", Title: "It is unknown whether the request took effect",
+		Status: http.StatusGatewayTimeout, Detail: detail}
+}
+
 func malformed(field, detail string) *Problem {
 	p := &Problem{Type: "/problems/malformed-json", Title: "The body is not the JSON that is expected", Status: http.StatusBadRequest}
 	if field == "" {
@@ -143,6 +158,27 @@ func internal() *Problem {
 	return &Problem{Type: "/problems/internal", Title: "Internal error", Status: http.StatusInternalServerError}
 }
 
+// FromFault turns the error of a dependency, such as the database, into a
+// problem that promises no more than is known. Errors that are problems
+// already, and those of kind Other, are returned as they are.
+func FromFault(kind fault.Kind, err error) error {
+	if errors.As(err, new(*Problem)) {
+		return err
+	}
+	switch kind {
+	case fault.Unavailable:
+		return Unavailable("The database cannot be reached.").Because(err)
+	case fault.Conflict:
+		return Unavailable("The request lost against others at the same time.").Because(err)
+	case fault.TooSlow:
+		return Unavailable("The request took too long.").Because(err)
+	case fault.Unknown:
+		return OutcomeUnknown("Look before you try again.").Because(err)
+	case fault.Other:
+	}
+	return err
+}
+
 // Error is the one table from errors to answers. It never returns nil and tells
 // the client nothing about an error that it does not know.
 func Error(err error) *Problem {
@@ -153,8 +189,6 @@ func Error(err error) *Problem {
 		return problem
 	case errors.As(err, &tooLong):
 		return tooLarge().Because(err)
-	case postgres.Unavailable(err):
-		return Unavailable("The database cannot be reached.").Because(err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return Unavailable("The request took too long.").Because(err)
 	default:
@@ -174,6 +208,9 @@ func (p *Problem) Write(w http.ResponseWriter) {
 	// Set for an answer that is not given now.
 	for _, name := range []string{"Content-Length", "Content-Encoding", "ETag", "Location", "Last-Modified"} {
 		h.Del(name)
+	}
+	if p.location != "" {
+		h.Set("Location", p.location)
 	}
 	if p.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(p.retryAfter/time.Second)))

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgconn"
+	"orderflow.internal/kit/fault"
 )
 
 func TestProblemWrite(t *testing.T) {
@@ -20,6 +20,7 @@ func TestProblemWrite(t *testing.T) {
 		status     int
 		body       string
 		retryAfter string
+		location   string
 	}{
 		"fields": {
 			problem: Invalid(FieldError{"items[0].quantity", "must be at least 1"}, FieldError{"customerId", "is required"}),
@@ -32,6 +33,13 @@ func TestProblemWrite(t *testing.T) {
 			status:  404,
 			body:    `{"type":"/problems/not-found","title":"Not found","status":404,"detail":"There is no such order."}`,
 		},
+		"unknown": {
+			problem: OutcomeUnknown("Look before you try again.").At("/orders/7"),
+			status:  504,
+			body: `{"type":"/problems/outcome-unknown","title":"It is unknown whether the request took effect","status":504,` +
+				`"detail":"Look before you try again."}`,
+			location: "/orders/7",
+		},
 		"retry": {
 			problem:    Unavailable("The database cannot be reached.").Because(errors.New("dial tcp 10.0.0.1:5432")),
 			status:     503,
@@ -43,12 +51,14 @@ func TestProblemWrite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := httptest.NewRecorder()
 			w.Header().Set("ETag", `"7"`)
+			w.Header().Set("Location", "/orders/of-an-answer-that-is-not-given")
 			test.problem.Write(w)
 			if w.Code != test.status || w.Body.String() != test.body {
 				t.Errorf("%d %s\nwant %d %s", w.Code, w.Body, test.status, test.body)
 			}
 			h := w.Header()
-			if h.Get("Content-Type") != "application/problem+json" || h.Get("Retry-After") != test.retryAfter || h.Get("ETag") != "" {
+			if h.Get("Content-Type") != "application/problem+json" || h.Get("Retry-After") != test.retryAfter || h.Get("ETag") != "" ||
+				h.Get("Location") != test.location {
 				t.Errorf("header %v", h)
 			}
 		})
@@ -64,9 +74,7 @@ func TestErrorTable(t *testing.T) {
 		"problem":            {Conflict("x"), 409, "/problems/conflict"},
 		"wrapped problem":    {fmt.Errorf("cancel order: %w", PreconditionFailed("x")), 412, "/problems/precondition-failed"},
 		"body too large":     {&http.MaxBytesError{Limit: 1}, 413, "/problems/too-large"},
-		"database down":      {fmt.Errorf("place order: %w", &pgconn.PgError{Code: "57P03"}), 503, "/problems/unavailable"},
 		"deadline":           {fmt.Errorf("x: %w", context.DeadlineExceeded), 503, "/problems/unavailable"},
-		"database complains": {&pgconn.PgError{Code: "42P01"}, 500, "/problems/internal"},
 		"unknown":            {errors.New("secret"), 500, "/problems/internal"},
 	}
 	for name, test := range tests {
@@ -84,6 +92,35 @@ func TestErrorTable(t *testing.T) {
 				t.Errorf("answer tells %s", w.Body)
 			}
 		})
+	}
+}
+
+func TestFaultPromisesNoMoreThanIsKnown(t *testing.T) {
+	cause := errors.New("connection reset")
+	for kind, want := range map[fault.Kind]struct {
+		status     int
+		typ        string
+		retryAfter string
+	}{
+		fault.Unavailable: {503, "/problems/unavailable", "1"},
+		fault.Conflict:    {503, "/problems/unavailable", "1"},
+		fault.TooSlow:     {503, "/problems/unavailable", "1"},
+		fault.Unknown:     {504, "/problems/outcome-unknown", ""},
+		fault.Other:       {500, "/problems/internal", ""},
+	} {
+		p := Error(FromFault(kind, cause))
+		w := httptest.NewRecorder()
+		p.Write(w)
+		if p.Status != want.status || p.Type != want.typ || w.Header().Get("Retry-After") != want.retryAfter || !errors.Is(p, cause) {
+			t.Errorf("%s: %d %s, Retry-After %q, cause %v", kind, p.Status, p.Type, w.Header().Get("Retry-After"), p.Unwrap())
+		}
+	}
+	if err := FromFault(fault.Other, nil); err != nil {
+		t.Errorf("no error became %v", err)
+	}
+	known := Conflict("x").Because(cause)
+	if err := FromFault(fault.Unavailable, known); err != known {
+		t.Errorf("a problem became %v", err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"orderflow.internal/customers/internal/customer"
 	"orderflow.internal/customers/internal/store"
+	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
 )
 
@@ -43,7 +44,7 @@ func handle(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc 
 		case errors.Is(err, customer.ErrStale):
 			return web.PreconditionFailed("The customer was changed since the version that If-Match names.")
 		}
-		return err
+		return web.FromFault(postgres.Classify(err), err)
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
+	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/orders/internal/order"
 	"orderflow.internal/orders/internal/store"
@@ -46,7 +47,7 @@ func handle(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc 
 		case errors.Is(err, store.ErrKeyReused):
 			return web.IdempotencyMismatch()
 		}
-		return err
+		return web.FromFault(postgres.Classify(err), err)
 	})
 }
 

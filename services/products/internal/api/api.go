@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/products/internal/product"
 	"orderflow.internal/products/internal/store"
@@ -49,7 +50,7 @@ func handle(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc 
 				Detail: "stock and reserved together must not exceed " + strconv.Itoa(product.MaxStock),
 			})
 		}
-		return err
+		return web.FromFault(postgres.Classify(err), err)
 	})
 }
 
