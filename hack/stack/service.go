@@ -122,23 +122,29 @@ func (s *Service) WaitReady(ctx context.Context) error {
 
 // Ready reports whether the service says it is ready now; the error holds what it says otherwise.
 func (s *Service) Ready(ctx context.Context) error {
+	_, err := s.Readiness(ctx)
+	return err
+}
+
+// Readiness is what the service answers while it is ready, with what it does without under "degraded".
+func (s *Service) Readiness(ctx context.Context) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.AdminURL()+"/readyz", nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
 	if err != nil {
-		return err
+		return "", err
 	}
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s: %s", req.URL, res.Status, strings.TrimSpace(string(text)))
+		return "", fmt.Errorf("%s answers %s: %s", req.URL, res.Status, strings.TrimSpace(string(text)))
 	}
-	return nil
+	return string(text), nil
 }
 
 // Stop sends SIGTERM and waits; a service that has not ended when ctx is done is killed, and that is an error.

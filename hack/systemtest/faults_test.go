@@ -205,8 +205,9 @@ func memoryAlarm(ctx context.Context, t testing.TB, s *stack.Stack) error {
 		return err
 	}
 	felt := until(ctx, func(ctx context.Context) error {
-		if err := s.Service("orders").Ready(ctx); err == nil {
-			return errors.New("orders does not notice the alarm")
+		text, err := s.Service("orders").Readiness(ctx)
+		if err != nil || !strings.Contains(text, `"publisher":`) {
+			return fmt.Errorf("orders does not notice the alarm, or is not ready because of it: %s (%w)", text, err)
 		}
 		return nil
 	})

@@ -48,7 +48,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	if err != nil {
 		return err
 	}
-	server := web.NewServer(cfg.Web, newHandler(cfg, pages), web.Admin(info.Metrics, nil))
+	server := web.NewServer(cfg.Web, newHandler(cfg, pages), web.Admin(info.Metrics, nil, nil))
 	var group run.Group
 	group.Add("admin server", server.RunAdmin)
 	group.Add("public server", server.Run)

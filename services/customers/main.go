@@ -49,18 +49,21 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 		return err
 	}
 	defer pool.Close()
+	database := postgres.NewHealth(pool)
 	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
 	customers := store.New(pool)
 	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, consumer.Subscriptions(customers)...)
 	server := web.NewServer(cfg.Web, api.New(customers), web.Admin(info.Metrics, web.Checks{
-		"database": pool.Ping,
+		"database": database.Ready,
 		"schema":   schema.Ready,
+	}, web.Checks{
 		"consumer": orders.Ready,
 	}))
 
 	// Stopped in the reverse order: what takes work in before what it needs.
 	var group run.Group
 	group.Add("admin", server.RunAdmin)
+	group.Add("database", database.Run)
 	group.Add("schema", schema.Run)
 	group.Add("consumer", schema.Then(orders.Run))
 	group.Add("http", schema.Then(server.Run))

@@ -66,7 +66,7 @@ func main() {
 func serve(ctx context.Context, info run.Info, cfg config) error {
 	// Ready as soon as it serves: with the services down it still answers 503,
 	// which tells a client more than a refused connection.
-	server := web.NewServer(cfg.Web, newHandler(cfg, proxy.NewTransport()), web.Admin(info.Metrics, nil))
+	server := web.NewServer(cfg.Web, newHandler(cfg, proxy.NewTransport()), web.Admin(info.Metrics, nil, nil))
 	var group run.Group
 	group.Add("admin server", server.RunAdmin)
 	group.Add("public server", server.Run)

@@ -59,6 +59,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 		return err
 	}
 	defer pool.Close()
+	database := postgres.NewHealth(pool)
 	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
 	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange)
 	relay := outbox.NewRelay(pool, publisher)
@@ -68,14 +69,16 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	}
 	stock := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, consumer.Subscriptions(orders)...)
 	server := web.NewServer(cfg.Web, api.New(orders), web.Admin(info.Metrics, web.Checks{
-		"database":  pool.Ping,
-		"schema":    schema.Ready,
+		"database": database.Ready,
+		"schema":   schema.Ready,
+	}, web.Checks{
 		"publisher": publisher.Ready,
 		"consumer":  stock.Ready,
 	}))
 
 	var group run.Group // stopped in reverse order
 	group.Add("admin", server.RunAdmin)
+	group.Add("database", database.Run)
 	group.Add("schema", schema.Run)
 	group.Add("publisher", publisher.Run)
 	group.Add("relay", schema.Then(relay.Run))

@@ -48,6 +48,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 		return err
 	}
 	defer pool.Close()
+	database := postgres.NewHealth(pool)
 	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
 	// Nobody needs to know of released stock yet, so no queue has to be there.
 	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange, events.StockReleasedKey)
@@ -55,8 +56,9 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	products := store.New(pool, relay.Committed)
 	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, consumer.Subscriptions(products)...)
 	server := web.NewServer(cfg.Web, api.New(products), web.Admin(info.Metrics, web.Checks{
-		"database":  pool.Ping,
-		"schema":    schema.Ready,
+		"database": database.Ready,
+		"schema":   schema.Ready,
+	}, web.Checks{
 		"publisher": publisher.Ready,
 		"consumer":  orders.Ready,
 	}))
@@ -64,6 +66,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	// Stopped in the reverse order: what takes work in before what it needs.
 	var group run.Group
 	group.Add("admin", server.RunAdmin)
+	group.Add("database", database.Run)
 	group.Add("schema", schema.Run)
 	group.Add("publisher", publisher.Run)
 	group.Add("relay", schema.Then(relay.Run))

@@ -19,7 +19,7 @@ func start(t *testing.T, cfg Config, handler http.Handler) (s *Server, public, a
 	t.Helper()
 	captureLog(t)
 	cfg.Addr, cfg.AdminAddr = "127.0.0.1:0", "127.0.0.1:0"
-	s = NewServer(cfg, handler, Admin(http.NotFoundHandler(), nil))
+	s = NewServer(cfg, handler, Admin(http.NotFoundHandler(), nil, nil))
 
 	adminCtx, stopAdmin := context.WithCancel(context.Background())
 	adminEnded := make(chan error, 1)
