@@ -49,7 +49,7 @@ func migrate(ctx context.Context, cfg config) error {
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
+	defer postgres.Close(pool)
 	return postgres.Migrate(ctx, pool, store.Migrations())
 }
 
@@ -58,7 +58,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
+	defer postgres.Close(pool)
 	database := postgres.NewHealth(pool)
 	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
 	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange)

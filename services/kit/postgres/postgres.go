@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -15,6 +16,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5" // uuid.UUID as PostgreSQL's uuid in both directions, arrays included
 )
+
+// limit bounds whatever waits for the database and has no limit of its own. A
+// peer that is silent is given up by then.
+const limit = 5 * time.Second
 
 // Config says where a service's database is. Exactly one of URL and URLFile
 // is set.
@@ -105,4 +110,19 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	}
 	observe(pool)
 	return pool, nil
+}
+
+// Close closes the pool. It waits no longer than two seconds for connections
+// that are still in use: they end with the process, which has had its time.
+func Close(pool *pgxpool.Pool) {
+	closed := make(chan struct{})
+	go func() {
+		pool.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(2 * time.Second):
+		slog.Warn("database connections still in use", "connections", pool.Stat().AcquiredConns())
+	}
 }

@@ -240,3 +240,21 @@ func TestConfigNamesEveryBadFieldAndNoSecret(t *testing.T) {
 		t.Errorf("the error tells the password: %q", err)
 	}
 }
+
+func TestCloseDoesNotWaitForEver(t *testing.T) {
+	t.Parallel()
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: kittest.Postgres(t), MaxConns: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	postgres.Close(pool)
+	if took := time.Since(began); took < time.Second || took > 4*time.Second {
+		t.Errorf("closed after %s", took)
+	}
+	conn.Release()
+}

@@ -71,11 +71,11 @@ func TestErrorTable(t *testing.T) {
 		status int
 		typ    string
 	}{
-		"problem":            {Conflict("x"), 409, "/problems/conflict"},
-		"wrapped problem":    {fmt.Errorf("cancel order: %w", PreconditionFailed("x")), 412, "/problems/precondition-failed"},
-		"body too large":     {&http.MaxBytesError{Limit: 1}, 413, "/problems/too-large"},
-		"deadline":           {fmt.Errorf("x: %w", context.DeadlineExceeded), 503, "/problems/unavailable"},
-		"unknown":            {errors.New("secret"), 500, "/problems/internal"},
+		"problem":         {Conflict("x"), 409, "/problems/conflict"},
+		"wrapped problem": {fmt.Errorf("cancel order: %w", PreconditionFailed("x")), 412, "/problems/precondition-failed"},
+		"body too large":  {&http.MaxBytesError{Limit: 1}, 413, "/problems/too-large"},
+		"deadline":        {fmt.Errorf("x: %w", context.DeadlineExceeded), 503, "/problems/unavailable"},
+		"unknown":         {errors.New("secret"), 500, "/problems/internal"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

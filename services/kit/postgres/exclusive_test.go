@@ -1,0 +1,80 @@
+package postgres_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"orderflow.internal/kit/postgres"
+)
+
+func TestExclusiveWorkIsDoneByOneReplicaAtATime(t *testing.T) {
+	t.Parallel()
+	pool := open(t)
+	ctx := t.Context()
+	boom := errors.New("boom")
+	try := func(name string) bool {
+		t.Helper()
+		ran, err := postgres.Exclusive(ctx, pool, name, func(pgx.Tx) error { return nil })
+		if err != nil {
+			t.Error(err)
+		}
+		return ran
+	}
+	ran, err := postgres.Exclusive(ctx, pool, "cleaning", func(tx pgx.Tx) error {
+		if try("cleaning") {
+			t.Error("two at once")
+		}
+		if !try("something else") {
+			t.Error("different work waits, too")
+		}
+		if _, err := tx.Exec(ctx, "create table t ()"); err != nil {
+			return err
+		}
+		return boom
+	})
+	if !ran || !errors.Is(err, boom) {
+		t.Errorf("ran: %t, error: %v", ran, err)
+	}
+	if !try("cleaning") {
+		t.Error("the lock outlived its transaction")
+	}
+	if scan[bool](t, pool, "select to_regclass('t') is not null") {
+		t.Error("what failed was committed")
+	}
+	if n := scan[int](t, pool, "select count(*)::int from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())"); n != 0 {
+		t.Errorf("%d locks left", n)
+	}
+}
+
+func TestClockShowsTheDatabasesTime(t *testing.T) {
+	t.Parallel()
+	pool := open(t)
+	ctx := t.Context()
+	// A database whose clock is an hour ahead of this host's.
+	if _, err := pool.Exec(ctx, `
+create schema ahead;
+create function ahead.clock_timestamp() returns timestamptz language sql as $$ select pg_catalog.clock_timestamp() + interval '1 hour' $$;
+do $$ begin execute format('alter database %I set search_path = ahead, pg_catalog, public', current_database()); end $$`); err != nil {
+		t.Fatal(err)
+	}
+	pool.Reset()
+	clock := postgres.NewClock(pool)
+	if off := time.Until(clock.Now()).Abs(); off > time.Second {
+		t.Errorf("before it is synchronized, off by %s", off)
+	}
+	if err := clock.Sync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		before, now := clock.Now(), scan[time.Time](t, pool, "select clock_timestamp()")
+		if after := clock.Now(); now.Before(before.Add(-50*time.Millisecond)) || now.After(after.Add(50*time.Millisecond)) {
+			t.Errorf("the database's %s is not between %s and %s", now, before, after)
+		}
+		if ahead := time.Until(clock.Now()); ahead < 59*time.Minute {
+			t.Errorf("only %s ahead", ahead)
+		}
+	}
+}
