@@ -29,7 +29,7 @@ type Config struct {
 	RetryDelay time.Duration `env:"BUS_RETRY_DELAY" envDefault:"200ms" help:"delay before a failed message is tried again; doubles with each try up to 30s. 0 leaves delays to the broker"`
 	// ConfirmTimeout bounds the wait for a publisher confirm. An alarm of the
 	// broker stops the clock.
-	ConfirmTimeout time.Duration `env:"BUS_CONFIRM_TIMEOUT" envDefault:"10s" help:"longest wait for the broker to confirm a published message"`
+	ConfirmTimeout time.Duration `env:"BUS_CONFIRM_TIMEOUT" envDefault:"5s" help:"longest wait for the broker to confirm a published message"`
 	// DrainTimeout bounds how long a stopping consumer goes on handling what
 	// it has already received.
 	DrainTimeout time.Duration `env:"BUS_DRAIN_TIMEOUT" envDefault:"4s" help:"longest time to finish received messages when stopping; the rest is given back"`
@@ -68,56 +68,77 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// dial opens a connection that the broker's pages show under name. Files are
-// read anew, so a rotated password or authority serves the next connection.
-func (c Config) dial(name string) (*amqp.Connection, *corkable, error) {
-	uri, err := amqp.ParseURI(c.URL)
+// dial opens a connection that the broker's pages show under name, or gives up
+// after answerTimeout. Files are read again each time, so a rotated password or
+// authority serves the next connection.
+func (c Config) dial(ctx context.Context, name string) (*connection, error) {
+	uri, err := c.uri()
 	if err != nil {
-		return nil, nil, errors.New("AMQP_URL: is not an amqp:// or amqps:// URL")
+		return nil, err
 	}
-	if c.UsernameFile != "" {
-		if uri.Username, err = readLine(c.UsernameFile); err != nil {
-			return nil, nil, err
-		}
-		if uri.Password, err = readLine(c.PasswordFile); err != nil {
-			return nil, nil, err
-		}
-	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName(name)
-	var socket *corkable
+	conn := &connection{}
 	config := amqp.Config{
 		SASL:       []amqp.Authentication{uri.PlainAuth()},
 		Vhost:      uri.Vhost,
-		Heartbeat:  10 * time.Second,
+		Heartbeat:  heartbeat,
 		Properties: properties,
 		Dial: func(network, addr string) (net.Conn, error) {
-			const timeout = 5 * time.Second
-			conn, err := (&net.Dialer{Timeout: timeout}).DialContext(context.Background(), network, addr)
+			tcp, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			socket = &corkable{Conn: conn}
+			conn.socket = &socket{Conn: tcp}
 			// Bounds the handshake; the library lifts it afterwards.
-			return socket, conn.SetDeadline(time.Now().Add(timeout))
+			deadline, _ := ctx.Deadline()
+			return conn.socket, conn.socket.SetDeadline(deadline)
 		},
 	}
 	if uri.Scheme == "amqps" {
-		config.TLSClientConfig = &tls.Config{ServerName: uri.Host, MinVersion: tls.VersionTLS12}
-		if c.CAFile != "" {
-			pem, err := os.ReadFile(c.CAFile)
-			if err != nil {
-				return nil, nil, fmt.Errorf("read the broker's authority: %w", err)
-			}
-			pool := x509.NewCertPool()
-			if !pool.AppendCertsFromPEM(pem) {
-				return nil, nil, fmt.Errorf("AMQP_CA_FILE: %s holds no PEM certificate", c.CAFile)
-			}
-			config.TLSClientConfig.RootCAs = pool
+		if config.TLSClientConfig, err = c.tls(uri.Host); err != nil {
+			return nil, err
 		}
 	}
-	conn, err := amqp.DialConfig(uri.String(), config)
-	return conn, socket, err
+	// What the library makes of the URI leaves out the heartbeat that it may ask for.
+	if conn.Connection, err = amqp.DialConfig(uri.String(), config); err != nil {
+		return nil, brokerError(err)
+	}
+	return conn, nil
+}
+
+// uri is the broker's, with today's credentials. Its error does not quote it.
+func (c Config) uri() (amqp.URI, error) {
+	uri, err := amqp.ParseURI(c.URL)
+	if err != nil {
+		return uri, errors.New("AMQP_URL: is not an amqp:// or amqps:// URL")
+	}
+	if c.UsernameFile == "" {
+		return uri, nil
+	}
+	if uri.Username, err = readLine(c.UsernameFile); err != nil {
+		return uri, err
+	}
+	uri.Password, err = readLine(c.PasswordFile)
+	return uri, err
+}
+
+func (c Config) tls(host string) (*tls.Config, error) {
+	config := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if c.CAFile == "" {
+		return config, nil
+	}
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the broker's authority: %w", err)
+	}
+	config.RootCAs = x509.NewCertPool()
+	if !config.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("AMQP_CA_FILE: %s holds no PEM certificate", c.CAFile)
+	}
+	return config, nil
 }
 
 func readLine(file string) (string, error) {

@@ -49,8 +49,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 
 // Ready says why some queue is not consumed now, nil if all are.
 func (c *Consumer) Ready(context.Context) error {
-	if _, err := c.link.state(); err != nil && !c.link.isBlocked() {
-		return err
+	if _, blocked := c.link.isBlocked(); !blocked {
+		if _, err := c.link.state(); err != nil {
+			return err
+		}
 	}
 	var errs []error
 	for _, w := range c.workers {
@@ -85,7 +87,7 @@ func (w *worker) run(ctx context.Context) {
 
 // session consumes over one channel until it closes, or ctx is done and what
 // was received is settled. It reports whether consuming had begun.
-func (w *worker) session(ctx context.Context, conn *amqp.Connection) (consumed bool, err error) {
+func (w *worker) session(ctx context.Context, conn *connection) (consumed bool, err error) {
 	ch, err := conn.Channel()
 	if err != nil {
 		return false, fmt.Errorf("open channel: %w", err)
@@ -116,7 +118,7 @@ func (w *worker) session(ctx context.Context, conn *amqp.Connection) (consumed b
 	}
 	select {
 	case err := <-closed:
-		return true, asError(err)
+		return true, brokerError(err)
 	default:
 		return true, errors.New("the broker ended the consumer")
 	}

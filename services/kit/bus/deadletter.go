@@ -40,11 +40,11 @@ type deadLetter struct {
 // alarm of the broker would block its acknowledgements too, and one that is
 // kept open for what should never happen would be a waste.
 func (c *Consumer) deadLetter(ctx context.Context, queue string, letters []deadLetter) error {
-	conn, _, err := c.cfg.dial(c.name + " dead letters")
+	conn, err := c.cfg.dial(ctx, c.name+" dead letters")
 	if err != nil {
 		return fmt.Errorf("dead-letter: %w", err)
 	}
-	defer conn.Close()
+	defer conn.close(time.Second) //nolint:errcheck // all is confirmed, or will be sent again
 	ch, err := conn.Channel()
 	if err != nil {
 		return fmt.Errorf("dead-letter: %w", err)

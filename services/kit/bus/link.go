@@ -12,45 +12,96 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
+// connection is one connection to the broker, and the socket below it.
+type connection struct {
+	*amqp.Connection
+	socket *socket
+}
+
+// within bounds a call that waits for the broker's answer, which the library
+// does without limit. If it does not come before the limit, or before ctx is
+// done, the whole connection is given up.
+func (c *connection) within(ctx context.Context, limit time.Duration, call func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	defer context.AfterFunc(ctx, c.socket.drop)()
+	return call()
+}
+
+// close ends the connection in order if the broker answers in time.
+func (c *connection) close(limit time.Duration) error {
+	err := c.within(context.Background(), limit, c.Connection.Close)
+	if errors.Is(err, amqp.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// brokerError puts an error of the library into the broker's own words, if it
+// is one of the broker's: "404 NOT_FOUND - no queue ...".
+func brokerError(err error) error {
+	var e *amqp.Error
+	switch {
+	case !errors.As(err, &e) || e == nil:
+		return err
+	case errors.Is(e, amqp.ErrClosed): // the library's word for an orderly close, too
+		return errors.New("closed")
+	case !e.Server:
+		return errors.New(e.Reason)
+	}
+	return fmt.Errorf("%d %s", e.Code, e.Reason)
+}
+
 // link keeps one connection to the broker open.
 type link struct {
 	cfg  Config
 	name string
 
 	mu      sync.Mutex
-	conn    *amqp.Connection // nil while there is none
-	socket  *corkable        // of conn
-	changed chan struct{}    // closed and replaced whenever conn or blocked changes
-	blocked string           // why the broker accepts no publishes; "" when it does
-	lastErr error            // why there is no connection
+	conn    *connection   // nil while there is none
+	changed chan struct{} // closed and replaced whenever conn or blocked changes
+	blocked string        // why the broker accepts no publishes; "" when it does
+	lastErr error         // why there is no connection
 }
 
 func newLink(cfg Config, name string) *link {
 	return &link{cfg: cfg, name: name, changed: make(chan struct{}), lastErr: errors.New("not connected yet")}
 }
 
+// stable is how long a connection or a consumer has to last before the next
+// one may follow it at once.
+const stable = 10 * time.Second
+
 // run connects, and connects again whenever the connection is lost, until ctx
 // is done; then it closes the connection.
 func (l *link) run(ctx context.Context) {
 	var wait backoff
+	var log occasionally
 	for ctx.Err() == nil {
-		conn, socket, err := l.cfg.dial(l.name)
+		conn, err := l.cfg.dial(ctx, l.name)
 		if err != nil {
-			l.set(nil, nil, "", err)
-			slog.WarnContext(ctx, "broker not reachable, will try again", "connection", l.name, "error", err)
+			l.set(nil, "", err)
+			if ctx.Err() == nil && log.now() {
+				slog.WarnContext(ctx, "broker not reachable, will try again", "connection", l.name, "error", err)
+			}
 			wait.sleep(ctx)
 			continue
 		}
-		wait.reset()
 		slog.InfoContext(ctx, "broker connected", "connection", l.name)
-		l.serve(ctx, conn, socket)
+		since := time.Now()
+		l.serve(ctx, conn)
+		log.done() // said by serve
+		if time.Since(since) > stable {
+			wait.reset()
+		}
+		wait.sleep(ctx)
 	}
 }
 
-func (l *link) serve(ctx context.Context, conn *amqp.Connection, socket *corkable) {
+func (l *link) serve(ctx context.Context, conn *connection) {
 	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
 	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1))
-	l.set(conn, socket, "", nil)
+	l.set(conn, "", nil)
 	for {
 		select {
 		case b, ok := <-blocked:
@@ -59,36 +110,40 @@ func (l *link) serve(ctx context.Context, conn *amqp.Connection, socket *corkabl
 				blocked = nil
 			case b.Active:
 				slog.WarnContext(ctx, "broker takes no messages", "connection", l.name, "reason", b.Reason)
-				l.set(conn, socket, b.Reason, nil)
+				l.set(conn, b.Reason, nil)
 			default:
 				slog.InfoContext(ctx, "broker takes messages again", "connection", l.name)
-				l.set(conn, socket, "", nil)
+				l.set(conn, "", nil)
 			}
-		case err := <-closed:
-			l.set(nil, nil, "", fmt.Errorf("connection lost: %w", asError(err)))
-			slog.WarnContext(ctx, "broker connection lost", "connection", l.name, "error", asError(err))
+		case lost := <-closed:
+			err := brokerError(lost)
+			if lost == nil {
+				err = errors.New("closed")
+			}
+			l.set(nil, "", fmt.Errorf("connection lost: %w", err))
+			slog.WarnContext(ctx, "broker connection lost", "connection", l.name, "error", err)
 			return
 		case <-ctx.Done():
-			l.set(nil, nil, "", errors.New("stopped"))
-			// The peer may be gone: do not wait for its close-ok for long.
-			if err := conn.CloseDeadline(time.Now().Add(time.Second)); err != nil && !errors.Is(err, amqp.ErrClosed) {
-				slog.DebugContext(ctx, "broker connection not closed in order", "connection", l.name, "error", err)
+			l.set(nil, "", errors.New("stopped"))
+			// In an alarm the broker does not read the close.
+			if err := conn.close(time.Second); err != nil {
+				slog.DebugContext(ctx, "broker connection not closed in order", "connection", l.name, "error", brokerError(err))
 			}
 			return
 		}
 	}
 }
 
-func (l *link) set(conn *amqp.Connection, socket *corkable, blocked string, err error) {
+func (l *link) set(conn *connection, blocked string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conn, l.socket, l.blocked, l.lastErr = conn, socket, blocked, err
+	l.conn, l.blocked, l.lastErr = conn, blocked, err
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
 // get waits for a connection.
-func (l *link) get(ctx context.Context) (*amqp.Connection, error) {
+func (l *link) get(ctx context.Context) (*connection, error) {
 	for {
 		l.mu.Lock()
 		conn, changed := l.conn, l.changed
@@ -109,26 +164,34 @@ func (l *link) get(ctx context.Context) (*amqp.Connection, error) {
 func (l *link) state() (<-chan struct{}, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.conn == nil:
-		return l.changed, l.lastErr
-	case l.blocked != "":
-		return l.changed, fmt.Errorf("broker takes no messages: %s", l.blocked)
-	}
-	return l.changed, nil
+	return l.changed, l.whyNot()
 }
 
-func (l *link) isBlocked() bool {
+// writable returns the connection to publish on, or the reason why there is
+// none.
+func (l *link) writable() (*connection, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.blocked != ""
+	return l.conn, l.whyNot()
 }
 
-func asError(err *amqp.Error) error {
-	if err == nil { // the library's word for an orderly close
-		return amqp.ErrClosed
+// whyNot needs mu.
+func (l *link) whyNot() error {
+	switch {
+	case l.conn == nil:
+		return l.lastErr
+	case l.blocked != "":
+		return fmt.Errorf("broker takes no messages: %s", l.blocked)
 	}
-	return err
+	return nil
+}
+
+// isBlocked returns a channel that is closed when the state changes, and
+// whether the broker takes no messages.
+func (l *link) isBlocked() (<-chan struct{}, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed, l.blocked != ""
 }
 
 // backoff waits 50 ms, then twice as long each time up to 2 s, with jitter so
@@ -139,10 +202,30 @@ func (b *backoff) reset() { b.next = 0 }
 
 func (b *backoff) sleep(ctx context.Context) {
 	b.next = min(max(2*b.next, 50*time.Millisecond), 2*time.Second)
-	timer := time.NewTimer(b.next/2 + rand.N(b.next)) //nolint:gosec // jitter is no secret
+	timer := time.NewTimer(jitter(b.next))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
 	}
 }
+
+// jitter is between half and one and a half times d.
+func jitter(d time.Duration) time.Duration {
+	return d/2 + rand.N(d+1) //nolint:gosec // jitter is no secret
+}
+
+// occasionally keeps a log short while something stays broken: it allows one
+// line a minute.
+type occasionally struct{ last time.Time }
+
+func (o *occasionally) now() bool {
+	if time.Since(o.last) < time.Minute {
+		return false
+	}
+	o.last = time.Now()
+	return true
+}
+
+// done notes that the line was written by somebody else.
+func (o *occasionally) done() { o.last = time.Now() }

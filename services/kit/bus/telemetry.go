@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,44 +34,45 @@ const attemptKey = attribute.Key("orderflow.delivery.attempt")
 
 func tracer() trace.Tracer { return otel.Tracer(scope) }
 
-// publishSpans are the spans of one batch of publishes, one for each event,
-// children of what caused the event.
-type publishSpans struct {
-	events []Event
-	spans  []trace.Span // nil when nothing is recorded
-}
-
-func startPublishSpans(exchange string, events []Event, now time.Time) publishSpans {
-	p := publishSpans{events: events}
+// startPublishSpans starts a span for each message, child of what caused its
+// event, which the message carries on to its consumers. It returns nil when
+// nothing is recorded.
+func startPublishSpans(messages []message, events []Event, now time.Time) []trace.Span {
+	var spans []trace.Span
 	t := tracer()
 	propagator := otel.GetTextMapPropagator()
 	for i, e := range events {
+		m := &messages[i]
 		parent := propagator.Extract(context.Background(), propagation.MapCarrier(e.Trace))
-		name := spanName("publish", exchange, e.RoutingKey, "")
+		name := spanName("publish", m.exchange, m.key, "")
 		ctx, span := t.Start(parent, name, trace.WithSpanKind(trace.SpanKindProducer), trace.WithTimestamp(now))
 		if !span.IsRecording() {
 			continue // the event carries its cause's context on
 		}
-		if p.spans == nil {
-			p.spans = make([]trace.Span, len(events))
-			p.events = append([]Event(nil), events...)
+		if spans == nil {
+			spans = make([]trace.Span, len(events))
 		}
 		span.SetAttributes(
 			semconv.MessagingSystemRabbitMQ,
 			semconv.MessagingOperationName("publish"),
 			semconv.MessagingOperationTypeSend,
 			semconv.MessagingDestinationName(name[len("publish "):]),
-			semconv.MessagingRabbitMQDestinationRoutingKey(e.RoutingKey),
-			semconv.MessagingMessageID(e.ID.String()),
+			semconv.MessagingRabbitMQDestinationRoutingKey(m.key),
+			semconv.MessagingMessageID(m.MessageId),
 			semconv.MessagingMessageConversationID(e.Subject),
 			outboxWaitKey.Float64(max(0, now.Sub(e.Time).Seconds())),
 		)
-		p.spans[i] = span
+		spans[i] = span
+		for key := range e.Trace {
+			delete(m.Headers, key)
+		}
 		carrier := propagation.MapCarrier{}
 		propagator.Inject(ctx, carrier)
-		p.events[i].Trace = carrier
+		for key, value := range carrier {
+			m.Headers[key] = value
+		}
 	}
-	return p
+	return spans
 }
 
 // spanName is an operation and its destination as the conventions for RabbitMQ
@@ -82,14 +84,11 @@ func spanName(operation, exchange, key, queue string) string {
 	return operation + " " + strings.Join(slices.Compact(parts), ":")
 }
 
-func (p publishSpans) event(i int) Event { return p.events[i] }
-
-func (p publishSpans) end(errs []error) {
-	for i, span := range p.spans {
-		if span == nil {
-			continue
+func endSpans(spans []trace.Span, errs []error) {
+	for i, span := range spans {
+		if span != nil {
+			endSpan(span, errs[i])
 		}
-		endSpan(span, errs[i])
 	}
 }
 
@@ -104,11 +103,18 @@ func endSpan(span trace.Span, err error) {
 // errorType is a word of low cardinality for metrics and spans.
 func errorType(err error) string {
 	var permanent *permanentError
+	var refused *RefusedError
 	switch {
 	case err == nil:
 		return ""
 	case errors.Is(err, ErrUnroutable):
 		return "unroutable"
+	case errors.Is(err, errNegative):
+		return "negative-confirm"
+	case errors.As(err, &refused) && refused.Code == 0:
+		return "unsendable"
+	case errors.As(err, &refused):
+		return "refused-" + strconv.Itoa(refused.Code)
 	case errors.Is(err, errUnconfirmed):
 		return "unconfirmed"
 	case errors.As(err, &permanent):
@@ -234,14 +240,18 @@ func newInstruments(m metric.Meter) instruments {
 	return i
 }
 
-func recordPublished(ctx context.Context, exchange string, events []Event, errs []error, took time.Duration) {
+func recordPublished(ctx context.Context, messages []message, events []Event, errs []error, started time.Time) {
+	if len(messages) == 0 {
+		return
+	}
+	took := time.Since(started)
 	type outcome struct{ key, failure string }
 	counts := make(map[outcome]int64, 2)
-	for i, e := range events {
-		counts[outcome{e.RoutingKey, errorType(errs[i])}]++
+	for i := range messages {
+		counts[outcome{messages[i].key, errorType(errs[i])}]++
 	}
-	started := time.Now().Add(-took)
-	wait := metric.WithAttributeSet(attribute.NewSet(semconv.MessagingDestinationName(exchange)))
+	exchange := semconv.MessagingDestinationName(messages[0].exchange)
+	wait := metric.WithAttributeSet(attribute.NewSet(exchange))
 	for _, e := range events {
 		instrument.outboxWait.Record(ctx, max(0, started.Sub(e.Time).Seconds()), wait)
 	}
@@ -249,7 +259,7 @@ func recordPublished(ctx context.Context, exchange string, events []Event, errs 
 		attrs := []attribute.KeyValue{
 			semconv.MessagingSystemRabbitMQ,
 			semconv.MessagingOperationName("publish"),
-			semconv.MessagingDestinationName(exchange),
+			exchange,
 			semconv.MessagingRabbitMQDestinationRoutingKey(o.key),
 		}
 		if o.failure != "" {

@@ -1,0 +1,103 @@
+package bus
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// maxShortString is the most bytes that AMQP allows in a short string: routing
+// keys, names of headers and all properties but the headers' values.
+const maxShortString = 255
+
+// fits says why a message cannot be sent at all, nil if it can. The client
+// library does not look: it would send a frame over the agreed size, and write
+// half a message before it notices a string that is too long. Either way the
+// whole connection is lost, and every other message on it has an unknown
+// outcome.
+func (m *message) fits(frameSize int) error {
+	for name, value := range m.shortStrings {
+		if len(value) > maxShortString {
+			return fmt.Errorf("%s of %d bytes: AMQP allows %d", name, len(value), maxShortString)
+		}
+	}
+	if err := m.Headers.Validate(); err != nil {
+		return fmt.Errorf("headers: %w", err)
+	}
+	size, err := m.headerFrame()
+	if err != nil {
+		return err
+	}
+	if frameSize > 0 && size > frameSize {
+		return fmt.Errorf("headers need a frame of %d bytes: the broker allows %d", size, frameSize)
+	}
+	return nil
+}
+
+func (m *message) shortStrings(yield func(name, value string) bool) {
+	_ = yield("exchange", m.exchange) && yield("routing key", m.key) &&
+		yield("content type", m.ContentType) && yield("content encoding", m.ContentEncoding) &&
+		yield("correlation id", m.CorrelationId) && yield("message id", m.MessageId) &&
+		yield("type", m.Type) && yield("app id", m.AppId)
+}
+
+// headerFrame is the size of the frame with the message's properties, in
+// bytes: AMQP 0-9-1, sections 2.3.5 and 2.3.5.2. All properties are counted as
+// if they were there.
+func (m *message) headerFrame() (int, error) {
+	const (
+		frame   = 8             // type, channel, size and end
+		content = 2 + 2 + 8 + 2 // class, weight, body size and flags
+		rest    = 1 + 1 + 8 + 3 // delivery mode, priority, timestamp, and three empty strings we do not set
+	)
+	size := frame + content + rest
+	for _, value := range m.shortStrings {
+		size += 1 + len(value)
+	}
+	headers, err := tableSize(m.Headers)
+	return size + headers, err
+}
+
+func tableSize(t amqp.Table) (int, error) {
+	size := 4
+	for name, value := range t {
+		if len(name) > maxShortString {
+			return 0, fmt.Errorf("header name of %d bytes: AMQP allows %d", len(name), maxShortString)
+		}
+		field, err := fieldSize(value)
+		if err != nil {
+			return 0, err
+		}
+		size += 1 + len(name) + field
+	}
+	return size, nil
+}
+
+func fieldSize(value any) (int, error) {
+	switch v := value.(type) {
+	case nil:
+		return 1, nil
+	case string:
+		return 5 + len(v), nil
+	case []byte:
+		return 5 + len(v), nil
+	case amqp.Table:
+		size, err := tableSize(v)
+		return 1 + size, err
+	case []any:
+		size := 5
+		for _, item := range v {
+			field, err := fieldSize(item)
+			if err != nil {
+				return 0, err
+			}
+			size += field
+		}
+		return size, nil
+	case bool, int8, byte, int16, uint16, int, int32, uint32, int64, float32, float64, amqp.Decimal, time.Time:
+		return 9, nil // the largest of them
+	}
+	return 0, errors.New("a header has a type that AMQP does not know")
+}

@@ -1,0 +1,166 @@
+package bus_test
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+)
+
+// proxy stands between a client and the broker. It forwards what the broker
+// says frame by frame, and can hold it back, put in words of its own, or let
+// both sides' bytes vanish.
+type proxy struct {
+	listener net.Listener
+	broker   string
+	wg       sync.WaitGroup
+
+	mu     sync.Mutex
+	cond   *sync.Cond
+	mode   proxyMode
+	inject []byte // goes to the client before the broker's next frame
+	// holdNext puts in what there is before the broker's next frame, and holds
+	// that one.
+	holdNext bool
+	conns    []net.Conn
+	ended    bool
+}
+
+type proxyMode int
+
+const (
+	forwards proxyMode = iota
+	holds              // what the broker says, until it forwards again
+	swallows           // everything, for ever
+	deaf               // reads nothing from either side
+)
+
+// newProxy returns a proxy to the broker of an AMQP URL, and the URL to reach
+// it by.
+func newProxy(t *testing.T, brokerURL string) (*proxy, string) {
+	t.Helper()
+	u, err := url.Parse(brokerURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{listener: listener, broker: u.Host}
+	p.cond = sync.NewCond(&p.mu)
+	p.wg.Go(p.accept)
+	t.Cleanup(p.close)
+	u.Host = listener.Addr().String()
+	return p, u.String()
+}
+
+func (p *proxy) close() {
+	p.listener.Close()
+	p.mu.Lock()
+	p.ended = true
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.cond.Broadcast()
+	p.mu.Unlock()
+	p.wg.Wait()
+}
+
+func (p *proxy) set(mode proxyMode) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mode = mode
+	p.cond.Broadcast()
+}
+
+// alarm tells the client that the broker takes no messages, or takes them
+// again, as soon as the broker has something to say.
+func (p *proxy) alarm(on bool) {
+	method := []byte{0, 10, 0, 61} // connection.unblocked
+	if on {
+		method = append([]byte{0, 10, 0, 60, 6}, "memory"...) // connection.blocked
+	}
+	frame := binary.BigEndian.AppendUint32([]byte{1, 0, 0}, uint32(len(method)))
+	frame = append(append(frame, method...), 0xCE)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inject = append(p.inject, frame...)
+}
+
+// alarmThenHold lets the client learn of an alarm, and nothing more.
+func (p *proxy) alarmThenHold() {
+	p.alarm(true)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.holdNext = true
+}
+
+func (p *proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", p.broker)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.conns = append(p.conns, client, server)
+		p.mu.Unlock()
+		p.wg.Go(func() { p.copy(server, client, readSome, false) })
+		p.wg.Go(func() { p.copy(client, server, readFrame, true) })
+	}
+}
+
+func (p *proxy) copy(to, from net.Conn, read func(io.Reader) ([]byte, error), toClient bool) {
+	defer to.Close()
+	defer from.Close()
+	for {
+		data, err := read(from)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		if toClient && p.holdNext {
+			p.holdNext, p.mode = false, holds
+			_, _ = to.Write(p.inject)
+			p.inject = nil
+		}
+		for !p.ended && (p.mode == deaf || (p.mode == holds && toClient)) {
+			p.cond.Wait()
+		}
+		if toClient && len(p.inject) > 0 {
+			data = append(p.inject, data...)
+			p.inject = nil
+		}
+		gone := p.mode == swallows
+		p.mu.Unlock()
+		if gone {
+			continue
+		}
+		if _, err := to.Write(data); err != nil {
+			return
+		}
+	}
+}
+
+func readSome(r io.Reader) ([]byte, error) {
+	buffer := make([]byte, 32<<10)
+	n, err := r.Read(buffer)
+	return buffer[:n], err
+}
+
+func readFrame(r io.Reader) ([]byte, error) {
+	head := make([]byte, 7)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return nil, err
+	}
+	rest := make([]byte, binary.BigEndian.Uint32(head[3:])+1)
+	_, err := io.ReadFull(r, rest)
+	return append(head, rest...), err
+}
