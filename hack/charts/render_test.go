@@ -222,6 +222,48 @@ func TestService(t *testing.T) {
 	})
 }
 
+// Policies that only new brokers know can be left out, and what several nodes need comes with several.
+func TestLostNodesCountForLittle(t *testing.T) {
+	for set, want := range map[string]any{"0": nil, "5000": 5000} {
+		r := render(t, "orderflow", "--set", "global.rabbitmq.consumerDisconnectedMilliseconds="+set)
+		for _, queue := range []string{"orders.stock.reserved", "products.order.created", "customers.order.created"} {
+			if got := r.get(t, "Policy/orderflow-"+queue).at("spec", "definition", "consumer-disconnected-timeout"); got != want {
+				t.Errorf("%s: messages of consumers on a lost node return after %v, want %v", queue, got, want)
+			}
+		}
+	}
+	for replicas, several := range map[string]bool{"1": false, "3": true} {
+		r := render(t, "orderflow", "--set", "messaging.cluster.additionalConfig=mine = 1,messaging.cluster.replicas="+replicas)
+		config := r.get(t, "RabbitmqCluster/orderflow-rabbitmq").text("spec", "rabbitmq", "additionalConfig")
+		for _, line := range []string{"net_ticktime = ", "continuous_membership_reconciliation.enabled = true"} {
+			if strings.Contains(config, line) != several {
+				t.Errorf("%s nodes: configuration\n%s", replicas, config)
+			}
+		}
+		if !strings.HasSuffix(config, "mine = 1\n") { // so that it wins
+			t.Errorf("%s nodes: the configuration does not end in the user's own:\n%s", replicas, config)
+		}
+	}
+}
+
+func TestMemoryLimitLeavesRoom(t *testing.T) {
+	for limit, want := range map[string]string{
+		"192Mi": "181193932", "1Gi": "966367641", "1.5Gi": "1449551462", "200M": "180000000", "1000000": "900000", "209715200000m": "188743680",
+	} {
+		set := "--set-string"
+		if !strings.ContainsAny(limit, "MGim") {
+			set = "--set" // a number
+		}
+		d := render(t, "service", "--set", plain, set, "resources.limits.memory="+limit).get(t, "Deployment/orderflow-service")
+		if got := env(d)["GOMEMLIMIT"]; got != want {
+			t.Errorf("limit %s: GOMEMLIMIT %s, want %s", limit, got, want)
+		}
+	}
+	if got, ok := env(render(t, "service", "--set", plain+",resources.limits=null").get(t, "Deployment/orderflow-service"))["GOMEMLIMIT"]; ok {
+		t.Errorf("without a limit: GOMEMLIMIT %s", got)
+	}
+}
+
 func TestKeepOnUninstall(t *testing.T) {
 	for keep, want := range map[string]string{"true": "retain", "false": "delete"} {
 		r := render(t, "orderflow", "--set", "global.rabbitmq.keepOnUninstall="+keep)

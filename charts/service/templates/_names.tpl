@@ -58,6 +58,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s://%s:%s" ($rabbitmq.tls.enabled | ternary "amqps" "amqp") $host (include "service.brokerPort" .) -}}
 {{- end -}}
 
+{{/* Nine tenths of a memory quantity, in bytes. */}}
+{{- define "service.softMemoryLimit" -}}
+{{- $limit := kindIs "string" . | ternary . (printf "%.0f" (float64 .)) -}}
+{{- $number := regexFind "^[0-9.]+" $limit -}}
+{{- $bytes := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mulf (float64 $number) (get $bytes (trimPrefix $number $limit)) 0.9 | int64 -}}
+{{- end -}}
+
 {{/* "true" when there can be more than one pod. */}}
 {{- define "service.replicated" -}}
 {{- if or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) }}true{{ end -}}
