@@ -12,6 +12,8 @@ import (
 const (
 	EnvRabbitMQImage = "ORDERFLOW_TEST_RABBITMQ_IMAGE"
 	EnvRace          = "ORDERFLOW_TEST_RACE"
+	// EnvPortOffset moves their ports, for tests that run in several copies of the repository at once. A person sets it.
+	EnvPortOffset = "ORDERFLOW_TEST_PORT_OFFSET"
 )
 
 // TestOptions are the options of a stack for a test: its own folder and ports, and what hack/test was asked for.
@@ -21,6 +23,13 @@ func TestOptions(name string, offset int) (Options, error) {
 		return Options{}, err
 	}
 	race, _ := strconv.ParseBool(os.Getenv(EnvRace)) // unset means no
+	if raw := os.Getenv(EnvPortOffset); raw != "" {
+		more, err := strconv.Atoi(raw)
+		if err != nil {
+			return Options{}, fmt.Errorf("%s: %w", EnvPortOffset, err)
+		}
+		offset += more
+	}
 	o := Options{Root: root, Name: name, Offset: offset, Race: race, RabbitMQImage: os.Getenv(EnvRabbitMQImage)}
 	if missing := o.Missing(); len(missing) > 0 {
 		return Options{}, fmt.Errorf("%s is not installed: hack/test installs it", strings.Join(missing, ", "))

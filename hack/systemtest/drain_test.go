@@ -42,7 +42,7 @@ func drain(t testing.TB, s *stack.Stack, name string) {
 			return dialer.DialContext(ctx, network, address)
 		}
 	}
-	r := during(ctx, t, o, func() {
+	r := during(ctx, t, o, func(time.Time) {
 		began := time.Now()
 		inTime, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()

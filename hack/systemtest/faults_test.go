@@ -15,8 +15,161 @@ import (
 	"github.com/google/uuid"
 
 	"orderflow.internal/hack/internal/bench"
+	"orderflow.internal/hack/internal/proxy"
 	"orderflow.internal/hack/stack"
 )
+
+// fault is something that goes wrong and is put right again.
+type fault interface {
+	fmt.Stringer
+	begin(ctx context.Context, t testing.TB) error
+	end(ctx context.Context, t testing.TB) error // returns when what was wrong is right
+}
+
+// restarted is a part that is stopped in order and started again.
+type restarted struct{ stack.Unit }
+
+func (f restarted) String() string                                { return f.Name() + " is restarted" }
+func (f restarted) begin(ctx context.Context, _ testing.TB) error { return f.Stop(ctx) }
+func (f restarted) end(ctx context.Context, _ testing.TB) error   { return f.Start(ctx) }
+
+// killed is a part that ends without warning and is started again.
+type killed struct{ stack.Unit }
+
+func (f killed) String() string                                { return f.Name() + " is killed" }
+func (f killed) begin(ctx context.Context, _ testing.TB) error { return f.Kill(ctx) }
+func (f killed) end(ctx context.Context, _ testing.TB) error {
+	if service, ok := f.Unit.(*stack.Service); ok {
+		return service.Launch() // when it is ready is part of what is tested
+	}
+	return f.Start(ctx)
+}
+
+// connectionsClosed is an operator who ends the broker's connections of all services.
+type connectionsClosed struct{ *stack.Stack }
+
+func (connectionsClosed) String() string { return "the broker closes all connections" }
+func (f connectionsClosed) begin(ctx context.Context, t testing.TB) error {
+	for _, user := range withDatabase {
+		var closed int
+		err := until(ctx, func(ctx context.Context) (err error) {
+			if closed, err = f.Broker.CloseConnections(ctx, user); err == nil && closed == 0 {
+				err = errors.New("the broker knows of no connection yet")
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("close connections of %s: %w", user, err)
+		}
+		t.Logf("%d connections of %s closed", closed, user)
+	}
+	return nil
+}
+func (connectionsClosed) end(context.Context, testing.TB) error { return nil }
+
+// memoryAlarm is a broker that takes no message more.
+type memoryAlarm struct{ *stack.Stack }
+
+func (memoryAlarm) String() string { return "the broker raises its memory alarm" }
+func (f memoryAlarm) begin(ctx context.Context, _ testing.TB) error {
+	_, err := f.Broker.Ctl(ctx, "set_vm_memory_high_watermark", "0")
+	return err
+}
+func (f memoryAlarm) end(ctx context.Context, _ testing.TB) error {
+	_, err := f.Broker.Ctl(context.WithoutCancel(ctx), "set_vm_memory_high_watermark", "absolute", "2GB")
+	return err
+}
+
+// blackhole is a network that drops all packets of some connections, in both directions.
+type blackhole struct {
+	what    string
+	proxies []*proxy.Proxy
+}
+
+func (f blackhole) String() string { return "no packet passes between " + f.what }
+func (f blackhole) begin(context.Context, testing.TB) error {
+	for _, p := range f.proxies {
+		p.Blackhole()
+	}
+	return nil
+}
+func (f blackhole) end(context.Context, testing.TB) error {
+	for _, p := range f.proxies {
+		p.Heal()
+	}
+	return nil
+}
+
+// ordeal is a fault in the midst of a load.
+type ordeal struct {
+	fault  fault
+	lasts  time.Duration // between its begin and its end
+	load   bench.Options
+	during func(ctx context.Context) error // what is to be seen while it lasts; may be nil
+	// lost says that the fault makes requests fail that are not tried again.
+	lost bool
+}
+
+// testimony is what was seen of an ordeal.
+type testimony struct {
+	report  bench.Report
+	readyz  map[string][]readiness
+	logs    logs
+	began   time.Time // the fault
+	ended   time.Time
+	started time.Time // the load
+}
+
+// undergo runs the load, lets the fault strike in its midst and looks at what is left of both: the bench's invariants
+// hold, no order timed out or was given up, no message is a dead letter, readyz always answered on time, the services
+// said what there was to say and no more, and were ready again by themselves.
+func undergo(t testing.TB, s *stack.Stack, o ordeal) testimony {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), o.lasts+4*time.Minute)
+	defer cancel()
+	parts, services := []stack.Unit{s.Postgres, s.Broker}, []*stack.Service{}
+	for _, name := range all {
+		parts, services = append(parts, s.Service(name)), append(services, s.Service(name))
+	}
+	heal(ctx, t, parts)
+	seen := testimony{logs: markLogs(t, services...)}
+	watching := keepVigil(ctx, services...)
+	seen.report = during(ctx, t, o.load, func(started time.Time) {
+		seen.started, seen.began = started, time.Now()
+		err := o.fault.begin(ctx, t)
+		if err == nil && o.during != nil {
+			err = o.during(ctx)
+		}
+		if err == nil {
+			err = pause(ctx, o.lasts-time.Since(seen.began))
+		}
+		if err := errors.Join(err, o.fault.end(ctx, t)); err != nil {
+			t.Error(err)
+		}
+		seen.ended = time.Now()
+		t.Logf("it lasted %s, then all was ready after %s", seen.ended.Sub(seen.began).Round(time.Millisecond), readyTimes(ctx, t, s, seen.ended))
+	})
+	seen.readyz = watching.end()
+	if !o.lost && seen.report.States["Confirmed"] != o.load.Orders {
+		t.Errorf("%v, cancelled for %v: want all %d Confirmed", seen.report.States, seen.report.Reasons, o.load.Orders)
+	}
+	seen.logs.quiet(t, time.Since(seen.began))
+	noneOverdue(t, s)
+	noDeadLetters(t, s.Broker.AdminURL())
+	return seen
+}
+
+// pause is for faults that have to last: there is nothing to wait for.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 const (
 	faultOrders = 3000
@@ -26,77 +179,63 @@ const (
 	readyAgain = 5 * time.Second
 )
 
-// Under load a part of the system goes away and comes back. Nothing but that is done by hand, and then every order is
-// confirmed, no piece of stock is lost, each history agrees, and the services were ready again by themselves.
-func TestFaults(t *testing.T) {
-	s := start(t, variant{})
-	type fault struct {
-		name   string
-		strike func(ctx context.Context, t testing.TB) error // returns when the part is back
-	}
-	faults := []fault{
-		{"RabbitMQ is restarted", func(ctx context.Context, _ testing.TB) error { return restart(ctx, s.Broker, s.Broker.Stop) }},
-		{"RabbitMQ is killed", func(ctx context.Context, _ testing.TB) error { return restart(ctx, s.Broker, s.Broker.Kill) }},
-		{"PostgreSQL is restarted", func(ctx context.Context, _ testing.TB) error { return restart(ctx, s.Postgres, s.Postgres.Stop) }},
-		{"PostgreSQL is killed", func(ctx context.Context, _ testing.TB) error { return restart(ctx, s.Postgres, s.Postgres.Kill) }},
-		{"the broker closes all connections", func(ctx context.Context, t testing.TB) error { return closeConnections(ctx, t, s) }},
-		{"the broker raises its memory alarm", func(ctx context.Context, t testing.TB) error { return memoryAlarm(ctx, t, s) }},
-	}
-	for _, name := range all {
-		service := s.Service(name)
-		faults = append(faults, fault{name + " is killed", func(context.Context, testing.TB) error {
-			return errors.Join(service.Kill(t.Context()), service.Launch())
-		}})
-	}
-	for _, f := range faults {
-		t.Run(f.name, func(t *testing.T) {
-			underLoad(t, s, f.strike)
-		})
-	}
-}
-
-func restart(ctx context.Context, part stack.Unit, end func(context.Context) error) error {
-	if err := end(ctx); err != nil {
-		return err
-	}
-	return part.Start(ctx)
-}
-
-// underLoad lets the fault strike in the midst of the load and looks at what is left of both.
-func underLoad(t testing.TB, s *stack.Stack, strike func(context.Context, testing.TB) error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	parts := []stack.Unit{s.Postgres, s.Broker}
-	for _, name := range all {
-		parts = append(parts, s.Service(name))
-	}
-	heal(ctx, t, parts)
+// closedLoop is a load of 64 clients that try again until their orders are placed.
+func closedLoop(s *stack.Stack) bench.Options {
 	o := bench.Defaults()
 	o.BaseURL, o.Orders, o.Concurrency, o.Retry = s.BaseURL(), faultOrders, 64, true
-	r := during(ctx, t, o, func() {
-		began := time.Now()
-		if err := strike(ctx, t); err != nil {
-			t.Error(err)
-		}
-		back := time.Now()
-		t.Logf("away for %s, then ready after %s", back.Sub(began).Round(time.Millisecond), readyTimes(ctx, t, s, back))
-	})
-	// There is stock for all, and no fault lasts as long as the deadline: what was cancelled had been lost.
-	if r.States["Confirmed"] != faultOrders {
-		t.Errorf("%v, cancelled for %v: want all %d Confirmed", r.States, r.Reasons, faultOrders)
+	return o
+}
+
+// steady is a load of so many orders each second, for some time; its clients try again, too.
+func steady(s *stack.Stack, rate float64, lasts time.Duration) bench.Options {
+	o := bench.Defaults()
+	o.BaseURL, o.Rate, o.Orders, o.Concurrency, o.Retry = s.BaseURL(), rate, int(rate*lasts.Seconds()), 1024, true
+	return o
+}
+
+// Under load a part of the system goes away and comes back. Nothing but that is done by hand, and then every order is
+// confirmed, no unit of stock is lost, each history agrees, and the services were ready again by themselves.
+func TestFaults(t *testing.T) {
+	s := start(t, variant{})
+	faults := []fault{
+		restarted{s.Broker}, killed{s.Broker},
+		restarted{s.Postgres}, killed{s.Postgres},
+		connectionsClosed{s},
 	}
-	noneOverdue(t, s)
-	noDeadLetters(t, s.Broker.AdminURL())
+	for _, name := range all {
+		faults = append(faults, killed{s.Service(name)})
+	}
+	for _, f := range faults {
+		t.Run(f.String(), func(t *testing.T) {
+			undergo(t, s, ordeal{fault: f, load: closedLoop(s)})
+		})
+	}
+	alarm := memoryAlarm{s}
+	t.Run(alarm.String(), func(t *testing.T) {
+		undergo(t, s, ordeal{fault: alarm, load: closedLoop(s), during: func(ctx context.Context) error {
+			felt := until(ctx, func(ctx context.Context) error {
+				text, err := s.Service("orders").Readiness(ctx)
+				if err != nil || !strings.Contains(text, `"publisher":`) {
+					return fmt.Errorf("orders does not notice the alarm, or is not ready because of it: %s (%w)", text, err)
+				}
+				return nil
+			})
+			if felt != nil {
+				return felt
+			}
+			return placeOne(ctx, s) // an order is taken all the same: its event waits in the outbox
+		}})
+	})
 }
 
 // during does something in the midst of a load, whose invariants must hold.
-func during(ctx context.Context, t testing.TB, o bench.Options, do func()) bench.Report {
+func during(ctx context.Context, t testing.TB, o bench.Options, do func(started time.Time)) bench.Report {
 	t.Helper()
-	loaded := make(chan int, 1)
+	loaded := make(chan bench.Progress, 1)
 	var once sync.Once
 	o.Observe = func(p bench.Progress) {
-		if p.Accepted >= faultAfter {
-			once.Do(func() { loaded <- p.Accepted })
+		if p.Accepted >= min(faultAfter, o.Orders/4) {
+			once.Do(func() { loaded <- p })
 		}
 	}
 	type outcome struct {
@@ -108,13 +247,15 @@ func during(ctx context.Context, t testing.TB, o bench.Options, do func()) bench
 		r, err := bench.Run(ctx, o)
 		ended <- outcome{r, err}
 	}()
+	var started time.Time
 	select {
-	case n := <-loaded:
-		t.Logf("%d of %d orders are accepted", n, o.Orders)
+	case p := <-loaded:
+		started = time.Now().Add(-p.Elapsed)
+		t.Logf("%d of %d orders are accepted", p.Accepted, o.Orders)
 	case early := <-ended:
 		t.Fatalf("the load ended early: %v", early.err)
 	}
-	do()
+	do(started)
 	end := <-ended
 	if end.err != nil {
 		t.Fatal(end.err)
@@ -179,44 +320,6 @@ where status = 'Pending'
 	if overdue[0].Count > 0 {
 		t.Errorf("%d orders are Pending beyond their deadline", overdue[0].Count)
 	}
-}
-
-// closeConnections has the management API end the connections of every service.
-func closeConnections(ctx context.Context, t testing.TB, s *stack.Stack) error {
-	for _, user := range withDatabase {
-		var closed int
-		err := until(ctx, func(ctx context.Context) (err error) {
-			if closed, err = s.Broker.CloseConnections(ctx, user); err == nil && closed == 0 {
-				err = errors.New("the broker knows of no connection yet")
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("close connections of %s: %w", user, err)
-		}
-		t.Logf("%d connections of %s closed", closed, user)
-	}
-	return nil
-}
-
-// memoryAlarm keeps the alarm up until the services have felt it, and a little load more.
-func memoryAlarm(ctx context.Context, t testing.TB, s *stack.Stack) error {
-	if _, err := s.Broker.Ctl(ctx, "set_vm_memory_high_watermark", "0"); err != nil {
-		return err
-	}
-	felt := until(ctx, func(ctx context.Context) error {
-		text, err := s.Service("orders").Readiness(ctx)
-		if err != nil || !strings.Contains(text, `"publisher":`) {
-			return fmt.Errorf("orders does not notice the alarm, or is not ready because of it: %s (%w)", text, err)
-		}
-		return nil
-	})
-	if felt == nil {
-		// An order is taken all the same: its event waits in the outbox.
-		felt = placeOne(ctx, s)
-	}
-	_, err := s.Broker.Ctl(context.WithoutCancel(ctx), "set_vm_memory_high_watermark", "absolute", "2GB")
-	return errors.Join(felt, err)
 }
 
 func placeOne(ctx context.Context, s *stack.Stack) error {
