@@ -1,14 +1,22 @@
 package events
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
+	// The standard library's next encoding/json refuses what two readers could
+	// read differently: names given twice and text that is not UTF-8. Its errors
+	// name the place in the document.
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 )
 
@@ -28,14 +36,17 @@ func (e *InvalidError) Error() string {
 
 // DecodeOrderCreated reads an OrderCreated payload. Like every decoder here it
 // ignores unknown fields and returns an *InvalidError for a required field
-// that is missing or out of range. Times come back in UTC.
+// that is missing or out of range, and for a name that is given twice or
+// differs from a field's only in upper and lower case. Times come back in UTC.
 func DecodeOrderCreated(body []byte) (OrderCreated, error) {
 	var w struct {
+		rest
 		OrderID    string     `json:"orderId"`
 		CustomerID string     `json:"customerId"`
 		Items      []wireItem `json:"items"`
 		Version    int64      `json:"version"`
 		CreatedAt  string     `json:"createdAt"`
+		ExpiresAt  string     `json:"expiresAt"`
 	}
 	c := read(OrderCreatedType, body, &w)
 	e := OrderCreated{
@@ -45,12 +56,16 @@ func DecodeOrderCreated(body []byte) (OrderCreated, error) {
 		Version:    c.version(w.Version),
 		CreatedAt:  c.time("createdAt", w.CreatedAt),
 	}
+	if w.ExpiresAt != "" {
+		e.ExpiresAt = c.time("expiresAt", w.ExpiresAt)
+	}
 	return result(c, e)
 }
 
 // DecodeStockReserved reads a StockReserved payload, see DecodeOrderCreated.
 func DecodeStockReserved(body []byte) (StockReserved, error) {
 	var w struct {
+		rest
 		OrderID    string           `json:"orderId"`
 		Items      []wirePricedItem `json:"items"`
 		Currency   string           `json:"currency"`
@@ -69,6 +84,7 @@ func DecodeStockReserved(body []byte) (StockReserved, error) {
 // DecodeStockNotAvailable reads a StockNotAvailable payload, see DecodeOrderCreated.
 func DecodeStockNotAvailable(body []byte) (StockNotAvailable, error) {
 	var w struct {
+		rest
 		OrderID string         `json:"orderId"`
 		Items   []wireShortage `json:"items"`
 	}
@@ -83,6 +99,7 @@ func DecodeStockNotAvailable(body []byte) (StockNotAvailable, error) {
 // DecodeStockReleased reads a StockReleased payload, see DecodeOrderCreated.
 func DecodeStockReleased(body []byte) (StockReleased, error) {
 	var w struct {
+		rest
 		OrderID    string     `json:"orderId"`
 		Items      []wireItem `json:"items"`
 		ReleasedAt string     `json:"releasedAt"`
@@ -99,6 +116,7 @@ func DecodeStockReleased(body []byte) (StockReleased, error) {
 // DecodeOrderConfirmed reads an OrderConfirmed payload, see DecodeOrderCreated.
 func DecodeOrderConfirmed(body []byte) (OrderConfirmed, error) {
 	var w struct {
+		rest
 		OrderID     string `json:"orderId"`
 		CustomerID  string `json:"customerId"`
 		TotalCents  *int64 `json:"totalCents"`
@@ -121,6 +139,7 @@ func DecodeOrderConfirmed(body []byte) (OrderConfirmed, error) {
 // DecodeOrderCancelled reads an OrderCancelled payload, see DecodeOrderCreated.
 func DecodeOrderCancelled(body []byte) (OrderCancelled, error) {
 	var w struct {
+		rest
 		OrderID     string `json:"orderId"`
 		CustomerID  string `json:"customerId"`
 		Reason      string `json:"reason"`
@@ -145,20 +164,35 @@ const maxTotalCents = MaxItems * MaxQuantity * int64(MaxPriceCents)
 // one must not read as 0.
 type (
 	wireItem struct {
+		rest
 		ProductID string `json:"productId"`
 		Quantity  int64  `json:"quantity"`
 	}
 	wirePricedItem struct {
+		rest
 		ProductID      string `json:"productId"`
 		Quantity       int64  `json:"quantity"`
 		UnitPriceCents *int64 `json:"unitPriceCents"`
 	}
 	wireShortage struct {
+		rest
 		ProductID         string `json:"productId"`
 		RequestedQuantity int64  `json:"requestedQuantity"`
 		AvailableQuantity *int64 `json:"availableQuantity"`
+		Reason            string `json:"reason"`
 	}
 )
+
+// rest is part of every wire type: the members that it has no field for.
+type rest struct {
+	Members map[string]jsontext.Value `json:",embed"`
+}
+
+func (r *rest) names() []string { return slices.Sorted(maps.Keys(r.Members)) }
+
+type wireType interface{ names() []string }
+
+const maxReason = 64 // characters of a shortage's reason
 
 // checker keeps the first thing wrong with a payload.
 type checker struct {
@@ -167,18 +201,63 @@ type checker struct {
 	err   *InvalidError
 }
 
-func read(event string, body []byte, wire any) *checker {
+func read(event string, body []byte, wire wireType) *checker {
 	c := &checker{event: event}
-	err := json.Unmarshal(body, wire)
-	var wrongType *json.UnmarshalTypeError
+	err := jsonv2.Unmarshal(body, wire)
+	var syntax *jsontext.SyntacticError
+	var semantic *jsonv2.SemanticError
 	switch {
 	case err == nil:
-	case errors.As(err, &wrongType):
-		c.fail(wrongType.Field, "must not be a JSON "+wrongType.Value)
+		c.variants(wire)
+	case errors.As(err, &syntax) && errors.Is(err, jsontext.ErrDuplicateName):
+		c.fail(fieldPath(syntax.JSONPointer), "is given twice")
+	case errors.As(err, &semantic):
+		c.fail(fieldPath(semantic.JSONPointer), "must not be a JSON "+kindName(semantic.JSONKind))
 	default:
 		c.fail("", err.Error())
 	}
 	return c
+}
+
+// variants refuses names that another reader might take for those of fields.
+func (c *checker) variants(wire wireType) {
+	for _, name := range wire.names() {
+		t := reflect.TypeOf(wire).Elem()
+		for i := range t.NumField() {
+			if field := t.Field(i).Tag.Get("json"); strings.EqualFold(name, field) {
+				c.fail(field, "is written as "+strconv.Quote(name))
+			}
+		}
+	}
+}
+
+// fieldPath turns a JSON pointer (/items/0/quantity) into the form that errors
+// use (items[0].quantity).
+func fieldPath(pointer jsontext.Pointer) string {
+	var path strings.Builder
+	for token := range pointer.Tokens() {
+		_, err := strconv.ParseUint(token, 10, 32)
+		switch {
+		case err == nil && path.Len() > 0:
+			path.WriteString("[" + token + "]")
+		case path.Len() > 0:
+			path.WriteString("." + token)
+		default:
+			path.WriteString(token)
+		}
+	}
+	return path.String()
+}
+
+func kindName(kind jsontext.Kind) string {
+	switch kind {
+	case jsontext.KindBeginObject:
+		return "object"
+	case jsontext.KindBeginArray:
+		return "array"
+	default:
+		return kind.String()
+	}
 }
 
 func result[T any](c *checker, event T) (T, error) {
@@ -276,6 +355,7 @@ func each[W, T any](c *checker, wire []W, convert func(w *W) (uuid.UUID, T)) []T
 	products := make([]uuid.UUID, len(wire))
 	for i := range wire {
 		c.item = i + 1
+		c.variants(any(&wire[i]).(wireType))
 		products[i], items[i] = convert(&wire[i])
 		if slices.Contains(products[:i], products[i]) {
 			c.fail("productId", "must not repeat an earlier item's")
@@ -312,6 +392,10 @@ func (c *checker) shortages(wire []wireShortage) []Shortage {
 			ProductID:         c.id("productId", w.ProductID),
 			RequestedQuantity: int(c.number("requestedQuantity", w.RequestedQuantity, 1, MaxQuantity)),
 			AvailableQuantity: int(c.orZero("availableQuantity", w.AvailableQuantity, math.MaxInt32)),
+			Reason:            w.Reason,
+		}
+		if utf8.RuneCountInString(w.Reason) > maxReason {
+			c.fail("reason", fmt.Sprintf("must have at most %d characters", maxReason))
 		}
 		return item.ProductID, item
 	})

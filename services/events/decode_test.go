@@ -70,8 +70,12 @@ func TestGoldenRoundTrip(t *testing.T) {
 	}
 }
 
-// Every field is required: without it, or with null or a wrong type in its
-// place, the error names it.
+// optional are the fields that may be left out: they came after the first
+// release of their event.
+var optional = []string{"expiresAt", "items[].reason"}
+
+// Without a required field, or with null or a wrong type in its place, the
+// error names it.
 func TestDecodersNameTheField(t *testing.T) {
 	for _, e := range contract {
 		var fields map[string]json.RawMessage
@@ -80,7 +84,11 @@ func TestDecodersNameTheField(t *testing.T) {
 		}
 		for field := range fields {
 			for what, value := range map[string]string{"missing": "", "null": "null", "of a wrong type": `{"a":true}`} {
-				checkNamed(t, e.name, e.decode, with(fields, field, value), field, what)
+				if value == `{"a":true}` || !slices.Contains(optional, field) {
+					checkNamed(t, e.name, e.decode, with(fields, field, value), field, what)
+				} else if _, err := e.decode(with(fields, field, value)); err != nil {
+					t.Errorf("%s with %s %s: %v", e.name, field, what, err)
+				}
 			}
 		}
 		var items []map[string]json.RawMessage
@@ -92,6 +100,9 @@ func TestDecodersNameTheField(t *testing.T) {
 		}
 		for field := range items[0] {
 			for what, value := range map[string]string{"missing": "", "null": "null"} {
+				if slices.Contains(optional, "items[]."+field) {
+					continue
+				}
 				changed := append([]byte("["), with(items[0], field, value)...)
 				checkNamed(t, e.name, e.decode, with(fields, "items", string(changed)+"]"), "items[0]."+field, what)
 			}
@@ -137,7 +148,7 @@ func TestDecodersCheckRanges(t *testing.T) {
 		"uuid in braces":      {OrderCreatedKey, "0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60", "{0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60}", "orderId"},
 		"quantity 0":          {OrderCreatedKey, `"quantity": 2`, `"quantity": 0`, "items[0].quantity"},
 		"quantity too large":  {OrderCreatedKey, `"quantity": 10000`, `"quantity": 10001`, "items[1].quantity"},
-		"quantity fractional": {OrderCreatedKey, `"quantity": 2`, `"quantity": 2.5`, "items.quantity"},
+		"quantity fractional": {OrderCreatedKey, `"quantity": 2`, `"quantity": 2.5`, "items[0].quantity"},
 		"product twice":       {OrderCreatedKey, "446655440002", "446655440001", "items[1].productId"},
 		"version 0":           {OrderCreatedKey, `"version": 1`, `"version": 0`, "version"},
 		"version too large":   {OrderCancelledKey, `"version": 3`, `"version": 2147483648`, "version"},
@@ -150,6 +161,7 @@ func TestDecodersCheckRanges(t *testing.T) {
 		"available below 0":   {StockNotAvailableKey, "998", "-1", "items[0].availableQuantity"},
 		"total below 0":       {OrderConfirmedKey, "4998", "-4998", "totalCents"},
 		"unknown reason":      {OrderCancelledKey, ReasonCustomerRequest, "Whim", "reason"},
+		"reason too long":     {StockNotAvailableKey, ReasonCurrencyMismatch, strings.Repeat("x", 65), "items[1].reason"},
 		"no items":            {StockReleasedKey, `{"productId": "` + product + `", "quantity": 2}`, "", "items"},
 		"not an object":       {StockReleasedKey, "{", "[{", ""},
 		"two documents":       {OrderCancelledKey, "}", "} {}", ""},
@@ -182,6 +194,37 @@ func TestDecodersIgnoreUnknownFields(t *testing.T) {
 		if _, err := e.decode(body); err != nil {
 			t.Errorf("%s with unknown fields: %v", e.name, err)
 		}
+	}
+}
+
+// Two readers must not read two things: a name is there once, as it is written
+// in the contract.
+func TestDecodersRefuseAmbiguousNames(t *testing.T) {
+	for name, test := range map[string]struct{ key, old, new, field string }{
+		"twice":                         {OrderCreatedKey, `"version": 1`, `"version": 1, "version": 1`, "version"},
+		"twice, by an escape":           {OrderCreatedKey, `"version": 1`, `"version": 1, "versi\u006fn": 2`, "version"},
+		"twice in an item":              {OrderCreatedKey, `"quantity": 2`, `"quantity": 2, "quantity": 2`, "items[0].quantity"},
+		"items twice":                   {OrderCreatedKey, `"items"`, `"items": [], "items"`, "items"},
+		"an unknown name twice":         {OrderCreatedKey, `"version"`, `"gift": 1, "gift": 2, "version"`, "gift"},
+		"twice in an unknown field":     {OrderCreatedKey, `"version"`, `"gift": {"a": 1, "a": 2}, "version"`, "gift.a"},
+		"another case besides":          {OrderCreatedKey, `"version"`, `"VERSION": 1, "version"`, "version"},
+		"another case instead":          {OrderConfirmedKey, `"version"`, `"Version"`, "version"},
+		"another case of an optional":   {OrderCreatedKey, `"expiresAt"`, `"ExpiresAt"`, "expiresAt"},
+		"another case in an item":       {StockReservedKey, `"quantity": 2`, `"Quantity": 9, "quantity": 2`, "items[0].quantity"},
+		"another case of a shortage":    {StockNotAvailableKey, `"reason"`, `"REASON"`, "items[1].reason"},
+		"text that is not UTF-8":        {OrderCancelledKey, `"version"`, "\"note\": \"\xff\", \"version\"", ""},
+		"a name that is not UTF-8":      {OrderCancelledKey, `"version"`, "\"\xff\": 1, \"version\"", ""},
+		"half of a surrogate pair":      {OrderCancelledKey, `"version"`, `"note": "\ud800", "version"`, ""},
+		"a variant of a released order": {StockReleasedKey, `"releasedAt"`, `"releasedat"`, "releasedAt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, e := range contract {
+				if e.key == test.key {
+					body := bytes.Replace(golden(t, e.key), []byte(test.old), []byte(test.new), 1)
+					checkNamed(t, e.name, e.decode, body, test.field, name)
+				}
+			}
+		})
 	}
 }
 

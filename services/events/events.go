@@ -69,6 +69,11 @@ var Routes = map[string][]string{
 	StockNotAvailableKey: {QueueOrdersStockNotAvailable},
 }
 
+// ReasonCurrencyMismatch is the reason of a shortage whose product is priced in
+// another currency than the order's first product. Readers meet reasons that
+// they do not know: the list may grow.
+const ReasonCurrencyMismatch = "CurrencyMismatch"
+
 // Reasons for which an order is cancelled.
 const (
 	ReasonStockNotAvailable = "StockNotAvailable"
@@ -79,8 +84,8 @@ const (
 // Limits that hold for every event and every request.
 const (
 	MaxItems      = 100         // different products in one order
-	MaxQuantity   = 10_000      // pieces of one product in one order
-	MaxPriceCents = 100_000_000 // for one piece: totals stay exact in every JSON reader
+	MaxQuantity   = 10_000      // units of one product in one order
+	MaxPriceCents = 100_000_000 // for one unit: totals stay exact in every JSON reader
 )
 
 // Item is what an order asks of one product.
@@ -89,7 +94,7 @@ type Item struct {
 	Quantity  int       `json:"quantity"`
 }
 
-// PricedItem is an item with the price it was reserved at, per piece.
+// PricedItem is an item with the price it was reserved at, per unit.
 type PricedItem struct {
 	ProductID      uuid.UUID `json:"productId"`
 	Quantity       int       `json:"quantity"`
@@ -97,20 +102,23 @@ type PricedItem struct {
 }
 
 // Shortage says what an order asked of one product and what there was; an
-// unknown product has 0 available.
+// unknown product has 0 available. Reason is empty when that explains it.
 type Shortage struct {
 	ProductID         uuid.UUID `json:"productId"`
 	RequestedQuantity int       `json:"requestedQuantity"`
 	AvailableQuantity int       `json:"availableQuantity"`
+	Reason            string    `json:"reason,omitempty"`
 }
 
-// OrderCreated: orders took an order and it is Pending.
+// OrderCreated: orders took an order and it is Pending, until ExpiresAt at
+// most. ExpiresAt is zero in events from before it was added.
 type OrderCreated struct {
 	OrderID    uuid.UUID `json:"orderId"`
 	CustomerID uuid.UUID `json:"customerId"`
 	Items      []Item    `json:"items"`
 	Version    int       `json:"version"`
 	CreatedAt  time.Time `json:"createdAt"`
+	ExpiresAt  time.Time `json:"expiresAt,omitzero"`
 }
 
 // StockReserved: products set every item of the order aside, at these prices
@@ -122,7 +130,7 @@ type StockReserved struct {
 	ReservedAt time.Time    `json:"reservedAt"`
 }
 
-// StockNotAvailable: products set nothing aside, for want of these items.
+// StockNotAvailable: products set nothing aside, because these items are short.
 type StockNotAvailable struct {
 	OrderID uuid.UUID  `json:"orderId"`
 	Items   []Shortage `json:"items"`

@@ -388,6 +388,12 @@ export interface components {
             requestedQuantity: number;
             /** @description 0 also for a product that does not exist or is priced in another currency */
             availableQuantity: number;
+            /**
+             * @description Why the product is short, when it is not the quantity.
+             *     CurrencyMismatch: it is priced in another currency than the order's
+             *     first product. More reasons may follow.
+             */
+            reason?: string;
         };
         /**
          * @example {
@@ -877,7 +883,24 @@ export interface operations {
             };
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["UpstreamTimeout"];
+            /**
+             * @description Whether the order is stored is unknown (type
+             *     `/problems/outcome-unknown`): the database did not say whether the
+             *     order was committed, and `Location` says where the order will be if it
+             *     was. Look there instead of placing it again. Without `Location` the
+             *     service did not answer the gateway in time. With the same
+             *     Idempotency-Key the request can be sent again in either case.
+             */
+            504: {
+                headers: {
+                    /** @description Where the order is if it was stored */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             default: components["responses"]["Error"];
         };
     };

@@ -154,11 +154,14 @@ function Shortages({ order, names }: { order: Order; names: ReadonlyMap<string, 
   return (
     <>
       <ul className="shortages">
-        {order.shortages?.map(({ productId, requestedQuantity, availableQuantity }) => (
+        {order.shortages?.map(({ productId, requestedQuantity, availableQuantity, reason }) => (
           <li key={productId}>
             <strong>{names.get(productId)}</strong>
             <span className="number">
-              {count(requestedQuantity)} ordered, {availableQuantity === 0 ? 'none' : `only ${count(availableQuantity)}`} available
+              {count(requestedQuantity)} ordered,{' '}
+              {reason === 'CurrencyMismatch'
+                ? 'but priced in another currency than the rest of the order'
+                : `${availableQuantity === 0 ? 'none' : `only ${count(availableQuantity)}`} available`}
             </span>
             <span className="shortage-bar" aria-hidden="true">
               <span style={{ inlineSize: `${(100 * availableQuantity) / requestedQuantity}%` }} />

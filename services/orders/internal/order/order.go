@@ -51,16 +51,18 @@ type Item struct {
 	UnitPriceCents *int64    `json:"unitPriceCents,omitempty"`
 }
 
-// Shortage says what was asked of a product and what there was.
+// Shortage says what was asked of a product and what there was, and why the
+// product is short if that does not say it (events.ReasonCurrencyMismatch).
 type Shortage struct {
 	ProductID         uuid.UUID `json:"productId"`
 	RequestedQuantity int       `json:"requestedQuantity"`
 	AvailableQuantity int       `json:"availableQuantity"`
+	Reason            string    `json:"reason,omitempty"`
 }
 
 // Order is an order in one of its versions. Version starts at 1 and grows by
 // one with each transition. TotalCents and Currency are set once the order was
-// Confirmed, Shortages when it was refused for want of stock. Times are UTC in
+// Confirmed, Shortages when stock was short. Times are UTC in
 // whole microseconds, the database's resolution.
 type Order struct {
 	ID         uuid.UUID
@@ -132,7 +134,7 @@ func (o *Order) Confirm(reserved []Item, currency string, now time.Time) (bool, 
 	return true, nil
 }
 
-// Refuse cancels a Pending order for want of stock and reports whether that
+// Refuse cancels a Pending order because stock is short and reports whether that
 // changed the order.
 func (o *Order) Refuse(shortages []Shortage, now time.Time) (bool, error) {
 	for _, s := range shortages {

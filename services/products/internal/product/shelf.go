@@ -22,7 +22,8 @@ type PricedItem struct {
 // Shortage is an item that could not be had, with how much there was.
 type Shortage struct {
 	Item
-	Available int
+	Available     int
+	OtherCurrency bool // nothing is available because the order is in another currency
 }
 
 // Reservation is the answer to one order: Items in one Currency, or what was
@@ -53,8 +54,8 @@ func NewShelf(products []Product) *Shelf {
 }
 
 // Reserve takes all items off the shelf or none. An order has one currency,
-// that of the first item that is known here; of a product priced in another
-// one nothing is available to this order.
+// that of its first item that is known here; nothing of a product priced in
+// another one is available to it.
 func (s *Shelf) Reserve(items []Item) Reservation {
 	r := Reservation{Items: make([]PricedItem, 0, len(items))}
 	for _, item := range items {
@@ -62,12 +63,13 @@ func (s *Shelf) Reserve(items []Item) Reservation {
 		if p != nil && r.Currency == "" {
 			r.Currency = p.Currency
 		}
+		otherCurrency := p != nil && p.Currency != r.Currency
 		available := 0
-		if p != nil && p.Currency == r.Currency {
+		if p != nil && !otherCurrency {
 			available = p.Stock
 		}
 		if item.Quantity > available {
-			r.Short = append(r.Short, Shortage{Item: item, Available: available})
+			r.Short = append(r.Short, Shortage{Item: item, Available: available, OtherCurrency: otherCurrency})
 			continue
 		}
 		p.take(item.Quantity)

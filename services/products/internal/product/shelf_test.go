@@ -38,6 +38,10 @@ func short(id uuid.UUID, quantity, available int) product.Shortage {
 	return product.Shortage{Item: item(id, quantity), Available: available}
 }
 
+func otherCurrency(id uuid.UUID, quantity int) product.Shortage {
+	return product.Shortage{Item: item(id, quantity), OtherCurrency: true}
+}
+
 func reserved(currency string, items ...product.PricedItem) product.Reservation {
 	return product.Reservation{Currency: currency, Items: items}
 }
@@ -92,15 +96,15 @@ func TestReserve(t *testing.T) {
 		"another currency than the first item's": {
 			orders: orders{{item(cup, 1), item(dollar, 1)}, {item(dollar, 1), item(cup, 1)}, {item(dollar, 7)}},
 			want: answers{
-				refused(short(dollar, 1, 0)),
-				refused(short(cup, 1, 0)),
+				refused(otherCurrency(dollar, 1)),
+				refused(otherCurrency(cup, 1)),
 				reserved("USD", priced(dollar, 7, 100)),
 			},
 			taken: []product.Item{item(dollar, 7)},
 		},
 		"the currency is that of the first known product": {
 			orders: orders{{item(ghost, 1), item(dollar, 1), item(cup, 1)}},
-			want:   answers{refused(short(ghost, 1, 0), short(cup, 1, 0))},
+			want:   answers{refused(short(ghost, 1, 0), otherCurrency(cup, 1))},
 		},
 		"a product twice counts together": {
 			orders: orders{{item(cup, 6), item(cup, 5)}, {item(cup, 6), item(cup, 4)}},

@@ -194,6 +194,9 @@ func answerEvent(o Order, r product.Reservation, at time.Time) (bus.Event, error
 				RequestedQuantity: item.Quantity,
 				AvailableQuantity: item.Available,
 			}
+			if item.OtherCurrency {
+				short[i].Reason = events.ReasonCurrencyMismatch
+			}
 		}
 		return bus.NewEvent(o.Context, source, events.StockNotAvailableType, events.StockNotAvailableKey, o.ID.String(),
 			events.StockNotAvailable{OrderID: o.ID, Items: short})
