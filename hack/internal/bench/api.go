@@ -50,17 +50,15 @@ type product struct {
 	Reserved   int       `json:"reserved,omitempty"`
 }
 
-// answerLimit is how long a server may be silent: the longest wait of Prefer and some.
-const answerLimit = 40 * time.Second
-
 type api struct {
 	transport   *http.Transport
 	base        *url.URL
 	failedReads tally
 }
 
-// newAPI returns a client whose connections, at most conns busy at once, all stay open between requests.
-func newAPI(base string, conns int) (*api, error) {
+// newAPI returns a client whose connections, at most conns busy at once, all stay open between requests. It gives up on
+// a server that is silent for longer than the answer limit.
+func newAPI(base string, conns int, answerLimit time.Duration) (*api, error) {
 	u, err := url.Parse(strings.TrimSuffix(base, "/"))
 	if err != nil {
 		return nil, fmt.Errorf("base URL: %w", err)

@@ -19,6 +19,7 @@ import (
 // placement is what became of one order. The worker that places it owns it, then the tracker, then the run.
 type placement struct {
 	due      time.Duration // since the start: when it was sent, in an open loop when it should have been
+	accepted time.Duration // since the start: when the client knew it accepted
 	final    time.Duration // since the start: when the client knew it final; 0 is never
 	id       uuid.UUID     // nil: not accepted
 	answered state         // what the answer said
@@ -96,8 +97,11 @@ func (w *worker) prepare(ctx context.Context) {
 	u := *w.api.base
 	u.Path += "/orders"
 	header := http.Header{"Content-Type": {"application/json"}}
-	if w.opts.Async {
+	switch {
+	case w.opts.Async:
 		header.Set("Prefer", "respond-async")
+	case w.opts.Wait > 0:
+		header.Set("Prefer", "wait="+strconv.Itoa(w.opts.Wait))
 	}
 	w.template = (&http.Request{Method: http.MethodPost, URL: &u, Host: u.Host, Header: header}).WithContext(ctx)
 }
@@ -145,6 +149,7 @@ func (w *worker) placeOne(ctx context.Context, i int, p *placement) bool {
 		}
 	}
 	p.id, p.answered, p.unclear = placed.ID, placed.Status, false
+	p.accepted = time.Since(w.start)
 	w.accepted.Add(1)
 	if placed.Status.final() {
 		p.final = time.Since(w.start)

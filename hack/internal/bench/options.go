@@ -20,10 +20,12 @@ type Options struct {
 	Items       int           // different products per order
 	Quantity    int           // pieces per item
 	Stock       int           // pieces of each product at the start; 0 is enough for every order
+	Wait        int           // seconds an answer may wait for the final state; 0 leaves that to the server
 	Async       bool          // post with respond-async and follow the orders by listing the pending ones
 	Poll        time.Duration // shortest pause between two such listings: the resolution of an asynchronous latency
 	Retry       bool          // try again after 503 with Retry-After and, thanks to an Idempotency-Key, after a lost connection
 	Keyless     bool          // with Retry: send no key, and try again only what the server says it has not done
+	AnswerLimit time.Duration // how long the server may be silent; a wait for the final state is part of it
 	RetryFor    time.Duration // how long one order is tried, or looked for when its outcome is unknown, before it counts as failed
 	PerCustomer int           // orders that share a customer; 1 proves of each order that it is stored at most once
 	Settle      time.Duration // how long after the last post everything must be final and in the histories
@@ -76,6 +78,7 @@ func Defaults() Options {
 		Items:       1,
 		Quantity:    1,
 		Poll:        25 * time.Millisecond,
+		AnswerLimit: 40 * time.Second, // the longest wait of Prefer and some
 		RetryFor:    time.Minute,
 		PerCustomer: maxPage,
 		Settle:      time.Minute,
@@ -113,6 +116,8 @@ func (o *Options) validate() error {
 	check(o.Stock >= 0, "stock: want 0 (enough) or more pieces")
 	check(o.stock() <= maxStock, "stock: at most %d pieces, not %d", maxStock, o.stock())
 	check(o.Poll > 0, "poll: want more than 0")
+	check(o.Wait >= 0 && (o.Wait == 0 || !o.Async), "wait: want 0 or more seconds, and none with an asynchronous run")
+	check(o.AnswerLimit > time.Duration(o.Wait)*time.Second, "answer limit: want more than the wait")
 	check(o.RetryFor > 0, "retry time: want more than 0")
 	check(o.PerCustomer > 0 && o.PerCustomer <= maxPage, "orders per customer: want 1 to %d", maxPage)
 	check(!o.Keyless || o.Retry, "without a key: only with retries")

@@ -17,7 +17,8 @@ import (
 
 // Report is what a run found.
 type Report struct {
-	Setup Setup `json:"setup"`
+	Setup Setup     `json:"setup"`
+	Began time.Time `json:"began"` // the first POST
 
 	Accepted        int              `json:"accepted"`
 	States          map[state]int    `json:"states"`
@@ -27,6 +28,7 @@ type Report struct {
 	Latency         Latency          `json:"latency"`
 	LateSends       int              `json:"lateSends"`   // open loop: sent more than 5 ms after their time
 	Timeline        []Second         `json:"timeline"`    // from the first POST on
+	Orders          []Placed         `json:"-"`           // those accepted, in the order in which they were due
 	Errors          map[string]Count `json:"errors"`      // of POSTs, each try counted
 	FailedReads     map[string]Count `json:"failedReads"` // of the client's own bookkeeping
 
@@ -49,6 +51,12 @@ type Setup struct {
 	Async       bool    `json:"async"`
 	Retry       bool    `json:"retry"`
 	Seed        uint64  `json:"seed"`
+}
+
+// Placed is when the client knew what of one order, each since the first POST.
+type Placed struct {
+	Due, Accepted time.Duration
+	Final         time.Duration // 0 is never
 }
 
 // Latency is the time from POST (open loop: from when it was due) to the client's knowing the final state.
@@ -80,6 +88,7 @@ func (l *load) report(e *evidence, checks []Check, end time.Duration) Report {
 			BaseURL: o.BaseURL, Orders: o.Orders, Concurrency: o.Concurrency, Rate: o.Rate, Products: o.Products,
 			Stock: o.stock(), Items: o.Items, Quantity: o.Quantity, Async: o.Async, Retry: o.Retry, Seed: o.Seed,
 		},
+		Began:       l.start.UTC().Round(0), // without the monotonic reading, which means nothing elsewhere
 		States:      make(map[state]int),
 		Reasons:     make(map[string]int),
 		Latency:     latency(l.placements),
@@ -89,9 +98,10 @@ func (l *load) report(e *evidence, checks []Check, end time.Duration) Report {
 		FailedReads: l.api.failedReads.counts(),
 		Checks:      checks,
 	}
-	for i := range l.placements {
-		if l.placements[i].id != uuid.Nil {
+	for _, p := range l.placements {
+		if p.id != uuid.Nil {
 			r.Accepted++
+			r.Orders = append(r.Orders, Placed{Due: p.due, Accepted: p.accepted, Final: p.final})
 		}
 	}
 	for _, o := range e.orders {

@@ -20,7 +20,7 @@ func Run(ctx context.Context, opts Options) (r Report, err error) {
 	if err := opts.validate(); err != nil {
 		return Report{}, err
 	}
-	a, err := newAPI(opts.BaseURL, opts.Concurrency+readers+2)
+	a, err := newAPI(opts.BaseURL, opts.Concurrency+readers+2, opts.AnswerLimit)
 	if err != nil {
 		return Report{}, err
 	}

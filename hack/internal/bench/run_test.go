@@ -533,6 +533,15 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(r.Orders) != r.Accepted {
+		t.Errorf("%d orders, want those %d that were accepted", len(r.Orders), r.Accepted)
+	}
+	for _, o := range r.Orders {
+		if o.Due > o.Accepted || o.Accepted > o.Final {
+			t.Errorf("order due at %s, accepted at %s, final at %s", o.Due, o.Accepted, o.Final)
+		}
+	}
+	r.Orders = nil // thousands of them are for programs alone
 	var again Report
 	if err := json.Unmarshal(encoded, &again); err != nil || !reflect.DeepEqual(r, again) {
 		t.Errorf("%v: %+v, want %+v", err, again, r)

@@ -82,7 +82,7 @@ func allFinal(told []order, expected []uuid.UUID) bool {
 // Settle and the time for one answer are over.
 func (l *load) verify(ctx context.Context, low lowest) ([]Check, evidence, error) {
 	timeUp := time.Now().Add(l.opts.Settle)
-	ctx, cancel := context.WithDeadline(ctx, timeUp.Add(answerLimit))
+	ctx, cancel := context.WithDeadline(ctx, timeUp.Add(l.opts.AnswerLimit))
 	defer cancel()
 	for {
 		last := time.Now().After(timeUp)
