@@ -132,7 +132,7 @@ func newVersion(t *testing.T) (values []string) {
 		refs = append(refs, ref)
 		values = append(values, service+".image.tag="+tag)
 	}
-	if _, err := ours.Load(ctx, refs...); err != nil {
+	if err := ours.Load(ctx, refs...); err != nil {
 		t.Fatal(err)
 	}
 	return values
@@ -185,7 +185,7 @@ func underLoad(t *testing.T, limit time.Duration, tolerated *regexp.Regexp, chan
 			o := bench.Defaults()
 			o.BaseURL, o.Orders, o.Concurrency, o.Rate, o.Products = gateway, 300, 256, 30, 20
 			// A broker that restarts takes a while; an order that was accepted may wait for it.
-			o.Retry, o.RetryFor, o.Settle, o.RawFor = true, 3*time.Minute, 3*time.Minute, 0
+			o.Retry, o.RetryFor, o.Settle = true, 3*time.Minute, 3*time.Minute
 			report, err := bench.Run(ctx, o)
 			r.reports = append(r.reports, report)
 			if r.err = err; err != nil {

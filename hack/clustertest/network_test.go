@@ -71,7 +71,7 @@ func TestNetworkPolicies(t *testing.T) {
 	}
 	t.Run("orders are processed", func(t *testing.T) {
 		o := bench.Defaults()
-		o.BaseURL, o.Orders, o.Products, o.RawFor = gateway, 20, 2, 0
+		o.BaseURL, o.Orders, o.Products = gateway, 20, 2
 		report, err := bench.Run(ctx, o)
 		if err == nil {
 			err = report.Err()

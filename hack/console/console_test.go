@@ -1,52 +1,43 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
-	"regexp"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
-// Away from a terminal there is one plain line per step: no color, no cursor movement.
-func TestStepsInAFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "out")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := New(f)
-	failure := errors.New("no disk")
-	for what, result := range map[string]error{"works": nil, "fails": failure, "interrupted": context.Canceled} {
-		if err := c.Step(t.Context(), what, func(context.Context) error { return result }); !errors.Is(err, result) {
-			t.Errorf("%s: error %v", what, err)
+func TestEachStepIsALineWithItsOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for want, result := range map[string]error{"✓": nil, "✗": errors.New("no disk"), "-": context.Canceled} {
+			var out bytes.Buffer
+			err := New(&out).Step(t.Context(), "a step", func(context.Context) error {
+				time.Sleep(1500 * time.Millisecond)
+				return result
+			})
+			if !errors.Is(err, result) {
+				t.Errorf("error %v, want %v", err, result)
+			}
+			if want := "  " + want + " a step                                       1.5 s\n"; out.String() != want {
+				t.Errorf("%q, want %q", &out, want)
+			}
 		}
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range []string{`✓ works +0\.0 s\n`, `✗ fails +0\.0 s\n`, `- interrupted +0\.0 s\n`} {
-		if !regexp.MustCompile(line).Match(got) {
-			t.Errorf("no line like %q in:\n%s", line, got)
-		}
-	}
-	if regexp.MustCompile("\x1b|\r").Match(got) {
-		t.Errorf("control characters in %q", got)
-	}
+	})
 }
 
-func TestNoColor(t *testing.T) {
-	c := &Console{out: os.Stderr, terminal: true, color: false}
-	if got := c.Paint(Red, "x"); got != "x" {
-		t.Errorf("got %q", got)
-	}
-	c.color = true
-	if got := c.Paint(Red, "x"); got != "\x1b[31mx\x1b[0m" {
-		t.Errorf("got %q", got)
-	}
+func TestALongStepRemindsOfItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		err := New(&out).Watch(t.Context(), "a step", func(_ context.Context, say func(string)) error {
+			say("pods")
+			time.Sleep(reminder + time.Second)
+			return nil
+		})
+		want := "  … a step                                       15.0 s  pods\n  ✓ a step                                       16.0 s\n"
+		if err != nil || out.String() != want {
+			t.Errorf("%q, want %q; error %v", &out, want, err)
+		}
+	})
 }

@@ -1,6 +1,8 @@
+// Package monitoring reads the alert rules and the Grafana dashboards that the umbrella chart installs, and tests them.
 package monitoring
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,6 +21,9 @@ type Rule struct {
 	Labels      map[string]string
 	Annotations map[string]string
 }
+
+// Folder holds the rules and the dashboards, from the repository's root.
+const Folder = "charts/orderflow/monitoring"
 
 // RulesFile is the path of the rules, from the repository's root.
 const RulesFile = Folder + "/rules.yaml"
@@ -42,10 +47,33 @@ func Rules(root string) ([]Rule, error) {
 	return all, nil
 }
 
+// Dashboards are the files of the dashboards that the umbrella chart installs.
+func Dashboards(root string) ([]string, error) {
+	return filepath.Glob(filepath.Join(root, Folder, "dashboards", "*.json"))
+}
+
 // Queries are the expressions of the dashboards' panels, by the names of dashboard and panel.
-func Queries() map[string][]string {
+func Queries(root string) (map[string][]string, error) {
+	files, err := Dashboards(root)
+	if err != nil {
+		return nil, err
+	}
 	queries := make(map[string][]string)
-	for _, d := range []dashboard{saga(), messageBus(), services()} {
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		var d struct {
+			Title  string
+			Panels []struct {
+				Title   string
+				Targets []struct{ Expr string }
+			}
+		}
+		if err := json.Unmarshal(text, &d); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
 		for _, p := range d.Panels {
 			for _, t := range p.Targets {
 				place := d.Title + " / " + p.Title
@@ -53,7 +81,7 @@ func Queries() map[string][]string {
 			}
 		}
 	}
-	return queries
+	return queries, nil
 }
 
 // Uses are the places, alerts and panels, that use a metric, by the metric's name.
@@ -62,7 +90,10 @@ func Uses(root string) (map[string][]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	expressions := Queries()
+	expressions, err := Queries(root)
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range rules {
 		expressions[r.Alert] = append(expressions[r.Alert], r.Expr)
 	}
@@ -79,7 +110,7 @@ func Uses(root string) (map[string][]string, error) {
 	return uses, nil
 }
 
-// Undocumented are the names among those that Prometheus has of a target which docs/metrics.md, its text, does not tell of.
+// Undocumented are the names among those that Prometheus has of a target which docs/metrics.md, its text, does not explain.
 func Undocumented(text string, names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		return ofScrape.MatchString(name) || strings.Contains(text, "`"+name+"`") ||

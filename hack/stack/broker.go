@@ -190,6 +190,20 @@ func (b *Broker) MetricsURL() string {
 	return "http://" + address(b.opts.ports().Metrics)
 }
 
+// waitPorts waits until all ports of a broker of this stack's own are free.
+func (b *Broker) waitPorts() error {
+	p := b.opts.ports()
+	for what, port := range map[string]int{
+		"RabbitMQ (AMQP)": p.AMQP, "RabbitMQ (management)": p.Management, "RabbitMQ (metrics)": p.Metrics,
+		"RabbitMQ (Erlang)": p.Distribution, "RabbitMQ's port mapper": p.Epmd,
+	} {
+		if err := waitFree(port, what); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (b *Broker) external() bool { return b.opts.AMQPURL != "" }
 
 // nodeEnv is the environment of the node and of rabbitmqctl: nothing in it points at an instance of the machine's own.

@@ -64,33 +64,26 @@ func (d packageBroker) prepare(_ context.Context, b *Broker, definitions []byte)
 	})
 }
 
-func (d packageBroker) start(_ context.Context, b *Broker) error {
-	p := b.opts.ports()
+func (d packageBroker) start(ctx context.Context, b *Broker) error {
 	if b.alive() {
 		return fmt.Errorf("RabbitMQ is running already (pid %d)", b.PID())
 	}
-	if !d.epmd.alive() {
-		if err := waitFree(p.Epmd, "RabbitMQ's port mapper"); err != nil {
-			return err
-		}
-		epmd, err := exec.LookPath("epmd")
-		if err != nil {
-			return missing(err)
-		}
-		err = d.epmd.run(command{
-			path: epmd, args: []string{"-port", fmt.Sprint(p.Epmd), "-address", "127.0.0.1"}, dir: "/",
-			detach: b.opts.Detach, stop: syscall.SIGTERM,
-		})
-		if err != nil {
-			return err
-		}
+	if err := d.epmd.terminate(ctx); err != nil { // a killed node leaves it
+		return err
 	}
-	for what, port := range map[string]int{
-		"RabbitMQ (AMQP)": p.AMQP, "RabbitMQ (management)": p.Management, "RabbitMQ (metrics)": p.Metrics, "RabbitMQ (Erlang)": p.Distribution,
-	} {
-		if err := waitFree(port, what); err != nil {
-			return err
-		}
+	if err := b.waitPorts(); err != nil {
+		return err
+	}
+	epmd, err := exec.LookPath("epmd")
+	if err != nil {
+		return missing(err)
+	}
+	err = d.epmd.run(command{
+		path: epmd, args: []string{"-port", fmt.Sprint(b.opts.ports().Epmd), "-address", "127.0.0.1"}, dir: "/",
+		detach: b.opts.Detach, stop: syscall.SIGTERM,
+	})
+	if err != nil {
+		return err
 	}
 	return b.run(command{
 		path: filepath.Join(rabbitmqBin, "rabbitmq-server"), env: d.env(b), dir: d.home(b),

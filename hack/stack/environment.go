@@ -18,7 +18,7 @@ func (s *Service) environment() []string {
 		"TZ":         "UTC",
 		"HTTP_ADDR":  address(s.port),
 		"ADMIN_ADDR": address(s.admin),
-		"LOG_FORMAT": "json", // hack/up makes it readable
+		"LOG_FORMAT": "json",
 		"GOMAXPROCS": strconv.Itoa(shareOfCPUs()),
 	}
 	switch {
@@ -35,15 +35,13 @@ func (s *Service) environment() []string {
 		}
 	}
 	if s.stack.Jaeger != nil {
-		maps.Copy(values, s.stack.Jaeger.environment())
-		if s.spec == clientSpec && s.stack.Jaeger.HasPages() {
+		values["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://" + o.ports().OTLPAddress()
+		if s.spec == clientSpec {
 			values["JAEGER_URL"] = s.stack.Jaeger.URL()
 		}
 	}
 	for _, more := range []map[string]string{o.Env, o.ServiceEnv[s.spec.name], s.env} {
-		for key, value := range more {
-			values[key] = value
-		}
+		maps.Copy(values, more)
 	}
 	env := make([]string, 0, len(values))
 	for key, value := range values {

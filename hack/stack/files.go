@@ -38,6 +38,3 @@ func tail(path string, lines int) string {
 	all := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
-
-// dockerEnv is what the docker client needs of this program's environment.
-func dockerEnv() []string { return os.Environ() }

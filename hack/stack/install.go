@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"orderflow.internal/hack/console"
 )
 
 const rabbitmqBin = "/usr/lib/rabbitmq/bin"
@@ -60,25 +61,23 @@ func (o Options) Missing() []string {
 	return packages
 }
 
-// Install installs Debian packages as root or with sudo. Their own services are neither started nor enabled: the
-// stack runs instances of its own.
-func Install(ctx context.Context, packages []string, out io.Writer) error {
-	remedy := fmt.Sprintf("install them yourself: apt-get install %s", strings.Join(packages, " "))
-	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("this is no Debian (%w): install PostgreSQL and RabbitMQ, or use --rabbitmq-image", err)
+// Install installs Debian packages, if any, after saying so, as root or with sudo. Their own services are neither started
+// nor enabled: the stack runs instances of its own.
+func Install(ctx context.Context, c *console.Console, packages ...string) error {
+	if len(packages) == 0 {
+		return nil
 	}
+	what := strings.Join(packages, " ")
+	c.Printf("Missing on this machine: %s. Installing with apt-get (their own services are not started).", what)
 	command := []string{"sh", "-c", installScript, "install"}
 	if os.Geteuid() != 0 {
-		if _, err := exec.LookPath("sudo"); err != nil {
-			return fmt.Errorf("%s must be installed, and this is neither root nor is there sudo: as root, %s",
-				strings.Join(packages, " and "), remedy)
-		}
 		command = append([]string{"sudo"}, command...)
 	}
 	cmd := exec.CommandContext(ctx, command[0], append(command[1:], packages...)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, out, out // sudo may ask for a password
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("apt-get failed (%w): %s", err, remedy)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, c, c // sudo may ask for a password
+	err := c.Step(ctx, "install "+what, func(context.Context) error { return cmd.Run() })
+	if err != nil {
+		return fmt.Errorf("%w: as root on Debian, apt-get install %s; elsewhere see --rabbitmq-image", err, what)
 	}
 	return nil
 }

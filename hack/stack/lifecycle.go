@@ -29,8 +29,8 @@ func (s *Stack) StartServers(ctx context.Context, build bool) error {
 		{s.brokerStep(), s.Broker.Start},
 	}
 	if s.Jaeger != nil {
-		// Not with the others: it may take longer than a start.
-		if err := s.Jaeger.fetch(ctx, s.step); err != nil {
+		// Not with the others: a pull may take longer than a start.
+		if err := s.step(ctx, "image "+jaegerImage, s.Jaeger.fetch); err != nil {
 			return err
 		}
 		parts = append(parts, part{"start Jaeger", s.Jaeger.Start})

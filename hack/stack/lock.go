@@ -3,7 +3,6 @@ package stack
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,7 +13,7 @@ import (
 // InUseError means that another program, with this process id, runs the stack.
 type InUseError struct {
 	Dir string
-	PID int
+	PID int // 0 while the holder has not written it yet
 }
 
 func (e *InUseError) Error() string {
@@ -23,7 +22,7 @@ func (e *InUseError) Error() string {
 
 // Hold keeps other commands from a stack that some run has started, until it is closed or this program ends. The error
 // is os.ErrNotExist when there is no such stack and an *InUseError while another program holds it.
-func Hold(root, name string) (io.Closer, error) {
+func Hold(root, name string) (*os.File, error) {
 	dir := Options{Root: root, Name: name}.dir()
 	if _, err := os.Stat(dir); err != nil {
 		return nil, err
@@ -37,22 +36,16 @@ func hold(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		defer f.Close() // it holds nothing
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", dir, err)
-		}
-		text, err := io.ReadAll(io.LimitReader(f, 20))
-		if err != nil {
-			return nil, err
-		}
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0 while the holder has not written it yet
-		return nil, &InUseError{Dir: dir, PID: pid}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		text, _ := os.ReadFile(f.Name()) // without it the holder has no name
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+		err = &InUseError{Dir: dir, PID: pid}
 	}
-	if err := f.Truncate(0); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err == nil {
+		err = os.WriteFile(f.Name(), []byte(strconv.Itoa(os.Getpid())), 0o600)
 	}
-	if _, err := fmt.Fprintln(f, os.Getpid()); err != nil {
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

@@ -32,8 +32,8 @@ func serverUser() (*syscall.Credential, error) {
 }
 
 // dataDir returns the server's data folder, made when missing. It carries the major version, so that an upgraded
-// PostgreSQL starts afresh instead of refusing foreign data. Below a home that the server's user may not enter, the
-// folder is a link to one in /var/tmp.
+// PostgreSQL starts afresh instead of refusing foreign data. For another user, who may not be allowed to enter this
+// user's home, the folder is a link to one in /var/tmp.
 func (p *Postgres) dataDir(bin string, user *syscall.Credential) (string, error) {
 	major := filepath.Base(filepath.Dir(bin))
 	link := filepath.Join(p.dir, "postgres-"+major)
@@ -48,24 +48,20 @@ func (p *Postgres) dataDir(bin string, user *syscall.Credential) (string, error)
 	if user == nil {
 		return link, os.MkdirAll(link, 0o700)
 	}
-	data := link
-	if !canEnter(p.dir, user) {
-		outside, err := os.MkdirTemp("/var/tmp", "orderflow-postgres-")
-		if err != nil {
-			return "", err
-		}
-		data = filepath.Join(outside, "data")
-		if err := os.Chown(outside, int(user.Uid), int(user.Gid)); err != nil {
-			return "", err
-		}
-		if err := os.Symlink(data, link); err != nil {
-			return "", err
-		}
-	}
-	if err := os.MkdirAll(data, 0o700); err != nil {
+	outside, err := os.MkdirTemp("/var/tmp", "orderflow-postgres-")
+	if err != nil {
 		return "", err
 	}
-	return data, os.Chown(data, int(user.Uid), int(user.Gid))
+	data := filepath.Join(outside, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return "", err
+	}
+	for _, dir := range []string{outside, data} {
+		if err := os.Chown(dir, int(user.Uid), int(user.Gid)); err != nil {
+			return "", err
+		}
+	}
+	return data, os.Symlink(data, link)
 }
 
 // removeData deletes the data folders, linked ones included.
@@ -85,27 +81,4 @@ func (p *Postgres) removeData() error {
 		}
 	}
 	return nil
-}
-
-// canEnter reports whether the user may search every folder on the way to dir.
-func canEnter(dir string, user *syscall.Credential) bool {
-	for ; ; dir = filepath.Dir(dir) {
-		var st syscall.Stat_t
-		if err := syscall.Stat(dir, &st); err != nil {
-			return false
-		}
-		search := uint32(0o001)
-		switch {
-		case st.Uid == user.Uid:
-			search = 0o100
-		case st.Gid == user.Gid:
-			search = 0o010
-		}
-		if st.Mode&search == 0 {
-			return false
-		}
-		if dir == filepath.Dir(dir) {
-			return true
-		}
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +26,7 @@ type command struct {
 	user   *syscall.Credential // nil = this user
 	detach bool                // outlives this program
 	stop   syscall.Signal      // asks for a clean end
+	copyTo io.Writer           // gets the output, too; may be nil
 }
 
 // process is a program this stack started, now or in an earlier run.
@@ -62,7 +64,7 @@ func newProcess(dir, name string) *process {
 		return p
 	}
 	p.started = r.Started
-	if s, err := readStat(r.PID); err == nil && s.start == r.Start && s.state != 'Z' {
+	if living(r.PID, r.Start) {
 		p.pid, p.start, p.stop = r.PID, r.Start, r.Stop
 	}
 	return p
@@ -107,10 +109,13 @@ func (p *process) run(c command) error {
 	if err != nil {
 		return err
 	}
-	defer out.Close()                      // the child has its own
 	cmd := exec.Command(c.path, c.args...) //nolint:noctx // it ends when it is told to, not with a caller's context
 	cmd.Env, cmd.Dir = c.env, c.dir
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout = out
+	if c.copyTo != nil {
+		cmd.Stdout = io.MultiWriter(out, c.copyTo)
+	}
+	cmd.Stderr = cmd.Stdout
 	// A session of its own: Ctrl-C at the terminal reaches only this program, which then stops all in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: c.user}
 	if !c.detach {
@@ -119,21 +124,22 @@ func (p *process) run(c command) error {
 	started := make(chan error, 1)
 	spawner() <- func() { started <- cmd.Start() }
 	if err := <-started; err != nil {
-		return fmt.Errorf("start %s: %w", p.name, err)
+		return errors.Join(fmt.Errorf("start %s: %w", p.name, err), out.Close())
 	}
-	return p.adopt(cmd, c.stop)
+	return p.adopt(cmd, c.stop, out)
 }
 
 // adopt records the child and waits for its end in the background.
-func (p *process) adopt(cmd *exec.Cmd, stop syscall.Signal) error {
+func (p *process) adopt(cmd *exec.Cmd, stop syscall.Signal, out *os.File) error {
 	done := make(chan struct{})
 	s, statErr := readStat(cmd.Process.Pid)
 	p.mu.Lock()
-	p.pid, p.start, p.stop, p.done, p.state, p.started = cmd.Process.Pid, s.start, stop, done, nil, time.Now()
+	p.pid, p.start, p.stop, p.done, p.state, p.started = cmd.Process.Pid, s.Starttime, stop, done, nil, time.Now()
 	r := processRecord{PID: p.pid, Start: p.start, Stop: stop, Started: p.started}
 	p.mu.Unlock()
 	go func() {
 		_ = cmd.Wait() // how it ended is in ProcessState
+		_ = out.Close()
 		p.mu.Lock()
 		p.state = cmd.ProcessState
 		p.mu.Unlock()
@@ -162,8 +168,7 @@ func (p *process) alive() bool {
 			return true
 		}
 	}
-	s, err := readStat(pid)
-	return err == nil && s.start == start && s.state != 'Z'
+	return living(pid, start)
 }
 
 // PID returns the process id, or 0 when it does not run.
@@ -210,7 +215,7 @@ func (p *process) Signal(sig syscall.Signal) error {
 		return err
 	}
 	defer func() { _ = handle.Release() }() // at worst a descriptor stays open until the next collection
-	if s, err := readStat(pid); err != nil || s.start != start {
+	if !living(pid, start) {
 		return os.ErrProcessDone
 	}
 	return handle.Signal(sig)
@@ -246,7 +251,7 @@ func (p *process) kill() error {
 	}
 	children := make([]*process, 0, len(family))
 	for _, member := range family[min(1, len(family)):] {
-		child := &process{name: p.name, pid: member.pid, start: member.start}
+		child := &process{name: p.name, pid: member.PID, start: member.Starttime}
 		children = append(children, child)
 		if err := child.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("kill a child of %s: %w", p.name, err)

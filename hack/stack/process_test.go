@@ -64,7 +64,7 @@ func TestProcessEndsCleanlyOrIsKilled(t *testing.T) {
 		}
 		waitFor(t, func() bool {
 			s, err := readStat(child)
-			return err != nil || s.state == 'Z'
+			return err != nil || s.State == "Z"
 		})
 	})
 }
@@ -170,7 +170,7 @@ func TestChildrenDieWithTheirParent(t *testing.T) {
 	_ = parent.Wait() // it was killed
 	waitFor(t, func() bool {
 		s, err := readStat(child)
-		return err != nil || s.state == 'Z'
+		return err != nil || s.State == "Z"
 	})
 }
 

@@ -101,7 +101,7 @@ func (s *Service) Launch() error {
 	}
 	return s.run(command{
 		path: s.binary(), env: s.environment(), dir: s.stack.Dir,
-		detach: s.stack.Options.Detach, stop: syscall.SIGTERM,
+		detach: s.stack.Options.Detach, stop: syscall.SIGTERM, copyTo: s.stack.Options.Output,
 	})
 }
 
@@ -128,7 +128,12 @@ func (s *Service) Ready(ctx context.Context) error {
 
 // Readiness is what the service answers while it is ready, with what it does without under "degraded".
 func (s *Service) Readiness(ctx context.Context) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.AdminURL()+"/readyz", nil)
+	return get(ctx, s.AdminURL()+"/readyz")
+}
+
+// get returns the answer to a GET of the URL; a status other than 200 is an error.
+func get(ctx context.Context, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", err
 	}
@@ -142,7 +147,7 @@ func (s *Service) Readiness(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if res.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s answers %s: %s", req.URL, res.Status, strings.TrimSpace(string(text)))
+		return "", fmt.Errorf("%s answers %s: %s", url, res.Status, strings.TrimSpace(string(text)))
 	}
 	return string(text), nil
 }

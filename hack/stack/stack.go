@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 )
+
+// Up is the name of the stack that hack/up runs.
+const Up = "up"
 
 // Options say what a stack is made of. The zero value of everything but Root and Name is useful.
 type Options struct {
@@ -23,7 +27,7 @@ type Options struct {
 	ManagementURL string
 	Definitions   string // topology file; default the one in services/events/topology
 
-	Jaeger string // JaegerNo (also when empty), JaegerAuto or JaegerYes
+	Jaeger bool   // with a Jaeger, run by Docker
 	Pages  string // folder of the web client's built pages; without it there is no client
 
 	Race       bool                         // services with the race detector
@@ -32,6 +36,8 @@ type Options struct {
 	ServiceEnv map[string]map[string]string // for one service, by name
 
 	Detach bool `json:"-"` // processes outlive this program
+	// Output gets what the services log, besides their files; nil for nothing more. Not with Detach.
+	Output io.Writer `json:"-"`
 	// Step runs a part of starting or stopping and may tell about it; nil just runs it.
 	Step func(ctx context.Context, what string, part func(context.Context) error) error `json:"-"`
 }
@@ -56,9 +62,6 @@ func (o Options) validate() error {
 		if u, err := url.Parse(raw); err != nil || u.Host == "" || u.User == nil {
 			errs = append(errs, fmt.Errorf("%s must be like scheme://user:password@host:port", flag))
 		}
-	}
-	if !slices.Contains([]string{"", JaegerNo, JaegerAuto, JaegerYes}, o.Jaeger) {
-		errs = append(errs, fmt.Errorf("--jaeger %s: must be %s, %s or %s", o.Jaeger, JaegerAuto, JaegerYes, JaegerNo))
 	}
 	if p := o.ports(); o.Offset < 0 || p.Distribution >= 32768 {
 		errs = append(errs, fmt.Errorf("--port-offset %d: must be 0 to %d", o.Offset, 32767-PortsAt(0).Distribution))
@@ -90,7 +93,6 @@ func New(o Options) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Jaeger = findJaeger(o.Jaeger)
 	s, err := build(o)
 	if err == nil {
 		s.lock = lock
@@ -135,7 +137,7 @@ func build(o Options) (*Stack, error) {
 	case o.AMQPURL != "":
 		s.Broker.driver = externalBroker{}
 	case o.RabbitMQImage != "":
-		s.Broker.driver = imageBroker{image: o.RabbitMQImage}
+		s.Broker.driver = imageBroker{newContainer("rabbitmq", dir, o.RabbitMQImage)}
 	default:
 		s.Broker.driver = packageBroker{epmd: newProcess(dir, "epmd")}
 	}

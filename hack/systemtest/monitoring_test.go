@@ -176,7 +176,11 @@ var emptyWhenWell = []string{"Publish failures", "Refused", "Wait"}
 
 func (m *monitored) queries(t *testing.T) {
 	variables := strings.NewReplacer("$namespace", ".*", "$service", ".*", "$__rate_interval", "30s")
-	for place, queries := range monitoring.Queries() {
+	all, err := monitoring.Queries(m.s.Options.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for place, queries := range all {
 		_, panel, _ := strings.Cut(place, " / ")
 		_, panel, _ = strings.Cut(panel, " / ")
 		eventually(t, 30*time.Second, place, func(ctx context.Context) error {

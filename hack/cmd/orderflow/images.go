@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -12,16 +11,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"orderflow.internal/hack/console"
 	"orderflow.internal/hack/internal/image"
 	"orderflow.internal/hack/internal/pages"
-	"orderflow.internal/hack/stack"
 )
 
-func imagesCommand() *cobra.Command {
-	var f imagesFlags
+func (p program) images() *cobra.Command {
+	f := imagesFlags{program: p}
 	cmd := &cobra.Command{
-		Use:   "images [flags] [service...]",
+		Use:   "images [service...]",
 		Short: "Build the services' container images",
 		Long: `Compiles the services and packages each into an image with services/Dockerfile: all of them, or those named.
 With --push the images of all platforms go to the registry, with SBOM and provenance (needs docker buildx).`,
@@ -29,12 +26,8 @@ With --push the images of all platforms go to the registry, with SBOM and proven
   hack/images orders --version 1.2.0                               orderflow/orders:1.2.0
   hack/images --registry ghcr.io/acme --version 1.2.0 --push --platform linux/amd64,linux/arm64`,
 		ValidArgs: image.Names(),
+		Args:      cobra.OnlyValidArgs,
 		RunE: func(cmd *cobra.Command, services []string) error {
-			for _, name := range services {
-				if !slices.Contains(image.Names(), name) {
-					return fmt.Errorf("no service %q: there are %s", name, strings.Join(image.Names(), ", "))
-				}
-			}
 			if len(services) == 0 {
 				services = image.Names()
 			}
@@ -42,11 +35,10 @@ With --push the images of all platforms go to the registry, with SBOM and proven
 				fmt.Println(strings.Join(services, "\n"))
 				return nil
 			}
-			return f.run(cmd.Context(), console.New(os.Stdout), services)
+			return f.run(cmd.Context(), services)
 		},
 	}
 	flags := cmd.Flags()
-	flags.SortFlags = false
 	flags.StringVar(&f.version, "version", "dev", "what --version says, the image's tag and label")
 	flags.StringVar(&f.registry, "registry", "", "`name` to put before orderflow/<service>")
 	flags.StringVar(&f.ref, "ref", "", "the whole name of the `image` instead, for a single service")
@@ -57,34 +49,31 @@ With --push the images of all platforms go to the registry, with SBOM and proven
 }
 
 type imagesFlags struct {
+	program
 	version, registry, ref string
 	platforms              []string
 	push, list             bool
 }
 
-func (f imagesFlags) run(ctx context.Context, c *console.Console, services []string) error {
+func (f imagesFlags) run(ctx context.Context, services []string) error {
 	if f.ref != "" && len(services) != 1 {
 		return errors.New("--ref names the image of one service: say which")
 	}
 	if !f.push && len(f.platforms) != 1 {
 		return errors.New("without --push there can be one platform: Docker holds local images for one")
 	}
-	root, err := stack.FindRoot()
-	if err != nil {
-		return err
-	}
 	if slices.Contains(services, image.Client) {
-		if _, err := pages.Try(ctx, c, root); err != nil {
+		if _, err := pages.Built(ctx, f.Console, f.root, false); err != nil {
 			return err
 		}
 	}
-	b := image.Builder{Root: root, Version: f.version, Revision: revision(ctx, root)}
+	b := image.Builder{Root: f.root, Version: f.version, Revision: revision(ctx, f.root)}
 	for _, service := range services {
 		ref := f.ref
 		if ref == "" {
 			ref = strings.TrimPrefix(f.registry+"/orderflow/", "/") + service + ":" + f.version
 		}
-		if err := c.Step(ctx, ref, func(ctx context.Context) error { return f.build(ctx, b, service, ref) }); err != nil {
+		if err := f.Step(ctx, ref, func(ctx context.Context) error { return f.build(ctx, b, service, ref) }); err != nil {
 			return err
 		}
 	}

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -11,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"orderflow.internal/hack/console"
 	"orderflow.internal/hack/internal/image"
 	"orderflow.internal/hack/internal/kube"
 	"orderflow.internal/hack/internal/pages"
@@ -31,34 +28,36 @@ const (
 	kindRabbitMQ = "http://localhost:15672"
 )
 
-func kindUpCommand() *cobra.Command {
-	f := kindUpFlags{}
+type kindUp struct {
+	program
+	cluster                               kube.Cluster
+	config, nodeImage, manifests, version string
+	values, set                           []string
+	infra                                 bool
+	timeout                               time.Duration
+}
+
+func (p program) kindUp() *cobra.Command {
+	f := kindUp{program: p, cluster: kube.Cluster{Root: p.root}}
 	cmd := &cobra.Command{
-		Use:   "kind-up [flags]",
+		Use:   "kind-up",
 		Short: "Start the whole system in a Kubernetes cluster on this machine",
 		Long: `Makes a kind cluster (Kubernetes in Docker), installs the RabbitMQ operators and Jaeger, builds the services' images,
 installs charts/orderflow, places an order and shows its trace. It needs Docker and Go, nothing else.
 
-Run it again after an interruption, a failure or a change of the code: it does what is missing. Images that Docker has
-on this machine are not pulled; manifests in the folder given with --manifests are not downloaded.`,
+Run it again after an interruption, a failure or a change of the code. Images that Docker has on this machine are not
+pulled; manifests in the folder given with --manifests are not downloaded.`,
 		Example: `  hack/kind-up
   hack/kind-up --node-image kindest/node:v1.34.4 --manifests ~/manifests      without the internet
   hack/kind-up --infra && tilt up                                             the services by Tilt
   hack/kind-up --set orders.replicas=2                                        with values of your own`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if f.cluster.Root, err = stack.FindRoot(); err != nil {
-				return err
-			}
-			return interrupted(cmd.Context(), f.run(cmd.Context(), console.New(os.Stdout)))
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
 	flags := cmd.Flags()
-	flags.SortFlags = false
 	flags.BoolVar(&f.infra, "infra", false, "only the cluster, the operators and Jaeger: what tilt up and skaffold dev need")
 	flags.StringVar(&f.cluster.Name, "name", kindCluster, "the kind cluster's `name`")
-	flags.StringVar(&f.config, "kind-config", "", "kind configuration `file` (default k8s/kind.yaml)")
+	flags.StringVar(&f.config, "kind-config", filepath.Join(p.root, "k8s", "kind.yaml"), "kind configuration `file`")
 	flags.StringVar(&f.nodeImage, "node-image", "", "node `image` (default the one of this kind release)")
 	flags.StringVar(&f.manifests, "manifests", "", "`folder` with the manifests of k8s/*/kustomization.yaml that cannot be downloaded")
 	flags.StringVar(&f.version, "version", "dev", "version of the images")
@@ -68,83 +67,121 @@ on this machine are not pulled; manifests in the folder given with --manifests a
 	return cmd
 }
 
-func kindDownCommand() *cobra.Command {
-	var cluster kube.Cluster
+func (p program) kindDown() *cobra.Command {
+	cluster := kube.Cluster{Root: p.root}
 	cmd := &cobra.Command{
-		Use:   "kind-down [flags]",
+		Use:   "kind-down",
 		Short: "Delete the cluster that hack/kind-up made",
 		Long:  "Deletes the cluster that hack/kind-up made, with all it holds. Images stay in Docker. No cluster is no error.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if cluster.Root, err = stack.FindRoot(); err != nil {
-				return err
-			}
-			return console.New(os.Stdout).Step(cmd.Context(), "delete the cluster "+cluster.Name, cluster.Delete)
+			return p.Step(cmd.Context(), "delete the cluster "+cluster.Name, cluster.Delete)
 		},
 	}
 	cmd.Flags().StringVar(&cluster.Name, "name", kindCluster, "the kind cluster's `name`")
 	return cmd
 }
 
-type kindUpFlags struct {
-	cluster                               kube.Cluster
-	config, nodeImage, manifests, version string
-	values, set                           []string
-	infra                                 bool
-	timeout                               time.Duration
+func (p program) ready() *cobra.Command {
+	var name, namespace string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "ready",
+		Short: "Wait until an installation in a Kubernetes cluster is ready",
+		Long: `Waits until broker, topology and services of a namespace are ready, and says meanwhile what is not. While the broker
+starts, the topology operator fails so often that it pauses for minutes: it is told to retry what it has failed to make
+as soon as the broker is there. What does not get ready in time is shown with its events and logs. It needs kubectl.`,
+		Example: `  helm install orderflow charts/orderflow --namespace orderflow --create-namespace && hack/ready
+  hack/ready --context kind-orderflow --namespace shop`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			kubectl, err := kube.Context(name)
+			if err != nil {
+				return err
+			}
+			return p.awaitRelease(cmd.Context(), kubectl, namespace, timeout)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&name, "context", "", "kubectl's `context` (default its current one)")
+	f.StringVarP(&namespace, "namespace", "n", kindNamespace, "the installation's `namespace`")
+	f.DurationVar(&timeout, "timeout", 10*time.Minute, "how long each of the two waits may take")
+	return cmd
 }
 
-func (f *kindUpFlags) run(ctx context.Context, c *console.Console) error {
+func (p program) awaitRelease(ctx context.Context, k kube.Kubectl, namespace string, timeout time.Duration) error {
+	if err := p.await(ctx, k, "broker and topology are ready", namespace, kube.RabbitMQ, timeout); err != nil {
+		return err
+	}
+	return p.await(ctx, k, "services are ready", namespace, kube.Workloads, timeout)
+}
+
+func (p program) await(ctx context.Context, k kube.Kubectl, what, namespace, kinds string, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return p.Watch(ctx, what, func(ctx context.Context, say func(string)) error {
+		return k.Wait(ctx, namespace, kinds, say)
+	})
+}
+
+func (f *kindUp) run(ctx context.Context) error {
 	started := time.Now()
-	if err := kube.Docker(ctx); err != nil {
-		return err
-	}
-	arch, err := kube.DockerArchitecture(ctx)
+	release, err := f.prepare(ctx)
 	if err != nil {
 		return err
 	}
-	release, err := f.prepare(ctx, c, arch)
-	if err != nil {
-		return err
-	}
-	if err := f.operators(ctx, c); err != nil {
-		return err
-	}
-	if err := f.development(ctx, c); err != nil {
-		return err
+	for _, part := range []struct{ folder, namespace string }{
+		{"cert-manager", "cert-manager"}, {"operators", "rabbitmq-system"}, {"development", "jaeger"},
+	} {
+		if err := f.apply(ctx, part.folder); err != nil {
+			return err
+		}
+		if err := f.await(ctx, f.cluster.Kubectl, part.folder+" is ready", part.namespace, kube.Workloads, f.timeout); err != nil {
+			return err
+		}
 	}
 	if f.infra {
-		c.Printf("\nReady for tilt up, skaffold dev or helm install; its context is kind-%s.", f.cluster.Name)
+		f.Printf("\nReady for tilt up, skaffold dev or helm install; its context is kind-%s.", f.cluster.Name)
 		return nil
 	}
-	if err := f.install(ctx, c, release); err != nil {
+	if err := f.Step(ctx, "load images into the cluster", func(ctx context.Context) error {
+		images, err := release.Images(ctx)
+		if err != nil {
+			return err
+		}
+		return f.cluster.Load(ctx, images...)
+	}); err != nil {
 		return err
 	}
-	way, err := f.order(ctx, c)
-	if err != nil {
+	if err := f.Step(ctx, "install charts/orderflow", release.Install); err != nil {
 		return err
 	}
-	c.Printf("\n%s\n", c.Paint(console.Bold, fmt.Sprintf("Running after %.0f s", time.Since(started).Seconds())))
-	f.print(c, way)
-	return nil
+	if err := f.awaitRelease(ctx, f.cluster.Kubectl, kindNamespace, f.timeout); err != nil {
+		return err
+	}
+	return f.show(ctx, started)
 }
 
 // prepare makes the cluster while the images are built, and returns the release that runs them.
-func (f *kindUpFlags) prepare(ctx context.Context, c *console.Console, arch string) (*kube.Release, error) {
-	root := f.cluster.Root
+func (f *kindUp) prepare(ctx context.Context) (*kube.Release, error) {
+	arch, err := kube.DockerArchitecture(ctx)
+	if err != nil {
+		return nil, err
+	}
 	release := &kube.Release{
-		Cluster: &f.cluster, Name: kindRelease, Namespace: kindNamespace, Chart: filepath.Join(root, "charts", "orderflow"),
-		Arguments: []string{"--values", filepath.Join(root, "charts", "orderflow", "values-kind.yaml")},
+		Cluster: &f.cluster, Name: kindRelease, Namespace: kindNamespace, Chart: filepath.Join(f.root, "charts", "orderflow"),
+		Arguments: []string{"--values", filepath.Join(f.root, "charts", "orderflow", "values-kind.yaml")},
 	}
 	var tags []string
-	both, ctx := errgroup.WithContext(ctx)
+	both, group := errgroup.WithContext(ctx)
 	both.Go(func() error {
-		return c.Step(ctx, "cluster "+f.cluster.Name, f.makeCluster)
+		return f.Step(group, "cluster "+f.cluster.Name, func(ctx context.Context) error {
+			return f.cluster.Ensure(ctx, f.config, f.nodeImage)
+		})
 	})
 	if !f.infra {
 		both.Go(func() (err error) {
-			tags, err = f.buildImages(ctx, c, arch)
+			tags, err = f.buildImages(group, arch)
 			return err
 		})
 	}
@@ -161,192 +198,93 @@ func (f *kindUpFlags) prepare(ctx context.Context, c *console.Console, arch stri
 	return release, nil
 }
 
-// buildImages makes all images and returns helm's arguments that name them.
-func (f *kindUpFlags) buildImages(ctx context.Context, c *console.Console, arch string) (tags []string, err error) {
-	b := image.Builder{Root: f.cluster.Root, Version: f.version, Revision: revision(ctx, f.cluster.Root)}
+// buildImages makes all images, each under a tag of its content, and returns helm's arguments that name them.
+func (f *kindUp) buildImages(ctx context.Context, arch string) (arguments []string, err error) {
+	b := image.Builder{Root: f.root, Version: f.version, Revision: revision(ctx, f.root)}
 	services := image.Names()
-	built, err := pages.Try(ctx, c, f.cluster.Root)
+	built, err := pages.Built(ctx, f.Console, f.root, false)
 	if err != nil {
 		return nil, err
 	}
 	if built == "" {
 		services = stack.ServiceNames()
-		tags = append(tags, "--set", "client.enabled=false", "--set", "gateway.env.CLIENT_URL=")
+		arguments = append(arguments, "--set", "client.enabled=false", "--set", "gateway.env.CLIENT_URL=")
 	}
-	err = c.Watch(ctx, "images of the services", func(ctx context.Context, say func(string)) error {
+	err = f.Watch(ctx, "images of the services", func(ctx context.Context, say func(string)) error {
 		for _, service := range services {
 			say(service)
-			tag, err := buildImage(ctx, b, service, arch)
+			folder, err := b.Compile(ctx, service, arch)
 			if err != nil {
 				return err
 			}
-			tags = append(tags, "--set-string", service+".image.tag="+tag)
+			tag, err := b.ContentTag(folder)
+			if err != nil {
+				return err
+			}
+			if ref := "orderflow/" + service + ":" + tag; !kube.DockerHas(ctx, ref) {
+				if err := b.Package(ctx, service, arch, ref); err != nil {
+					return err
+				}
+			}
+			arguments = append(arguments, "--set-string", service+".image.tag="+tag)
 		}
 		return nil
 	})
-	return tags, err
+	return arguments, err
 }
 
-func (f *kindUpFlags) makeCluster(ctx context.Context) error {
-	exists, err := f.cluster.Exists(ctx)
-	if err != nil {
-		return err
-	}
-	if exists {
-		return f.cluster.Start(ctx)
-	}
-	config := f.config
-	if config == "" {
-		config = filepath.Join(f.cluster.Root, "k8s", "kind.yaml")
-	}
-	return f.cluster.Create(ctx, config, f.nodeImage)
-}
-
-// buildImage makes the image of a service under a tag of its content and returns that.
-func buildImage(ctx context.Context, b image.Builder, service, arch string) (tag string, err error) {
-	folder, err := b.Compile(ctx, service, arch)
-	if err != nil {
-		return "", err
-	}
-	if tag, err = b.ContentTag(folder); err != nil {
-		return "", err
-	}
-	ref := "orderflow/" + service + ":" + tag
-	if kube.DockerHas(ctx, ref) {
-		return tag, nil
-	}
-	return tag, b.Package(ctx, service, arch, ref)
-}
-
-// operators installs the RabbitMQ operators and what they need, unless the pinned releases run already, whoever
-// installed them.
-func (f *kindUpFlags) operators(ctx context.Context, c *console.Console) error {
-	folder := filepath.Join(f.cluster.Root, "k8s", "operators")
-	there, err := f.cluster.Runs(ctx, "rabbitmq-system", folder)
-	if err != nil {
-		return err
-	}
-	if !there {
-		if err := f.apply(ctx, c, "cert-manager", filepath.Join(f.cluster.Root, "k8s", "cert-manager")); err != nil {
-			return err
-		}
-		if err := f.wait(ctx, c, "cert-manager is ready", "cert-manager", kube.Workloads); err != nil {
-			return err
-		}
-		if err := f.apply(ctx, c, "RabbitMQ operators", folder); err != nil {
-			return err
-		}
-	}
-	return f.wait(ctx, c, "RabbitMQ operators are ready", "rabbitmq-system", kube.Workloads)
-}
-
-func (f *kindUpFlags) development(ctx context.Context, c *console.Console) error {
-	if err := f.apply(ctx, c, "namespace and Jaeger", filepath.Join(f.cluster.Root, "k8s", "development")); err != nil {
-		return err
-	}
-	return f.wait(ctx, c, "Jaeger is ready", "jaeger", kube.Workloads)
-}
-
-func (f *kindUpFlags) apply(ctx context.Context, c *console.Console, what, folder string) error {
-	return c.Watch(ctx, what, func(ctx context.Context, say func(string)) error {
-		say("manifests")
-		manifests, err := kube.Collect(ctx, f.cluster.Root, folder, f.manifests)
+// apply gives a folder of k8s to the cluster.
+func (f *kindUp) apply(ctx context.Context, folder string) error {
+	return f.Step(ctx, "apply k8s/"+folder, func(ctx context.Context) error {
+		manifests, err := kube.Collect(ctx, f.root, filepath.Join(f.root, "k8s", folder), f.manifests)
 		if err != nil {
 			return err
 		}
-		say("images")
-		if _, err := f.cluster.Load(ctx, manifests.Images...); err != nil {
+		if err := f.cluster.Load(ctx, kube.Images(manifests)...); err != nil {
 			return err
 		}
 		// What was applied a moment ago may have webhooks that do not answer yet.
-		return retry(ctx, f.timeout, say, func() error { return f.cluster.Apply(ctx, manifests) })
+		ctx, cancel := context.WithTimeout(ctx, f.timeout)
+		defer cancel()
+		return retry(ctx, 2*time.Second, func() error { return f.cluster.Apply(ctx, manifests) })
 	})
 }
 
-func (f *kindUpFlags) install(ctx context.Context, c *console.Console, release *kube.Release) error {
-	if err := c.Watch(ctx, "load images into the cluster", func(ctx context.Context, say func(string)) error {
-		images, err := release.Images(ctx)
-		if err != nil {
-			return err
-		}
-		say(strings.Join(images, " "))
-		_, err = f.cluster.Load(ctx, images...)
-		return err
-	}); err != nil {
-		return err
-	}
-	var changed bool
-	if err := c.Step(ctx, "install charts/orderflow", func(ctx context.Context) (err error) {
-		changed, err = release.Install(ctx)
-		return err
-	}); err != nil {
-		return err
-	}
-	if !changed {
-		c.Printf("    nothing has changed")
-	}
-	if err := f.wait(ctx, c, "broker and topology are ready", kindNamespace, kube.RabbitMQ); err != nil {
-		return err
-	}
-	return f.wait(ctx, c, "services are ready", kindNamespace, kube.Workloads)
-}
-
-func (f *kindUpFlags) wait(ctx context.Context, c *console.Console, what, namespace, kinds string) error {
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+// show places an order, finds its trace and prints what there is.
+func (f *kindUp) show(ctx context.Context, started time.Time) error {
+	limited, cancel := context.WithTimeout(ctx, 3*time.Minute) // the node's ports follow a little after the pods
 	defer cancel()
-	return c.Watch(ctx, what, func(ctx context.Context, say func(string)) error {
-		return kube.Kubectl(f.cluster.Kubectl).Wait(ctx, namespace, kinds, say)
-	})
-}
-
-// retry calls part until it succeeds or the time is over; the error is the last one.
-func retry(ctx context.Context, limit time.Duration, say func(string), part func() error) error {
-	for deadline := time.Now().Add(limit); ; {
-		err := part()
-		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
-			return err
-		}
-		first, _, _ := strings.Cut(err.Error(), "\n")
-		say("again: " + first)
-		select {
-		case <-ctx.Done():
-		case <-time.After(2 * time.Second):
-		}
-	}
-}
-
-func (f *kindUpFlags) order(ctx context.Context, c *console.Console) (way *tracedOrder, err error) {
-	const patience = 2 * time.Minute // the node's ports follow a little after the pods
-	err = c.Watch(ctx, "fill the catalogue", func(ctx context.Context, say func(string)) error {
-		return retry(ctx, patience, say, func() error { return fillCatalogue(ctx, kindGateway) })
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = c.Step(ctx, "place an order", func(ctx context.Context) (err error) {
-		way, err = placeTracedOrder(ctx, kindGateway)
+	if err := f.Step(limited, "fill the catalogue", func(ctx context.Context) error {
+		return retry(ctx, 2*time.Second, func() error { return fillCatalogue(ctx, kindGateway) })
+	}); err != nil {
 		return err
-	})
-	if err != nil {
-		return nil, err
 	}
-	err = c.Watch(ctx, "find its trace in Jaeger", func(ctx context.Context, say func(string)) error {
-		return retry(ctx, patience, say, func() error { return way.find(ctx, kindJaeger) })
-	})
-	return way, err
-}
-
-func (f *kindUpFlags) print(c *console.Console, way *tracedOrder) {
-	line := func(what, where string) { c.Printf("  %-12s %s", what, where) }
-	line("order", fmt.Sprintf("%s  %s", way.id, c.Paint(console.Green, way.status)))
-	line("its trace", fmt.Sprintf("%s/trace/%s  (%d spans of %s)", kindJaeger, way.traceID, way.spans, strings.Join(way.services, ", ")))
+	var way journey
+	if err := f.Step(limited, "place an order", func(ctx context.Context) (err error) {
+		way, err = placeOrder(ctx, kindGateway)
+		return err
+	}); err != nil {
+		return err
+	}
+	var traced []string
+	if err := f.Step(limited, "find its trace in Jaeger", func(ctx context.Context) error {
+		return retry(ctx, 2*time.Second, func() (err error) {
+			traced, err = way.trace(ctx, kindJaeger)
+			return err
+		})
+	}); err != nil {
+		return err
+	}
+	f.Printf("\nRunning after %.0f s\n\n%s\n", time.Since(started).Seconds(), way)
+	line := func(what, where string) { f.Printf("  %-12s %s", what, where) }
+	line("its trace", kindJaeger+"/trace/"+way.TraceID+"  ("+strings.Join(traced, ", ")+")")
 	line("gateway", kindGateway+"/products  /orders  /customers")
 	line("Jaeger", kindJaeger)
 	line("RabbitMQ", kindRabbitMQ+"  user and password:")
-	c.Printf(`               kubectl --context kind-%s --namespace %s get secret %s-rabbitmq-default-user \
+	f.Printf(`               kubectl --context kind-%s --namespace %s get secret %s-rabbitmq-default-user \
                  --output go-template='{{.data.username | base64decode}} {{.data.password | base64decode}}{{"\n"}}'`,
 		f.cluster.Name, kindNamespace, kindRelease)
-	c.Printf("\nhack/e2e tests it, hack/bench loads it, hack/kind-down deletes the cluster. Order something:\n")
-	c.Printf(`  curl -X POST %s/orders -H "Content-Type: application/json" -d '{"customerId":"%s","productId":"%s","quantity":2}'`,
-		kindGateway, demoCustomer, demoProduct)
+	f.Printf("\nhack/e2e tests it, hack/bench loads it, hack/kind-down deletes the cluster.")
+	f.printCurl(kindGateway)
+	return nil
 }

@@ -7,56 +7,60 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"orderflow.internal/hack/console"
 	"orderflow.internal/hack/internal/bench"
+	"orderflow.internal/hack/stack"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := root().ExecuteContext(ctx); err != nil {
-		if !errors.Is(err, errTold) {
+	err := run(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) { // Ctrl-C is no failure worth a word
+		err = errShown
+	}
+	if err != nil {
+		if !errors.Is(err, errShown) {
 			fmt.Fprintln(os.Stderr, "error:", err)
 		}
 		os.Exit(1)
 	}
 }
 
-// errTold ends the program with an exit code of 1 when the output has said why already.
-var errTold = errors.New("failed")
+// errShown ends the program with an exit code of 1 when the output has said why already.
+var errShown = errors.New("failed")
 
-func root() *cobra.Command {
+func run(ctx context.Context) error {
+	root, err := stack.FindRoot()
+	if err != nil {
+		return err
+	}
+	p := program{root: root, Console: console.New(os.Stdout)}
 	cmd := &cobra.Command{
 		Use:               "hack",
 		Short:             "Run, test and measure Orderflow on this machine",
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-		// The scripts are hack/up, hack/down …: help shows them so.
-		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "hack"},
 	}
-	cmd.AddCommand(upCommand(), downCommand(), statusCommand(), testCommand(), generateCommand(), bench.Command(),
-		imagesCommand(), kindUpCommand(), kindDownCommand(), kindTestCommand(), readyCommand(), e2eCommand(), orderCommand())
+	cmd.AddCommand(p.up(), p.down(), p.status(), p.test(), p.generate(), bench.Command(), p.images(),
+		p.kindUp(), p.kindDown(), p.kindTest(), p.ready(), p.e2e(), p.order())
 	for _, sub := range cmd.Commands() {
-		sub.SetUsageTemplate(usage)
+		// The scripts are hack/up, hack/down …: help shows them so.
+		sub.SetUsageTemplate(strings.ReplaceAll(sub.UsageTemplate(), "{{.UseLine}}", "hack/"+sub.Use+" [flags]"))
+		sub.Flags().SortFlags = false
+		sub.DisableFlagsInUseLine = true
 	}
-	return cmd
+	return cmd.ExecuteContext(ctx)
 }
 
-// usage says hack/up where cobra would say "hack up".
-const usage = `Usage:
-  hack/{{.UseLine | trimTop}}
-{{if .HasExample}}
-Examples:
-{{.Example}}
-{{end}}{{if .HasAvailableLocalFlags}}
-Flags:
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
-{{end}}`
-
-func init() {
-	cobra.AddTemplateFunc("trimTop", func(line string) string { return line[len("hack "):] })
+// program is what all commands share.
+type program struct {
+	*console.Console
+	root string // of the repository
 }

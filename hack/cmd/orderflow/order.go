@@ -1,32 +1,222 @@
 package main
 
 import (
-	"os"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
-	"orderflow.internal/hack/console"
+	"orderflow.internal/hack/stack"
 )
 
-func orderCommand() *cobra.Command {
+const (
+	demoCustomer = "550e8400-e29b-41d4-a716-446655440000"
+	demoProduct  = "550e8400-e29b-41d4-a716-446655440001"
+)
+
+func (p program) order() *cobra.Command {
 	var base string
 	cmd := &cobra.Command{
-		Use:   "order [flags]",
+		Use:   "order",
 		Short: "Place an order in a running system",
-		Long:  "Fills the catalogue, unless it is filled, orders one keyboard, and prints the order and its trace id.",
+		Long:  "Fills the catalogue, unless it is filled, orders two keyboards, and prints the order's journey and its trace id.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := fillCatalogue(cmd.Context(), base); err != nil {
 				return err
 			}
-			order, err := placeTracedOrder(cmd.Context(), base)
+			way, err := placeOrder(cmd.Context(), base)
 			if err != nil {
 				return err
 			}
-			console.New(os.Stdout).Printf("order %s  %s  trace %s", order.id, order.status, order.traceID)
+			p.Printf("%s", way)
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&base, "base-url", kindGateway, "the gateway's `url`")
 	return cmd
+}
+
+type product struct {
+	ID         string `json:"productId"`
+	Name       string `json:"name"`
+	PriceCents int    `json:"priceCents"`
+	Currency   string `json:"currency"`
+	Stock      int    `json:"stock"`
+}
+
+// catalogue is what a new system has to sell. Ids are fixed, so that filling it twice changes nothing.
+var catalogue = []product{
+	{demoProduct, "Mechanical keyboard, tactile switches", 12_900, "EUR", 1_000},
+	{"550e8400-e29b-41d4-a716-446655440002", "27-inch 4K monitor", 42_900, "EUR", 120},
+	{"550e8400-e29b-41d4-a716-446655440003", "USB-C dock, 11 ports", 18_900, "EUR", 250},
+	{"550e8400-e29b-41d4-a716-446655440004", "Noise-cancelling headphones", 27_900, "EUR", 180},
+	{"550e8400-e29b-41d4-a716-446655440005", "Standing desk, oak", 64_900, "EUR", 25},
+	{"550e8400-e29b-41d4-a716-446655440006", "Desk lamp with daylight sensor", 8_900, "EUR", 400},
+	{"550e8400-e29b-41d4-a716-446655440007", "Webcam, 4K", 14_900, "EUR", 300},
+	{"550e8400-e29b-41d4-a716-446655440008", "Laptop stand, aluminum", 4_900, "EUR", 600},
+	{"550e8400-e29b-41d4-a716-446655440009", "Keycap set, limited edition", 6_900, "EUR", 3},
+}
+
+// fillCatalogue adds the products that are not there yet.
+func fillCatalogue(ctx context.Context, base string) error {
+	for _, p := range catalogue {
+		err := call(ctx, http.MethodPost, base+"/products", p, nil)
+		if status, ok := errors.AsType[*statusError](err); ok && status.code == http.StatusConflict {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("add product %s: %w", p.ID, err)
+		}
+	}
+	return nil
+}
+
+// journey is an order and each step it has taken, as the services recorded them.
+type journey struct {
+	ID      string        `json:"orderId"`
+	TraceID string        `json:"traceId"` // empty when the order was not traced
+	Steps   []journeyStep `json:"steps"`
+}
+
+type journeyStep struct {
+	Event   string    `json:"step"`
+	Service string    `json:"service"`
+	At      time.Time `json:"at"`
+	Action  string    `json:"action"` // stored, published or processed
+	Detail  string    `json:"detail"`
+}
+
+// placeOrder orders two of the demonstration product, and returns when the outcome is in the customer's history.
+func placeOrder(ctx context.Context, base string) (way journey, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	var order struct {
+		ID     string `json:"orderId"`
+		Status string `json:"status"`
+		Reason string `json:"reason"`
+	}
+	body := map[string]any{"customerId": demoCustomer, "productId": demoProduct, "quantity": 2}
+	if err := call(ctx, http.MethodPost, base+"/orders", body, &order); err != nil {
+		return way, fmt.Errorf("place an order: %w", err)
+	}
+	if order.Status == "Cancelled" {
+		return way, fmt.Errorf("order %s was cancelled: %s", order.ID, order.Reason)
+	}
+	inHistory := func(s journeyStep) bool {
+		return s.Service == "customers" && s.Event == "order.confirmed" && s.Action == "processed"
+	}
+	err = retry(ctx, 20*time.Millisecond, func() error {
+		if err := call(ctx, http.MethodGet, base+"/orders/"+order.ID+"/journey", nil, &way); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(way.Steps, inHistory) {
+			return fmt.Errorf("order %s is not in the customer's history", order.ID)
+		}
+		return nil
+	})
+	return way, err
+}
+
+func (j journey) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Order %s", j.ID)
+	if j.TraceID != "" {
+		fmt.Fprintf(&b, "  trace %s", j.TraceID)
+	}
+	for _, s := range j.Steps {
+		fmt.Fprintf(&b, "\n  %6d ms  %-10s %-16s %s %s", s.At.Sub(j.Steps[0].At).Milliseconds(), s.Service, s.Event, s.Action, s.Detail)
+	}
+	return b.String()
+}
+
+// trace looks the order's trace up in Jaeger, where it may be a few seconds late, and returns the services in it; all
+// must be.
+func (j journey) trace(ctx context.Context, jaeger string) (services []string, err error) {
+	var found struct {
+		Data []struct {
+			Processes map[string]struct {
+				ServiceName string `json:"serviceName"`
+			} `json:"processes"`
+		} `json:"data"`
+	}
+	if err := call(ctx, http.MethodGet, jaeger+"/api/traces/"+j.TraceID, nil, &found); err != nil {
+		return nil, fmt.Errorf("trace %s: %w", j.TraceID, err)
+	}
+	for _, trace := range found.Data {
+		for _, process := range trace.Processes {
+			services = append(services, process.ServiceName)
+		}
+	}
+	for _, service := range stack.ServiceNames() {
+		if !slices.Contains(services, service) {
+			return nil, fmt.Errorf("trace %s has spans of %q, none of %s", j.TraceID, services, service)
+		}
+	}
+	slices.Sort(services)
+	return slices.Compact(services), nil
+}
+
+// statusError is an answer other than 2xx.
+type statusError struct {
+	code   int
+	answer []byte
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("status %d: %s", e.code, e.answer) }
+
+// call sends body as JSON, unless it is nil, and decodes the answer into out, unless that is nil.
+func call(ctx context.Context, method, url string, body, out any) (err error) {
+	content, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	if body == nil {
+		content = nil
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Prefer", "wait=20")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, res.Body.Close()) }()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	if res.StatusCode/100 != 2 {
+		return &statusError{res.StatusCode, answer}
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, out)
+}
+
+// retry calls part until it succeeds or ctx is done; the error is the last one.
+func retry(ctx context.Context, pause time.Duration, part func() error) error {
+	for {
+		err := part()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(pause):
+		}
+	}
 }

@@ -3,52 +3,46 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"orderflow.internal/hack/console"
 	"orderflow.internal/hack/internal/check"
-	"orderflow.internal/hack/stack"
 )
 
-func testCommand() *cobra.Command {
-	var o check.Options
+func (p program) test() *cobra.Command {
+	o := check.Options{Root: p.root, Out: p.Console}
 	var parts strings.Builder
-	for _, p := range check.Parts {
-		fmt.Fprintf(&parts, "  %-10s %s\n", p.Name, p.Help)
+	for _, part := range check.Parts {
+		fmt.Fprintf(&parts, "  %-10s %s\n", part.Name, part.Help)
 	}
 	cmd := &cobra.Command{
-		Use:   "test [flags] [part...]",
+		Use:   "test [part...]",
 		Short: "Run the tests, all or in parts",
 		Long: `Runs all checks and tests, or the parts named:
 
 ` + parts.String() + `
-It goes on after a failure, ends with a summary, and with 1 when anything failed. What is missing on the machine
+It continues after a failure, ends with a summary, and exits with 1 when anything failed. What is missing on the machine
 (rabbitmq-server, postgresql) is installed after saying so. The private servers' data and logs stay in .run/test.`,
 		Example: `  hack/test                                       everything
   hack/test unit --run TestPlace                  some tests
+  hack/test system --run 'TestFaults/PostgreSQL'  some subtests
   hack/test e2e system --rabbitmq-image rabbitmq:4.3.4-management
   hack/test fmt vet lint                          what is quick`,
-		ValidArgs: check.Names(),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			parts, err := check.Find(names)
-			if err != nil {
-				return err
-			}
-			if o.Root, err = stack.FindRoot(); err != nil {
-				return err
-			}
-			ok, err := check.Run(cmd.Context(), console.New(os.Stdout), o, parts)
+			ok, err := check.Run(cmd.Context(), o, names)
 			if err == nil && !ok {
-				err = errTold
+				err = errShown
 			}
 			return err
 		},
 	}
 	f := cmd.Flags()
-	f.SortFlags = false
 	f.BoolVar(&o.Race, "race", true, "with the race detector")
 	f.StringVar(&o.Run, "run", "", "only tests whose name matches this `regexp`")
 	f.BoolVarP(&o.Verbose, "verbose", "v", false, "show the output of tests that pass, too")
@@ -58,24 +52,78 @@ It goes on after a failure, ends with a summary, and with 1 when anything failed
 	return cmd
 }
 
-func generateCommand() *cobra.Command {
+func (p program) generate() *cobra.Command {
 	return &cobra.Command{
 		Use:   "generate",
-		Short: "Write the generated files anew",
-		Long:  "Writes the generated files anew: what hack/test generate compares.",
+		Short: "Regenerate the generated files",
+		Long:  "Regenerates the generated files: what hack/test generate compares with what is committed.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			root, err := stack.FindRoot()
-			if err != nil {
-				return err
-			}
-			c := console.New(os.Stdout)
-			for _, g := range check.Generators {
-				if err := c.Step(cmd.Context(), g.Name, func(ctx context.Context) error { return g.Write(ctx, root) }); err != nil {
-					return err
-				}
-			}
-			return nil
+			return check.Generate(cmd.Context(), p.Console, p.root)
 		},
 	}
+}
+
+func (p program) e2e() *cobra.Command {
+	var base, run string
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "e2e",
+		Short: "Run the black-box tests against a running system",
+		Long: `Runs the black-box tests of services/e2e against a running system, wherever that is: what hack/up or hack/kind-up
+started, or a cluster's gateway. They bring products and customers of their own. The tests of traces receive spans
+themselves and are skipped here; hack/test e2e has them.`,
+		Example: `  hack/e2e
+  hack/e2e --base-url https://orders.example.com --run TestOrder`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := call(cmd.Context(), http.MethodGet, base+"/products?limit=1", nil, nil); err != nil {
+				return fmt.Errorf("start the system with hack/up or hack/kind-up, or name another with --base-url: %w", err)
+			}
+			return p.goTest(cmd.Context(), "services", "./e2e/...", run, verbose, "ORDERFLOW_BASE_URL="+base)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&base, "base-url", kindGateway, "the gateway's `url`")
+	f.StringVar(&run, "run", "", "only tests whose name matches this `regexp`")
+	f.BoolVarP(&verbose, "verbose", "v", false, "show the output of tests that pass, too")
+	return cmd
+}
+
+func (p program) kindTest() *cobra.Command {
+	var name, run string
+	cmd := &cobra.Command{
+		Use:   "kind-test",
+		Short: "Test what hack/kind-up has made, in the cluster",
+		Long: `Tests what hack/kind-up has made: that the broker holds what the charts say, that orders' user is refused the rest,
+that network policies leave only the real paths open (where the cluster's network enforces them; kind's own does), that
+the API server takes every scenario of every chart, that nothing is lost while pods, versions and policies change under
+load, and that an uninstallation keeps messages. It changes the installation and puts it back.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.goTest(cmd.Context(), "hack", "./clustertest/...", run, true, "ORDERFLOW_KIND_CLUSTER="+name)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&name, "name", kindCluster, "the kind cluster's `name`")
+	f.StringVar(&run, "run", "", "only tests whose name matches this `regexp`")
+	return cmd
+}
+
+// goTest runs tests with their output on this program's.
+func (p program) goTest(ctx context.Context, module, packages, run string, verbose bool, env ...string) error {
+	args := []string{"test", "-count=1", "-timeout=90m", packages, "-run=" + run}
+	if verbose {
+		args = append(args, "-v")
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Env = filepath.Join(p.root, module), append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	// Interrupted tests get the chance to clean up. go test itself would not pass the signal on.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	if cmd.Run() != nil {
+		return errShown
+	}
+	return nil
 }

@@ -5,9 +5,8 @@
 //
 //   - load: orders are posted in a closed loop (a fixed number in flight) or an open one (a fixed rate, latency counted
 //     from the moment an order was due, so that a stalled server cannot hide its stall by slowing the client down);
-//   - settle: the clock runs on until every accepted order is final and stands in its customer's history;
+//   - settle: the clock keeps running until every accepted order is final and in its customer's history;
 //   - verify: what the API lists is compared with what it answered, with the stock and with the histories.
 //
-// With a [Stack] at hand it also tells what each process spent, and measures the raw limits of the database and the
-// broker on the same machine, so that the throughput can be read as a ratio.
+// Given the parts of the system as [Options.Units], it also reports the CPU time of each.
 package bench

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/url"
 	"time"
+
+	"orderflow.internal/hack/stack"
 )
 
 // Options describe one run. Start from Defaults.
@@ -32,8 +34,7 @@ type Options struct {
 	Seed        uint64        // chooses the products; equal seeds give equal orders
 	Keep        bool          // leave the products behind
 
-	Stack  *Stack        // the processes and servers behind BaseURL; nil leaves CPU and raw limits out
-	RawFor time.Duration // how long each raw limit is measured; 0 leaves them out
+	Units []stack.Unit // the parts of the system whose CPU time is measured, if they are on this machine
 
 	// Dial opens a connection to the base URL's host; nil dials it as it is.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -42,24 +43,9 @@ type Options struct {
 	Observe func(Progress)
 }
 
-// Stack is what a run can know about a system on its own machine. The URLs carry an administrator's credentials.
-type Stack struct {
-	Processes     []Process
-	DatabaseURL   string // may create databases
-	AMQPURL       string // the vhost in it is not used
-	ManagementURL string // may create vhosts
-}
-
-// Process is one named part of the stack. PIDs returns its root processes as they are now; their descendants are
-// found by the caller. None means the part is down.
-type Process struct {
-	Name string
-	PIDs func() []int
-}
-
 // Progress is how a run stands.
 type Progress struct {
-	Stage    string // "prepare", "load", "settle", "verify", "raw limits"
+	Stage    string // "prepare", "load", "settle", "verify"
 	Orders   int
 	Accepted int
 	Final    int
@@ -83,7 +69,6 @@ func Defaults() Options {
 		PerCustomer: maxPage,
 		Settle:      time.Minute,
 		Seed:        1,
-		RawFor:      2 * time.Second,
 	}
 }
 
@@ -122,7 +107,6 @@ func (o *Options) validate() error {
 	check(o.PerCustomer > 0 && o.PerCustomer <= maxPage, "orders per customer: want 1 to %d", maxPage)
 	check(!o.Keyless || o.Retry, "without a key: only with retries")
 	check(o.Settle > 0, "settle time: want more than 0")
-	check(o.RawFor >= 0, "raw time: want 0 (leave out) or more")
 	return errors.Join(errs...)
 }
 

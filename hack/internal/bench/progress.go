@@ -3,11 +3,8 @@ package bench
 import (
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
-
-	"orderflow.internal/hack/console"
 )
 
 // stage tells Options.Observe how a run stands, until stopped.
@@ -61,21 +58,17 @@ func (s *stage) run() {
 	}
 }
 
-// Print returns an observer that keeps one line up to date on a terminal and writes a line every few seconds, and at
-// each stage, elsewhere. Call the returned end before anything else is written.
-func Print(w io.Writer) (observe func(Progress), end func()) {
-	if f, ok := w.(*os.File); ok && console.Terminal(f) {
-		return func(p Progress) { fmt.Fprintf(w, "\r\x1b[K%s", p) }, func() { fmt.Fprint(w, "\r\x1b[K") }
-	}
+// Print returns an observer that writes a line every few seconds and at each stage.
+func Print(w io.Writer) func(Progress) {
 	const every = 3 * time.Second
-	var told time.Time
+	var written time.Time
 	var stage string
 	return func(p Progress) {
-		if p.Stage != stage || time.Since(told) >= every {
-			stage, told = p.Stage, time.Now()
+		if p.Stage != stage || time.Since(written) >= every {
+			stage, written = p.Stage, time.Now()
 			fmt.Fprintln(w, p)
 		}
-	}, func() {}
+	}
 }
 
 // String is one line.

@@ -17,7 +17,7 @@ import (
 
 // Report is what a run found.
 type Report struct {
-	Setup Setup     `json:"setup"`
+	Setup string    `json:"setup"`
 	Began time.Time `json:"began"` // the first POST
 
 	Accepted        int              `json:"accepted"`
@@ -33,24 +33,8 @@ type Report struct {
 	FailedReads     map[string]Count `json:"failedReads"` // of the client's own bookkeeping
 
 	CPU    *CPU     `json:"cpu,omitempty"`
-	Raw    *Raw     `json:"raw,omitempty"`
 	Checks []Check  `json:"checks"`
 	Notes  []string `json:"notes,omitempty"`
-}
-
-// Setup tells which run this was.
-type Setup struct {
-	BaseURL     string  `json:"baseUrl"`
-	Orders      int     `json:"orders"`
-	Concurrency int     `json:"concurrency"`
-	Rate        float64 `json:"rate"` // orders per second; 0 is the closed loop
-	Products    int     `json:"products"`
-	Stock       int     `json:"stock"` // of each product at the start
-	Items       int     `json:"items"`
-	Quantity    int     `json:"quantity"`
-	Async       bool    `json:"async"`
-	Retry       bool    `json:"retry"`
-	Seed        uint64  `json:"seed"`
 }
 
 // Placed is when the client knew what of one order, each since the first POST.
@@ -84,10 +68,7 @@ func (r *Report) note(format string, args ...any) {
 func (l *load) report(e *evidence, checks []Check, end time.Duration) Report {
 	o := l.opts
 	r := Report{
-		Setup: Setup{
-			BaseURL: o.BaseURL, Orders: o.Orders, Concurrency: o.Concurrency, Rate: o.Rate, Products: o.Products,
-			Stock: o.stock(), Items: o.Items, Quantity: o.Quantity, Async: o.Async, Retry: o.Retry, Seed: o.Seed,
-		},
+		Setup:       o.String(),
 		Began:       l.start.UTC().Round(0), // without the monotonic reading, which means nothing elsewhere
 		States:      make(map[state]int),
 		Reasons:     make(map[string]int),
@@ -160,7 +141,7 @@ func (r *Report) Write(w io.Writer) error {
 		fmt.Fprintf(t, "cancelled for\t%s\n", counts(r.Reasons))
 	}
 	if r.LateSends > 0 {
-		fmt.Fprintf(t, "sent late\t%s (all %s connections were busy, or the machine was)\n", number(r.LateSends), number(r.Setup.Concurrency))
+		fmt.Fprintf(t, "sent late\t%s (all connections were busy, or the machine was)\n", number(r.LateSends))
 	}
 	if refused, longest := r.refused(); refused > 0 {
 		fmt.Fprintf(t, "refused\t%s answers 503, Retry-After up to %d s\n", number(refused), longest)
@@ -173,11 +154,6 @@ func (r *Report) Write(w io.Writer) error {
 			fmt.Fprintf(t, "  %s\t%.3f\n", p.Name, p.Per1000)
 		}
 		fmt.Fprintf(t, "  all of these\t%.3f\n  load client\t%.3f\n", r.CPU.All, r.CPU.LoadClient)
-	}
-	if r.Raw != nil {
-		fmt.Fprintf(t, "\nRaw limits of this machine, in the same run\n")
-		fmt.Fprintf(t, "  single-row commits/s\t%s\tover %s connections; orders/s is %.2f of it\n", number(int(r.Raw.CommitsPerSecond)), number(r.Raw.Connections), r.Raw.OrdersPerCommit)
-		fmt.Fprintf(t, "  confirmed quorum-queue messages/s\t%s\t%s in flight; orders/s is %.2f of it\n", number(int(r.Raw.MessagesPerSecond)), number(r.Setup.Concurrency), r.Raw.OrdersPerMessage)
 	}
 	if len(r.Checks) > 0 {
 		fmt.Fprintf(t, "\nChecks\n")
@@ -199,27 +175,21 @@ func (r *Report) Write(w io.Writer) error {
 }
 
 // String is one line.
-func (s Setup) String() string {
-	parts := []string{number(s.Orders) + " orders"}
-	if s.Rate > 0 {
-		parts = append(parts, fmt.Sprintf("open loop at %g/s, at most %s at once", s.Rate, number(s.Concurrency)))
+func (o *Options) String() string {
+	parts := []string{number(o.Orders) + " orders"}
+	if o.Rate > 0 {
+		parts = append(parts, fmt.Sprintf("open loop at %g/s, at most %s at once", o.Rate, number(o.Concurrency)))
 	} else {
-		parts = append(parts, fmt.Sprintf("closed loop, %s at once", number(s.Concurrency)))
+		parts = append(parts, fmt.Sprintf("closed loop, %s at once", number(o.Concurrency)))
 	}
-	if s.Products == 1 {
-		parts = append(parts, fmt.Sprintf("one product with %s pieces", number(s.Stock)))
-	} else {
-		parts = append(parts, fmt.Sprintf("%s products with %s pieces each", number(s.Products), number(s.Stock)))
+	parts = append(parts, fmt.Sprintf("products: %s, each with %s units", number(o.Products), number(o.stock())))
+	if o.Items > 1 || o.Quantity > 1 {
+		parts = append(parts, fmt.Sprintf("%d items of %s", o.Items, number(o.Quantity)))
 	}
-	if s.Items > 1 || s.Quantity > 1 {
-		parts = append(parts, fmt.Sprintf("%d items of %s", s.Items, number(s.Quantity)))
-	}
-	if s.Async {
+	if o.Async {
 		parts = append(parts, "asynchronous")
-	} else {
-		parts = append(parts, "waiting")
 	}
-	return strings.Join(append(parts, fmt.Sprintf("seed %d", s.Seed), s.BaseURL), " · ")
+	return strings.Join(append(parts, o.BaseURL), " · ")
 }
 
 func writeErrors(w io.Writer, title string, kinds map[string]Count) {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,26 +51,18 @@ func Run(ctx context.Context, opts Options) (r Report, err error) {
 	if r, err = l.measure(ctx, stage); err != nil {
 		return r, err
 	}
-	if opts.Stack == nil {
-		r.note("CPU time and raw limits are left out: there is no local stack behind %s", opts.BaseURL)
-	} else if opts.RawFor > 0 {
-		stage.enter("raw limits")
-		r.Raw, err = measureRaw(ctx, opts.Stack, opts.Concurrency, opts.RawFor, r.OrdersPerSecond)
+	if len(opts.Units) == 0 {
+		r.note("CPU time is left out: there is no local stack behind %s", opts.BaseURL)
 	}
-	return r, err
+	return r, nil
 }
 
 // measure is the run itself, from the first order to the verdict.
 func (l *load) measure(ctx context.Context, stage *stage) (Report, error) {
 	runtime.GC() // what preparing left behind is not the run's
-	var meter *cpuMeter
-	if l.opts.Stack != nil {
-		var err error
-		if meter, err = newCPUMeter(l.opts.Stack.Processes); err != nil {
-			return Report{}, err
-		}
-	}
-	own := ownCPU()
+	before := spent(l.opts.Units)
+	var after map[string]time.Duration
+	l.stopMeter = func() { after = spent(l.opts.Units) }
 	l.start = time.Now()
 	l.timeline.start = l.start
 	l.track = newTracker(l.api, l.start, l.opts.Poll, &l.final)
@@ -84,12 +74,6 @@ func (l *load) measure(ctx context.Context, stage *stage) (Report, error) {
 	var low lowest
 	background.Go(func() error { return l.track.run(around) })
 	background.Go(func() (err error) { low, err = l.watchStock(around); return err })
-	metered, stopMeter := context.WithCancel(around)
-	defer stopMeter()
-	l.stopMeter = stopMeter
-	if meter != nil {
-		background.Go(func() error { return meter.run(metered) })
-	}
 
 	err := l.place(around)
 	var end time.Duration
@@ -97,7 +81,9 @@ func (l *load) measure(ctx context.Context, stage *stage) (Report, error) {
 		stage.enter("settle")
 		end, err = l.settleIn(around)
 	}
-	spent := ownCPU() - own
+	if after == nil { // not settled
+		l.stopMeter()
+	}
 	stop()
 	if cause := background.Wait(); cause != nil {
 		err = cause
@@ -109,11 +95,8 @@ func (l *load) measure(ctx context.Context, stage *stage) (Report, error) {
 	stage.enter("verify")
 	checks, e, err := l.verify(ctx, low)
 	r := l.report(&e, checks, end)
-	if meter != nil {
-		r.CPU = meter.report(spent, r.Accepted)
-		if names := meter.missing(); len(names) > 0 {
-			r.note("no process of %s was found: its CPU time is missing", strings.Join(names, ", "))
-		}
+	if len(l.opts.Units) > 0 {
+		r.reportCPU(l.opts.Units, before, after)
 	}
 	if err != nil {
 		return r, fmt.Errorf("verify: %w", err)
@@ -159,12 +142,4 @@ func (l *load) deleteProducts(ctx context.Context) int {
 		return nil
 	})
 	return int(left.Load())
-}
-
-func ownCPU() time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return 0 // cannot fail: the only errors are a bad pointer and a bad first argument
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }

@@ -6,19 +6,26 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
+	"text/tabwriter"
 	"time"
 
 	"orderflow.internal/hack/console"
+	"orderflow.internal/hack/internal/tool"
 	"orderflow.internal/hack/stack"
 )
 
 // Options are what the command line chooses.
 type Options struct {
 	Root    string
+	Out     *console.Console
 	Race    bool
 	Run     string // go test -run
 	Verbose bool
@@ -30,17 +37,17 @@ type Options struct {
 type Part struct {
 	Name string
 	Help string
-	// NeedsServers is set when RabbitMQ and PostgreSQL must be installed.
-	NeedsServers bool
-	run          func(ctx context.Context, r *run) error
+	// servers is set when RabbitMQ and PostgreSQL must be installed.
+	servers bool
+	run     func(ctx context.Context, r *run) error
 }
 
 // Parts are all parts in the order they run.
 var Parts = []Part{
-	{"fmt", "Go files are formatted", false, format},
+	{"fmt", "Go files are formatted, shell scripts can be parsed", false, format},
 	{"vet", "go vet finds nothing", false, vet},
 	{"lint", "golangci-lint finds nothing (.golangci.yml)", false, lint},
-	{"vuln", "no known vulnerability is reachable; skipped where the data cannot be had", false, vulnerabilities},
+	{"vuln", "no known vulnerability is reachable; skipped where the data cannot be downloaded", false, vulnerabilities},
 	{"generate", "generated files and go.mod are up to date", false, generated},
 	{"charts", "the charts pass their tests and render what a cluster knows", false, chartTests},
 	{"monitoring", "alert rules, dashboards and runbooks are in order", false, monitoringTests},
@@ -51,103 +58,88 @@ var Parts = []Part{
 	{"system", "faults, drain and negative tests of the broker, on systems of their own", true, system},
 }
 
-// Find returns the named parts in the order they run, all when no name is given.
-func Find(names []string) ([]Part, error) {
-	for _, name := range names {
-		if !slices.ContainsFunc(Parts, func(p Part) bool { return p.Name == name }) {
-			return nil, fmt.Errorf("no part %q: there are %s", name, strings.Join(Names(), ", "))
-		}
-	}
-	if len(names) == 0 {
-		return Parts, nil
-	}
-	return slices.DeleteFunc(slices.Clone(Parts), func(p Part) bool { return !slices.Contains(names, p.Name) }), nil
-}
+// counts are tests and checks.
+type counts struct{ passed, failed, skipped int }
 
-// Names are the names of all parts.
-func Names() []string {
-	var names []string
-	for _, p := range Parts {
-		names = append(names, p.Name)
-	}
-	return names
+func (c *counts) add(o counts) {
+	c.passed, c.failed, c.skipped = c.passed+o.passed, c.failed+o.failed, c.skipped+o.skipped
 }
 
 // run is one run of some parts.
 type run struct {
 	Options
-	out     *console.Console
-	servers *servers
-	result  *Result // of the part that runs now
+	stack *stack.Stack // the servers that the parts share, once a part needs them
+	counts
 }
 
-// Run runs the parts one after another and prints a summary. It goes on after a failure and reports whether all passed.
-func Run(ctx context.Context, c *console.Console, o Options, parts []Part) (ok bool, err error) {
+// Run runs the named parts, or all, one after another. It continues after a failure, prints a summary whose last line
+// is for machines, and reports whether all passed.
+func Run(ctx context.Context, o Options, names []string) (ok bool, err error) {
+	for _, name := range names {
+		if !slices.ContainsFunc(Parts, func(p Part) bool { return p.Name == name }) {
+			return false, fmt.Errorf("there is no part %q: see hack/test --help", name)
+		}
+	}
+	r := &run{Options: o}
+	defer func() { err = errors.Join(err, r.stopServers(context.WithoutCancel(ctx))) }()
 	started := time.Now()
-	r := &run{Options: o, out: c}
-	r.servers = newServers(r)
-	if err := r.install(ctx, parts); err != nil {
-		return false, err
+	var all counts
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 3, ' ', tabwriter.AlignRight)
+	row := func(part string, since time.Time, c counts) {
+		fmt.Fprintf(w, "%s\t%.1f s\t%d\t%d\t%d\t\n", part, time.Since(since).Seconds(), c.passed, c.failed, c.skipped)
 	}
-	defer func() { err = errors.Join(err, r.servers.stop(context.WithoutCancel(ctx))) }()
-	var results []*Result
-	for _, p := range parts {
-		if ctx.Err() != nil {
-			break
+	fmt.Fprintln(w, "part\ttime\tpassed\tfailed\tskipped\t")
+	for _, p := range Parts {
+		if ctx.Err() != nil || len(names) > 0 && !slices.Contains(names, p.Name) {
+			continue
 		}
-		c.Printf("\n%s %s", c.Paint(console.Bold, p.Name), c.Paint(console.Gray, p.Help))
-		r.result = &Result{Part: p.Name}
-		results = append(results, r.result)
+		o.Out.Printf("\n%s  %s", p.Name, p.Help)
+		r.counts = counts{}
 		start := time.Now()
-		if err := p.run(ctx, r); err != nil {
-			r.fail(p.Name, err.Error())
+		if err := r.part(ctx, p); err != nil {
+			r.fail(p.Name, err)
 		}
-		r.result.Took = time.Since(start)
+		row(p.Name, start, r.counts)
+		all.add(r.counts)
 	}
-	c.Printf("\n%s", summary(results, time.Since(started)))
-	if ctx.Err() != nil {
-		return false, errors.New("interrupted")
+	row("all", started, all)
+	_ = w.Flush() // into memory: cannot fail
+	o.Out.Printf("\n%s", &table)
+	last := fmt.Sprintf("%d passed, %d failed", all.passed, all.failed)
+	if all.skipped > 0 {
+		last += fmt.Sprintf(", %d skipped", all.skipped)
 	}
-	return sum(results).Failed == 0, nil
+	o.Out.Printf("%s", last)
+	return all.failed == 0, ctx.Err()
 }
 
-// install brings what the chosen parts need and the machine lacks.
-func (r *run) install(ctx context.Context, parts []Part) error {
-	if !slices.ContainsFunc(parts, func(p Part) bool { return p.NeedsServers }) {
-		return nil
+func (r *run) part(ctx context.Context, p Part) error {
+	if p.servers {
+		if err := stack.Install(ctx, r.Out, r.Broker.Missing()...); err != nil {
+			return err
+		}
 	}
-	packages := r.Broker.Missing()
-	if len(packages) == 0 {
-		return nil
-	}
-	what := strings.Join(packages, ", ")
-	r.out.Printf("Missing on this machine: %s. Installing with apt-get (their own services are not started).", what)
-	return r.out.Step(ctx, "install "+what, func(ctx context.Context) error {
-		return stack.Install(ctx, packages, r.out)
-	})
+	return p.run(ctx, r)
 }
 
-func (r *run) pass(n int) { r.result.Passed += n }
+func (r *run) fail(what string, why error) {
+	r.failed++
+	r.Out.Printf("  ✗ failed %s\n    %s", what, strings.ReplaceAll(strings.TrimSpace(why.Error()), "\n", "\n    "))
+}
 
 func (r *run) skip(what, why string) {
-	r.result.Skipped++
-	r.result.Notes = append(r.result.Notes, fmt.Sprintf("skipped %s: %s", what, why))
-	r.out.Printf("  %s %s: %s", r.out.Paint(console.Yellow, "- skipped"), what, why)
-}
-
-func (r *run) fail(what, why string) {
-	r.result.Failed++
-	r.result.Notes = append(r.result.Notes, "failed "+what)
-	r.out.Printf("  %s %s\n%s", r.out.Paint(console.Red, "✗ failed"), what, indent(why))
+	r.skipped++
+	r.Out.Printf("  - skipped %s: %s", what, why)
 }
 
 // check counts one test that passes when the part returns nil.
 func (r *run) check(ctx context.Context, what string, part func(context.Context) error) {
-	if err := r.out.Step(ctx, what, part); err != nil {
-		r.fail(what, err.Error())
+	if err := r.Out.Step(ctx, what, part); err != nil {
+		r.fail(what, err)
 		return
 	}
-	r.pass(1)
+	r.passed++
 }
 
 // modules are the repository's Go modules.
@@ -155,18 +147,71 @@ var modules = []string{"services", "hack"}
 
 func (r *run) dir(module string) string { return filepath.Join(r.Root, module) }
 
+// tool builds a pinned tool of hack/tools, from Go's cache when it can, and returns its path.
+func (r *run) tool(ctx context.Context, name string) (path string, err error) {
+	err = r.Out.Step(ctx, "build "+name, func(ctx context.Context) error {
+		path, err = tool.Path(ctx, r.Root, name)
+		return err
+	})
+	return path, err
+}
+
+// done is the last line of gotestsum.
+var done = regexp.MustCompile(`(?m)^DONE .*?(\d+) tests?(?:, (\d+) skipped)?(?:, (\d+) failures?)?(?:, (\d+) errors?)? in `)
+
+// goTest runs go test on the packages, which gotestsum shows, and counts their tests.
+func (r *run) goTest(ctx context.Context, module string, env []string, race bool, packages ...string) error {
+	gotestsum, err := r.tool(ctx, "gotestsum")
+	if err != nil {
+		return err
+	}
+	show := "pkgname"
+	if r.Verbose {
+		show = "standard-verbose"
+	}
+	args := []string{"--no-color", "--format", show, "--format-hide-empty-pkg", "--", "-count=1", "-timeout=30m",
+		"-race=" + strconv.FormatBool(race), "-run=" + r.Run}
+	var out strings.Builder
+	cmd := exec.CommandContext(ctx, gotestsum, append(args, packages...)...)
+	cmd.Dir, cmd.Env = r.dir(module), append(os.Environ(), env...)
+	cmd.Stdout = io.MultiWriter(r.Out, &out)
+	cmd.Stderr = cmd.Stdout
+	// Interrupted tests get the chance to clean up.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = 30 * time.Second
+	err = cmd.Run()
+	c := counted(out.String())
+	r.add(c)
+	if err != nil && c.failed == 0 { // nothing that failed was shown
+		return fmt.Errorf("gotestsum: %w", err)
+	}
+	return nil
+}
+
+// counted reads gotestsum's last line. Errors are packages that failed otherwise than by a test.
+func counted(output string) (c counts) {
+	all := done.FindAllStringSubmatch(output, -1)
+	if len(all) == 0 {
+		return c
+	}
+	number := func(i int) int {
+		n, _ := strconv.Atoi(all[len(all)-1][i]) // digits, or absent
+		return n
+	}
+	c.skipped = number(2)
+	c.passed = number(1) - c.skipped - number(3)
+	c.failed = number(3) + number(4)
+	return c
+}
+
 // command runs a program to its end; the error holds what it printed.
 func command(ctx context.Context, dir, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, io.Writer(&out)
-	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out.String())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
 	}
-	return out.String(), nil
-}
-
-func indent(text string) string {
-	return "    " + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n    ")
+	return string(out), err
 }

@@ -2,69 +2,36 @@ package check
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
-
-	"orderflow.internal/hack/internal/tool"
 )
 
 func format(ctx context.Context, r *run) error {
 	r.check(ctx, "gofmt", func(ctx context.Context) error {
 		out, err := command(ctx, r.Root, "gofmt", "-l", "services", "hack")
 		if err == nil && strings.TrimSpace(out) != "" {
-			err = fmt.Errorf("not formatted (gofmt -w mends it):\n%s", out)
+			err = fmt.Errorf("not formatted (gofmt -w fixes it):\n%s", out)
 		}
 		return err
 	})
 	r.check(ctx, "shell scripts", func(ctx context.Context) error {
-		scripts, err := shellScripts(r.Root)
+		scripts, err := command(ctx, r.Root, "git", "grep", "-l", "^#!/bin/\\(ba\\)\\?sh", "--", "hack", ".ci")
 		if err != nil {
 			return err
 		}
 		var errs []error
-		for shell, files := range scripts {
-			for _, file := range files {
-				_, err := command(ctx, r.Root, shell, "-n", file)
-				errs = append(errs, err)
-			}
+		for _, script := range strings.Fields(scripts) {
+			_, err := command(ctx, r.Root, "bash", "-n", script)
+			errs = append(errs, err)
 		}
 		return errors.Join(errs...)
 	})
 	return nil
-}
-
-// shellScripts finds the repository's scripts by their first line, by shell.
-func shellScripts(root string) (map[string][]string, error) {
-	found := make(map[string][]string)
-	for _, dir := range []string{"hack", ".ci"} {
-		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
-			if err != nil || !entry.Type().IsRegular() || filepath.Ext(path) == ".go" {
-				return err
-			}
-			text, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			first, _, _ := strings.Cut(string(text), "\n")
-			switch {
-			case strings.HasPrefix(first, "#!/bin/sh"):
-				found["sh"] = append(found["sh"], path)
-			case strings.HasPrefix(first, "#!") && strings.HasSuffix(first, "bash"):
-				found["bash"] = append(found["bash"], path)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return found, nil
 }
 
 func vet(ctx context.Context, r *run) error {
@@ -75,15 +42,6 @@ func vet(ctx context.Context, r *run) error {
 		})
 	}
 	return nil
-}
-
-// tool builds a pinned tool of hack/tools, from Go's cache when it can, and returns its path.
-func (r *run) tool(ctx context.Context, name string) (path string, err error) {
-	err = r.out.Step(ctx, "build "+name, func(ctx context.Context) error {
-		path, err = tool.Path(ctx, r.Root, name)
-		return err
-	})
-	return path, err
 }
 
 func lint(ctx context.Context, r *run) error {
@@ -100,10 +58,21 @@ func lint(ctx context.Context, r *run) error {
 	return nil
 }
 
+// vulnerabilities looks for what is known of the code, its modules and the toolchain that go.work names, with which
+// releases are built. The data are the newest of a Go module, so that no other address is needed.
 func vulnerabilities(ctx context.Context, r *run) error {
-	if err := vulnerabilityData(ctx); err != nil {
+	data, err := vulnerabilityData(ctx)
+	if err != nil {
 		r.skip("govulncheck", err.Error())
 		return nil
+	}
+	work, err := command(ctx, r.Root, "go", "work", "edit", "-json")
+	if err != nil {
+		return err
+	}
+	var workspace struct{ Toolchain string }
+	if err := json.Unmarshal([]byte(work), &workspace); err != nil {
+		return err
 	}
 	checker, err := r.tool(ctx, "govulncheck")
 	if err != nil {
@@ -111,35 +80,22 @@ func vulnerabilities(ctx context.Context, r *run) error {
 	}
 	for _, module := range modules {
 		r.check(ctx, "govulncheck "+module, func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), checker, "./...")
+			_, err := command(ctx, r.dir(module), "env", "GOTOOLCHAIN="+workspace.Toolchain, checker, "-db", "file://"+data, "./...")
 			return err
 		})
 	}
 	return nil
 }
 
-// vulnerabilityData reports why the vulnerability database cannot be reached, if so. GOVULNDB names another one.
-func vulnerabilityData(ctx context.Context) error {
-	base := os.Getenv("GOVULNDB")
-	if base == "" {
-		base = "https://vuln.go.dev"
+// vulnerabilityData downloads Go's vulnerability data, which Go verifies, and returns their folder.
+func vulnerabilityData(ctx context.Context) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", "golang.org/x/vulndb@latest")
+	cmd.Dir = os.TempDir() // outside the workspace
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	out, err := cmd.Output()
+	var module struct{ Dir, Error string }
+	if err := errors.Join(err, json.Unmarshal(out, &module)); err != nil {
+		return "", fmt.Errorf("the vulnerability data cannot be downloaded: %w %s", err, module.Error)
 	}
-	if !strings.HasPrefix(base, "http") {
-		return nil // a folder: govulncheck tells when it is not there
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/index/db.json", nil)
-	if err != nil {
-		return err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("the vulnerability data is out of reach: %w", err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("the vulnerability data at %s is out of reach: %s", base, res.Status)
-	}
-	return nil
+	return filepath.Join(module.Dir, "data", "osv"), nil
 }

@@ -2,15 +2,67 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"orderflow.internal/hack/internal/nodejs"
 	"orderflow.internal/hack/stack"
 )
+
+// fresh makes a stack of this run's broker, with nothing in it; what a killed run left is stopped and deleted.
+func (r *run) fresh(ctx context.Context, o stack.Options) (*stack.Stack, error) {
+	o.Root, o.Step = r.Root, r.Out.Step
+	o.RabbitMQImage, o.AMQPURL, o.ManagementURL = r.Broker.RabbitMQImage, r.Broker.AMQPURL, r.Broker.ManagementURL
+	s, err := stack.New(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Stop(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if err := s.Purge(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// servers returns the stack that the parts share, with its servers running.
+func (r *run) servers(ctx context.Context) (*stack.Stack, error) {
+	if r.stack != nil {
+		return r.stack, nil
+	}
+	s, err := r.fresh(ctx, stack.Options{Name: "test", Offset: stack.OffsetTest, Race: r.Race, Env: map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + stack.PortsAt(stack.OffsetTest).OTLPAddress(),
+		"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+		"OTEL_METRICS_EXPORTER":       "none",
+		"OTEL_BSP_SCHEDULE_DELAY":     "200", // ms: a test waits for the spans
+	}})
+	if err != nil {
+		return nil, err
+	}
+	r.stack = s
+	return s, s.StartServers(ctx, false)
+}
+
+// stopServers ends what runs; data and logs stay to be looked at until the next run.
+func (r *run) stopServers(ctx context.Context) error {
+	if r.stack == nil {
+		return nil
+	}
+	return stopStack(ctx, r.stack)
+}
+
+func stopStack(ctx context.Context, s *stack.Stack) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	return errors.Join(s.Stop(ctx), s.Close())
+}
 
 // packages lists the packages of a module without those below the folders.
 func (r *run) packages(ctx context.Context, module string, without ...string) ([]string, error) {
@@ -32,7 +84,7 @@ func unit(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	s, err := r.servers.start(ctx)
+	s, err := r.servers(ctx)
 	if err != nil {
 		return err
 	}
@@ -53,7 +105,7 @@ func hack(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	s, err := r.servers.start(ctx)
+	s, err := r.servers(ctx)
 	if err != nil {
 		return err
 	}
@@ -82,11 +134,14 @@ func (r *run) brokerEnv() []string {
 }
 
 func endToEnd(ctx context.Context, r *run) error {
-	s, err := r.servers.start(ctx)
+	s, err := r.servers(ctx)
 	if err != nil {
 		return err
 	}
-	if err := r.servers.startServices(ctx); err != nil {
+	if err := r.Out.Step(ctx, "build the services", s.Build); err != nil {
+		return err
+	}
+	if err := s.StartServices(ctx); err != nil {
 		return err
 	}
 	env := append(serverEnv(s),
@@ -106,8 +161,7 @@ func endToEnd(ctx context.Context, r *run) error {
 
 // afterServices stops the services cleanly and looks for data races they have reported.
 func (r *run) afterServices(ctx context.Context) error {
-	s := r.servers.stack
-	for _, service := range s.Services() {
+	for _, service := range r.stack.Services() {
 		r.check(ctx, service.Name()+" ends cleanly", func(ctx context.Context) error {
 			if err := service.Stop(ctx); err != nil {
 				return err
@@ -129,12 +183,30 @@ func system(ctx context.Context, r *run) error {
 		r.skip("system", "these tests restart and kill the broker, so they need one of their own: use --rabbitmq-image")
 		return nil
 	}
-	if _, err := os.Stat(filepath.Join(r.Root, "hack", "systemtest")); err != nil {
-		return err
-	}
 	if err := r.installPrometheus(ctx); err != nil {
 		return err
 	}
 	// Without the race detector: these tests hold the system to times and sizes.
 	return r.goTest(ctx, "hack", r.brokerEnv(), false, "./systemtest/...")
+}
+
+// monitoringTests need no race detector: their work is done by promtool and Node.js.
+func monitoringTests(ctx context.Context, r *run) error {
+	if err := r.installPrometheus(ctx); err != nil {
+		return err
+	}
+	if err := nodejs.Ensure(ctx, r.Out, r.Root); err != nil {
+		return err
+	}
+	return r.goTest(ctx, "hack", nil, false, "./monitoring/...")
+}
+
+// installPrometheus brings Prometheus, and with it promtool, if the machine lacks them.
+func (r *run) installPrometheus(ctx context.Context) error {
+	_, server := exec.LookPath("prometheus")
+	_, tool := exec.LookPath("promtool")
+	if server == nil && tool == nil {
+		return nil
+	}
+	return stack.Install(ctx, r.Out, "prometheus")
 }

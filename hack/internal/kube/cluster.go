@@ -3,17 +3,13 @@ package kube
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"orderflow.internal/hack/internal/tool"
 )
@@ -24,28 +20,22 @@ type Cluster struct {
 	Name string
 }
 
-// Exists reports whether the cluster was made, running or not.
-func (c *Cluster) Exists(ctx context.Context) (bool, error) {
+// Ensure makes the cluster as a kind configuration says, or starts the node of one that exists, which Docker may have been
+// restarted since. nodeImage may be empty: kind's own choice.
+func (c *Cluster) Ensure(ctx context.Context, config, nodeImage string) error {
 	out, err := c.kind(ctx, "get", "clusters", "--quiet")
-	return slices.Contains(strings.Fields(out), c.Name), err
-}
-
-// Create makes the cluster as a kind configuration says. nodeImage may be empty: kind's own choice.
-func (c *Cluster) Create(ctx context.Context, config, nodeImage string) error {
-	if err := checkPorts(config); err != nil {
+	if err != nil {
+		return err
+	}
+	if slices.Contains(strings.Fields(out), c.Name) {
+		_, err := run(ctx, nil, "docker", "start", c.node())
 		return err
 	}
 	args := []string{"create", "cluster", "--name", c.Name, "--config", config, "--wait", "3m"}
 	if nodeImage != "" {
 		args = append(args, "--image", nodeImage)
 	}
-	_, err := c.kind(ctx, args...)
-	return err
-}
-
-// Start starts the node of a cluster that exists, if Docker was restarted since.
-func (c *Cluster) Start(ctx context.Context) error {
-	_, err := run(ctx, nil, "docker", "start", c.node())
+	_, err = c.kind(ctx, args...)
 	return err
 }
 
@@ -84,24 +74,22 @@ func (c *Cluster) kubectl(args []string) []string {
 	return append([]string{"exec", "--interactive", c.node(), "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"}, args...)
 }
 
-// Load copies those of the images that Docker has here and the node lacks into the node, and returns them. What
-// neither has is left for the node to pull.
-func (c *Cluster) Load(ctx context.Context, images ...string) (loaded []string, err error) {
+// Load copies those of the images that Docker has here and the node lacks into the node. What neither has is left for the
+// node to pull.
+func (c *Cluster) Load(ctx context.Context, images ...string) error {
 	out, err := run(ctx, nil, "docker", "exec", c.node(), "ctr", "--namespace", "k8s.io", "images", "list", "--quiet")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	there := strings.Fields(out)
-	for _, image := range images {
-		if !slices.Contains(there, qualified(image)) && DockerHas(ctx, image) {
-			loaded = append(loaded, image)
-		}
+	missing := slices.DeleteFunc(slices.Clone(images), func(image string) bool {
+		return slices.Contains(there, qualified(image)) || !DockerHas(ctx, image)
+	})
+	if len(missing) == 0 {
+		return nil
 	}
-	if len(loaded) == 0 {
-		return nil, nil
-	}
-	_, err = c.kind(ctx, append([]string{"load", "docker-image", "--name", c.Name}, loaded...)...)
-	return loaded, err
+	_, err = c.kind(ctx, append([]string{"load", "docker-image", "--name", c.Name}, missing...)...)
+	return err
 }
 
 // qualified is an image's name with the registry that Docker takes when none is named.
@@ -126,20 +114,12 @@ func (c *Cluster) kind(ctx context.Context, args ...string) (string, error) {
 	return run(ctx, nil, path, args...)
 }
 
-// Docker returns why Docker cannot be used, and what to do about it.
-func Docker(ctx context.Context) error {
-	if _, err := exec.LookPath("docker"); err != nil {
-		return errors.New("the docker command is missing: install Docker (https://docs.docker.com/engine/install/)")
-	}
-	if _, err := run(ctx, nil, "docker", "version", "--format", "{{.Server.Version}}"); err != nil {
-		return fmt.Errorf("docker's daemon does not answer: start it, and see that this user may use it: %w", err)
-	}
-	return nil
-}
-
 // DockerArchitecture is the architecture of the containers that Docker runs, and so of the cluster.
 func DockerArchitecture(ctx context.Context) (string, error) {
 	out, err := run(ctx, nil, "docker", "version", "--format", "{{.Server.Arch}}")
+	if err != nil {
+		err = fmt.Errorf("%w\nInstall Docker (https://docs.docker.com/engine/install/), start it, and see that this user may use it", err)
+	}
 	return strings.TrimSpace(out), err
 }
 
@@ -147,39 +127,6 @@ func DockerArchitecture(ctx context.Context) (string, error) {
 func DockerHas(ctx context.Context, image string) bool {
 	_, err := run(ctx, nil, "docker", "image", "inspect", image)
 	return err == nil
-}
-
-// checkPorts finds out whether the host ports of a kind configuration are free. kind itself would tell only after it
-// has made a node.
-func checkPorts(config string) error {
-	text, err := os.ReadFile(config)
-	if err != nil {
-		return err
-	}
-	var c struct {
-		Nodes []struct {
-			ExtraPortMappings []struct {
-				HostPort      int    `yaml:"hostPort"`
-				ListenAddress string `yaml:"listenAddress"`
-			} `yaml:"extraPortMappings"`
-		} `yaml:"nodes"`
-	}
-	if err := yaml.Unmarshal(text, &c); err != nil {
-		return fmt.Errorf("%s: %w", config, err)
-	}
-	for _, node := range c.Nodes {
-		for _, port := range node.ExtraPortMappings {
-			l, err := net.Listen("tcp", net.JoinHostPort(port.ListenAddress, fmt.Sprint(port.HostPort)))
-			if err != nil {
-				return fmt.Errorf("the cluster wants port %d of this machine: %w; stop what uses it (hack/down stops what "+
-					"hack/up started), or give other ports with --kind-config", port.HostPort, err)
-			}
-			if err := l.Close(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // run runs a program to its end; the error holds what it printed.

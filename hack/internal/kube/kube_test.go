@@ -2,7 +2,6 @@ package kube
 
 import (
 	"encoding/json"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,45 +71,12 @@ func TestCollect(t *testing.T) {
 	if _, err := Collect(t.Context(), root, root, local); err == nil || !strings.Contains(err.Error(), "--manifests") {
 		t.Errorf("no remedy in: %v", err)
 	}
-	write(local, "remote.yaml", "kind: RabbitmqCluster\nspec: {image: 'rabbitmq:4'}\n---\nkind: CustomResourceDefinition\nspec: {names: {kind: X}}")
+	write(local, "remote.yaml", "kind: RabbitmqCluster\nspec: {image: 'rabbitmq:4'}\n---\nkind: CustomResourceDefinition\nspec:\n  image:\n    type: string")
 	m, err := Collect(t.Context(), root, root, local)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"a:1", "b:1", "rabbitmq:4"}, m.Images); diff != "" {
+	if diff := cmp.Diff([]string{"a:1", "b:1", "rabbitmq:4"}, Images(m)); diff != "" {
 		t.Error(diff)
-	}
-}
-
-// The pins that are in use must have the form that Runs understands.
-func TestPins(t *testing.T) {
-	pins, err := resources("../../../k8s/operators")
-	if err != nil || len(pins) != 2 {
-		t.Fatal(pins, err)
-	}
-	for _, pin := range pins {
-		if release.FindStringSubmatch(pin) == nil {
-			t.Errorf("%s is no file of a release", pin)
-		}
-	}
-}
-
-func TestPortInUse(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := filepath.Join(t.TempDir(), "kind.yaml")
-	text := "nodes: [{extraPortMappings: [{hostPort: " + port + ", listenAddress: 127.0.0.1}]}]"
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := checkPorts(config); err == nil || !strings.Contains(err.Error(), port) {
-		t.Errorf("port %s: %v", port, err)
 	}
 }

@@ -9,8 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
 
 	"orderflow.internal/hack/console"
 	"orderflow.internal/hack/stack"
@@ -28,44 +26,40 @@ func Check(ctx context.Context) error {
 	if _, err := exec.LookPath("npm"); err != nil {
 		return errors.New("npm is not installed")
 	}
-	out, err := exec.CommandContext(ctx, "node", "--version").Output() // v20.19.2
+	version, err := exec.CommandContext(ctx, "node", "--version").Output()
 	if err != nil {
 		return errors.New("node is not installed")
 	}
-	version := strings.TrimSpace(string(out))
-	if !recent(version) {
-		return fmt.Errorf("node is %s, older than v%d.%d", version, oldestMajor, oldestMinor)
-	}
-	return nil
+	return recent(string(version))
 }
 
-func recent(version string) bool {
-	numbers := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
-	if len(numbers) < 3 {
-		return false
+// recent returns an error unless the version, like v20.19.2, is new enough.
+func recent(version string) error {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "v%d.%d.", &major, &minor); err != nil {
+		return fmt.Errorf("node's version %q: %w", version, err)
 	}
-	major, err := strconv.Atoi(numbers[0])
-	if err != nil {
-		return false
+	if major < oldestMajor || major == oldestMajor && minor < oldestMinor {
+		return fmt.Errorf("node is v%d.%d, older than v%d.%d", major, minor, oldestMajor, oldestMinor)
 	}
-	minor, err := strconv.Atoi(numbers[1])
-	return err == nil && (major > oldestMajor || major == oldestMajor && minor >= oldestMinor)
+	return nil
 }
 
 // Ensure installs Debian's packages if Node.js or npm is missing, and makes this process and its children find a Node.js
 // that is new enough: the machine's or, where that is too old, one in .run.
 func Ensure(ctx context.Context, c *console.Console, root string) error {
-	if err := Install(ctx, c, missing()); err != nil {
-		return err
+	for _, program := range [][2]string{{"node", "nodejs"}, {"npm", "npm"}} {
+		if _, err := exec.LookPath(program[0]); err != nil {
+			if err := stack.Install(ctx, c, program[1]); err != nil {
+				return err
+			}
+		}
 	}
 	why := Check(ctx)
 	if why == nil {
 		return nil
 	}
 	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
-	if arch == "" || runtime.GOOS != "linux" {
-		return fmt.Errorf("%w: install a newer one from nodejs.org", why)
-	}
 	name := "node-linux-" + arch
 	dir := filepath.Join(root, ".run", "nodejs-"+pinned)
 	bin := filepath.Join(dir, "node_modules", name, "bin")
@@ -81,26 +75,6 @@ func Ensure(ctx context.Context, c *console.Console, root string) error {
 		}
 	}
 	return os.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
-}
-
-// missing returns the Debian packages of the programs that this machine lacks.
-func missing() (packages []string) {
-	for _, program := range [][2]string{{"node", "nodejs"}, {"npm", "npm"}} {
-		if _, err := exec.LookPath(program[0]); err != nil {
-			packages = append(packages, program[1])
-		}
-	}
-	return packages
-}
-
-// Install installs Debian packages after saying so, none if there are none.
-func Install(ctx context.Context, c *console.Console, packages []string) error {
-	if len(packages) == 0 {
-		return nil
-	}
-	what := strings.Join(packages, ", ")
-	c.Printf("Missing on this machine: %s. Installing with apt-get.", what)
-	return c.Step(ctx, "install "+what, func(ctx context.Context) error { return stack.Install(ctx, packages, c) })
 }
 
 // Modules installs what the folder's package-lock.json names, unless it is there. No package runs a script meanwhile.

@@ -4,7 +4,6 @@ package pages
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -59,25 +58,27 @@ func Stale(root string) (bool, error) {
 	return newest.After(built.ModTime()), nil
 }
 
-// Try builds the pages if they are older than their sources and Node.js is there. If that fails, it says why and is
-// content with an older build, or with none: the rest of the system is worth having without. It returns what Find does.
-func Try(ctx context.Context, c *console.Console, root string) (string, error) {
+// Built returns the folder of the pages, built if they are older than their sources. With install, Node.js is brought if
+// it is missing, and a failure is an error. Otherwise it says why and is content with an older build or, returning "",
+// with none: the rest of the system is worth having without.
+func Built(ctx context.Context, c *console.Console, root string, install bool) (string, error) {
 	stale, err := Stale(root)
 	if err != nil || !stale {
 		return Find(root), err
 	}
-	if err = nodejs.Check(ctx); err == nil {
+	if install {
+		err = nodejs.Ensure(ctx, c, root)
+	} else {
+		err = nodejs.Check(ctx)
+	}
+	if err == nil {
 		err = Build(ctx, c, root)
-		if ctx.Err() != nil {
-			return "", err
-		}
+	}
+	if err != nil && (install || ctx.Err() != nil) {
+		return "", err
 	}
 	if err != nil {
-		which := "Without the web client"
-		if Find(root) != "" {
-			which = "With an older build of the web client"
-		}
-		c.Printf("%s", c.Paint(console.Yellow, fmt.Sprintf("%s: %v", which, err)))
+		c.Printf("The web client is missing or an older build: %v", err)
 	}
 	return Find(root), nil
 }
