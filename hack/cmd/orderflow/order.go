@@ -133,7 +133,8 @@ func (j journey) String() string {
 		fmt.Fprintf(&b, "  trace %s", j.TraceID)
 	}
 	for _, s := range j.Steps {
-		fmt.Fprintf(&b, "\n  %6d ms  %-10s %-16s %s %s", s.At.Sub(j.Steps[0].At).Milliseconds(), s.Service, s.Event, s.Action, s.Detail)
+		after := s.At.Sub(j.Steps[0].At).Milliseconds()
+		fmt.Fprintf(&b, "\n  %6d ms  %-10s %-18s %s", after, s.Service, s.Event, strings.TrimSpace(s.Action+" "+s.Detail))
 	}
 	return b.String()
 }
