@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"strings"
 
 	"orderflow.internal/gateway/internal/journey"
@@ -66,18 +67,38 @@ func main() {
 func serve(ctx context.Context, info run.Info, cfg config) error {
 	// Ready as soon as it serves: with the services down it still answers 503,
 	// which tells a client more than a refused connection.
+	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), memoryLimit))
 	server := web.NewServer(cfg.Web, newHandler(cfg, proxy.NewTransport()), web.Admin(info.Metrics, nil, nil))
+	server.Limit(maxConns, maxHeaderBytes)
 	var group run.Group
 	group.Add("admin server", server.RunAdmin)
 	group.Add("public server", server.Run)
 	return group.Run(ctx, cfg.Web.ShutdownTimeout)
 }
 
+// What a gateway may hold at a time, whatever clients do. It is measured out for
+// the 192 MiB that the charts give it (see TestMemory): an event stream costs
+// some 30 kB, another request in flight 50 kB with both its connections, and a
+// connection whose request is not there yet up to 30 kB.
+const (
+	memoryLimit = 160 << 20 // of Go's runtime; the rest is for code and what it cannot hold to
+
+	maxConns       = 1800     // not counting event streams
+	maxHeaderBytes = 8 << 10  // net/http reads up to 4 KiB more
+	maxOrderBody   = 64 << 10 // far more than the largest order needs
+	maxBody        = 16 << 10
+	allBodies      = 4 << 20 // beside the first 4 KiB of each
+
+	maxStreams  = 2000
+	maxWaiting  = 1000 // POST /orders
+	maxRequests = 256  // to each service, beside these
+)
+
 // routes are the public paths by service. A path that is not listed, but lies
 // under a listed one, goes to the same service: the list gives spans and
 // metrics their names.
 var routes = map[string][]string{
-	"orders":    {"/orders", "/orders/{orderId}", "/orders/{orderId}/cancel", "/orders/{orderId}/events", "/orders/*"},
+	"orders":    {"/orders", "/orders/{orderId}", "/orders/{orderId}/cancel", "/orders/*"},
 	"products":  {"/products", "/products/{productId}", "/products/{productId}/restock", "/products/*"},
 	"customers": {"/customers", "/customers/{customerId}", "/customers/{customerId}/orders", "/customers/*"},
 }
@@ -86,38 +107,42 @@ var routes = map[string][]string{
 func newHandler(cfg config, transport http.RoundTripper) http.Handler {
 	router := web.NewRouter()
 	router.Use(nosniff, refuseDotSegments)
-	clients := make(map[string]*proxy.Client)
-	for service, urls := range map[string][]url.URL{
+	upstream := proxy.Config{
+		Prefix:     apiPrefix,
+		Transport:  transport,
+		Replayable: replayable,
+		Modify:     lockDown,
+		Requests:   maxRequests,
+		Bodies:     proxy.NewBudget(allBodies),
+	}
+	services := make(map[string]*proxy.Service)
+	for name, urls := range map[string][]url.URL{
 		"orders": cfg.Orders, "products": cfg.Products, "customers": cfg.Customers,
 	} {
-		upstream := proxy.Config{
-			Service:    service,
-			Instances:  urls,
-			Prefix:     apiPrefix,
-			Transport:  transport,
-			Replayable: replayable,
-			Modify:     lockDown,
-		}
-		handler := proxy.New(upstream)
-		for _, pattern := range routes[service] {
+		upstream.Name, upstream.Instances = name, urls
+		services[name] = proxy.New(upstream)
+		handler := services[name].Handler(proxy.Route{Body: maxBody})
+		for _, pattern := range routes[name] {
 			router.Handle(pattern, handler)
 		}
-		clients[service] = proxy.NewClient(upstream)
 	}
-	router.Get("/orders/{orderId}/journey", locked(journey.Handler(clients["orders"], map[string]*proxy.Client{
-		"products": clients["products"], "customers": clients["customers"],
+	router.Method(http.MethodPost, "/orders", services["orders"].Handler(proxy.Route{
+		Body: maxOrderBody,
+		Held: proxy.NewSlots(maxWaiting),
+		// An order is worth more than waiting for its end.
+		Hurry: func(h http.Header) { h.Set("Prefer", "respond-async") },
+	}))
+	router.Method(http.MethodGet, "/orders/{orderId}/events", services["orders"].Stream(proxy.NewSlots(maxStreams)))
+	router.Get("/orders/{orderId}/journey", locked(journey.Handler(services["orders"], map[string]*proxy.Service{
+		"products": services["products"], "customers": services["customers"],
 	})))
 	router.Get("/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(contract) // a client that is gone needs no answer
 	})
 	if len(cfg.Client) > 0 {
-		router.Handle("/*", proxy.New(proxy.Config{
-			Service:    "client",
-			Instances:  cfg.Client,
-			Transport:  transport,
-			Replayable: replayable,
-		}))
+		upstream.Name, upstream.Instances, upstream.Prefix, upstream.Modify = "client", cfg.Client, "", nil
+		router.Handle("/*", proxy.New(upstream).Handler(proxy.Route{Body: maxBody}))
 	} else {
 		router.Get("/", web.Handle(func(w http.ResponseWriter, _ *http.Request) error {
 			return web.Write(w, http.StatusOK, map[string]string{"name": "Orderflow", "contract": "/openapi.yaml"})

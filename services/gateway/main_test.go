@@ -220,7 +220,7 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 		}
 	}
 	f.serve(tell)
-	huge := `"` + strings.Repeat("x", 1<<20) + `"`
+	huge := `"` + strings.Repeat("x", maxOrderBody) + `"`
 	for _, o := range operations(t) {
 		if o.body() == "" {
 			continue

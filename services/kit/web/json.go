@@ -19,7 +19,7 @@ import (
 )
 
 // maxBody is the largest request body that is read, in bytes.
-const maxBody = 1 << 20
+const maxBody = 64 << 10
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
@@ -36,14 +36,14 @@ func putBuffer(b *bytes.Buffer) {
 // Read decodes the request's JSON body into dst, a pointer to a struct with
 // encoding/json tags. It is strict: names are case-sensitive, and an unknown or
 // repeated field, a wrong type, anything after the value or no body at all is a
-// 400 that names the field; another content type is a 415, more than 1 MiB a
+// 400 that names the field; another content type is a 415, more than 64 KiB a
 // 413. dst is in no defined state after an error.
 func Read(w http.ResponseWriter, r *http.Request, dst any) error {
 	if err := checkContent(r.Header); err != nil {
 		return err
 	}
 	if r.ContentLength > maxBody {
-		return tooLarge()
+		return &http.MaxBytesError{Limit: maxBody}
 	}
 	buf := buffers.Get().(*bytes.Buffer)
 	defer putBuffer(buf)

@@ -51,7 +51,7 @@ func TestRead(t *testing.T) {
 }
 
 func TestReadRefuses(t *testing.T) {
-	deep := strings.Repeat("[", 500_000)
+	deep := strings.Repeat("[", 60_000)
 	tests := map[string]struct {
 		body        string
 		contentType string // "" is application/json
@@ -88,7 +88,7 @@ func TestReadRefuses(t *testing.T) {
 		"form":                  {body: `{}`, contentType: "application/x-www-form-urlencoded", status: 415, detail: "The body must be application/json."},
 		"no content type":       {body: `{}`, contentType: " ", status: 415, detail: "The body must be application/json."},
 		"other charset":         {body: `{}`, contentType: "application/json; charset=latin1", status: 415, detail: "The body must be application/json."},
-		"over 1 MiB":            {body: `{"note":"` + strings.Repeat("x", maxBody) + `"}`, status: 413, detail: "At most 1048576 bytes are accepted."},
+		"over 64 KiB":           {body: `{"note":"` + strings.Repeat("x", maxBody) + `"}`, status: 413, detail: "At most 65536 bytes are accepted."},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,6 +24,7 @@ type listener struct {
 	server *http.Server
 	ended  chan error // the end of Serve
 
+	most  int // connections; 0: no limit
 	mu    sync.Mutex
 	conns map[net.Conn]http.ConnState
 	gone  chan struct{} // closed when there are no connections any more; nil unless stopping
@@ -33,6 +35,9 @@ func (l *listener) track(c net.Conn, state http.ConnState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if state != http.StateClosed && state != http.StateHijacked {
+		if state == http.StateNew && l.most > 0 && len(l.conns) >= l.most {
+			l.makeRoom(c)
+		}
 		l.conns[c] = state
 		return
 	}
@@ -41,6 +46,22 @@ func (l *listener) track(c net.Conn, state http.ConnState) {
 		close(l.gone)
 		l.gone = nil
 	}
+}
+
+// makeRoom closes a connection that carries no whole request, else the new one.
+// Which one is left to chance (a map has no order): one of a crowd that holds
+// most of them.
+func (l *listener) makeRoom(fresh net.Conn) {
+	for c, state := range l.conns {
+		if state != http.StateActive {
+			delete(l.conns, c)
+			_ = c.Close() // its client sends again what is on its way
+			return
+		}
+	}
+	// The first write to a socket does not block.
+	_, _ = io.WriteString(fresh, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	_ = fresh.Close()
 }
 
 // rest waits until there is no connection, or restGrace is over. One with a

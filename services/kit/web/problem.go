@@ -141,9 +141,9 @@ func malformed(field, detail string) *Problem {
 	return p
 }
 
-func tooLarge() *Problem {
+func tooLarge(limit int64) *Problem {
 	return &Problem{Type: "/problems/too-large", Title: "The body is too large", Status: http.StatusRequestEntityTooLarge,
-		Detail: fmt.Sprintf("At most %d bytes are accepted.", maxBody)}
+		Detail: fmt.Sprintf("At most %d bytes are accepted.", limit)}
 }
 
 func unsupportedMediaType(detail string) *Problem {
@@ -188,7 +188,7 @@ func Error(err error) *Problem {
 	case errors.As(err, &problem):
 		return problem
 	case errors.As(err, &tooLong):
-		return tooLarge().Because(err)
+		return tooLarge(tooLong.Limit).Because(err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return Unavailable("The request took too long.").Because(err)
 	default:

@@ -52,8 +52,12 @@ type Server struct {
 	cfg       Config
 	handler   http.Handler
 	admin     http.Handler
-	notReady  atomic.Bool   // since the drain began
-	finishing chan struct{} // closed when requests that wait should end
+	notReady  atomic.Bool     // since the drain began
+	finishing context.Context // done when requests that wait should end
+	finish    context.CancelFunc
+
+	maxConns       int // 0: no limit
+	maxHeaderBytes int
 
 	readTimeout time.Duration // shorter in tests
 	listening   chan net.Addr // told the address of each listener
@@ -62,8 +66,17 @@ type Server struct {
 // NewServer returns a server of handler at cfg.Addr (Run) and admin, usually
 // from [Admin], at cfg.AdminAddr (RunAdmin).
 func NewServer(cfg Config, handler, admin http.Handler) *Server {
-	return &Server{cfg: cfg, handler: handler, admin: admin, finishing: make(chan struct{}),
-		readTimeout: readTimeout, listening: make(chan net.Addr, 2)}
+	finishing, finish := context.WithCancel(context.Background())
+	return &Server{cfg: cfg, handler: handler, admin: admin, finishing: finishing, finish: finish,
+		maxHeaderBytes: maxHeaderBytes, readTimeout: readTimeout, listening: make(chan net.Addr, 2)}
+}
+
+// Limit bounds, before Run, what clients can make the public port hold: the
+// connections and the bytes of a request's header. One connection more takes
+// the place of one that carries no request, or only a part of its header; when
+// there is none, it is told 503 and closed.
+func (s *Server) Limit(conns, headerBytes int) {
+	s.maxConns, s.maxHeaderBytes = conns, headerBytes
 }
 
 type drainingKey struct{}
@@ -71,15 +84,28 @@ type drainingKey struct{}
 // Draining returns a channel that is closed when the server wants requests that
 // wait to end, nil outside a [Server]. ctx is that of the request.
 func Draining(ctx context.Context) <-chan struct{} {
-	ch, _ := ctx.Value(drainingKey{}).(chan struct{})
-	return ch
+	if finishing, ok := ctx.Value(drainingKey{}).(context.Context); ok {
+		return finishing.Done()
+	}
+	return nil
+}
+
+// OnDrain calls f, in a goroutine of its own, when the channel of [Draining] is
+// closed. It costs no goroutine until then. stop is that of context.AfterFunc.
+func OnDrain(ctx context.Context, f func()) (stop func() bool) {
+	finishing, ok := ctx.Value(drainingKey{}).(context.Context)
+	if !ok {
+		finishing = context.Background()
+	}
+	return context.AfterFunc(finishing, f)
 }
 
 // Run serves until ctx is done and then drains as the package documentation
 // says. It returns at once when it cannot listen. Call it once.
 func (s *Server) Run(ctx context.Context) error {
+	defer s.finish()
 	base := context.WithValue(context.WithoutCancel(ctx), drainingKey{}, s.finishing)
-	l, err := s.listen(base, "HTTP_ADDR", s.cfg.Addr, http.HandlerFunc(s.public))
+	l, err := s.listen(base, "HTTP_ADDR", s.cfg.Addr, s.maxConns, http.HandlerFunc(s.public))
 	if err != nil {
 		return err
 	}
@@ -99,7 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	case <-delay.C:
 	}
-	close(s.finishing)
+	s.finish()
 	l.stop(cut)
 	return nil
 }
@@ -107,7 +133,7 @@ func (s *Server) Run(ctx context.Context) error {
 // RunAdmin serves the admin port until ctx is done.
 func (s *Server) RunAdmin(ctx context.Context) error {
 	base := context.WithoutCancel(ctx)
-	l, err := s.listen(base, "ADMIN_ADDR", s.cfg.AdminAddr, http.HandlerFunc(s.private))
+	l, err := s.listen(base, "ADMIN_ADDR", s.cfg.AdminAddr, 0, http.HandlerFunc(s.private))
 	if err != nil {
 		return err
 	}
@@ -122,7 +148,7 @@ func (s *Server) RunAdmin(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) listen(base context.Context, variable, addr string, h http.Handler) (*listener, error) {
+func (s *Server) listen(base context.Context, variable, addr string, most int, h http.Handler) (*listener, error) {
 	socket, err := (&net.ListenConfig{}).Listen(base, "tcp", addr)
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
@@ -131,13 +157,13 @@ func (s *Server) listen(base context.Context, variable, addr string, h http.Hand
 		}
 		return nil, fmt.Errorf("%s: %w", variable, err)
 	}
-	l := &listener{name: variable, socket: socket, ended: make(chan error, 1), conns: map[net.Conn]http.ConnState{}}
+	l := &listener{name: variable, socket: socket, most: most, ended: make(chan error, 1), conns: map[net.Conn]http.ConnState{}}
 	l.server = &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       s.readTimeout,
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
+		MaxHeaderBytes:    s.maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnState:         l.track,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),

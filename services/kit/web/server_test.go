@@ -17,9 +17,15 @@ import (
 // drain and returns what Run returned.
 func start(t *testing.T, cfg Config, handler http.Handler) (s *Server, public, admin string, begin context.CancelFunc, ended <-chan error) {
 	t.Helper()
+	return startLimited(t, cfg, handler, 0, maxHeaderBytes)
+}
+
+func startLimited(t *testing.T, cfg Config, handler http.Handler, conns, headerBytes int) (s *Server, public, admin string, begin context.CancelFunc, ended <-chan error) {
+	t.Helper()
 	captureLog(t)
 	cfg.Addr, cfg.AdminAddr = "127.0.0.1:0", "127.0.0.1:0"
 	s = NewServer(cfg, handler, Admin(http.NotFoundHandler(), nil, nil))
+	s.Limit(conns, headerBytes)
 
 	adminCtx, stopAdmin := context.WithCancel(context.Background())
 	adminEnded := make(chan error, 1)
@@ -190,6 +196,109 @@ func dial(t *testing.T, url string) net.Conn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	return conn
+}
+
+// A connection beyond the limit gets the place of one that carries no whole
+// request, however it was left: unused, idle or with half a header.
+func TestConnectionLimit(t *testing.T) {
+	const limit = 4
+	arrived, release := make(chan struct{}), make(chan struct{})
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/held" {
+			arrived <- struct{}{}
+			<-release
+		}
+		io.WriteString(w, "quick")
+	})
+	_, public, _, begin, ended := startLimited(t, Config{ShutdownTimeout: time.Minute}, handler, limit, maxHeaderBytes)
+	ask := func(conn net.Conn, path string) (*http.Response, error) {
+		t.Helper()
+		if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			return nil, err
+		}
+		return http.ReadResponse(bufio.NewReader(conn), nil)
+	}
+	for _, left := range []string{"", "GET / HTTP/1.1\r\nHost:", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"} {
+		for range 3 * limit {
+			if _, err := io.WriteString(dial(t, public), left); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if resp, err := ask(dial(t, public), "/"); err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("after %q: %v, %v", left, resp, err)
+		}
+	}
+
+	answers := make(chan error, limit)
+	for range limit {
+		conn := dial(t, public)
+		go func() {
+			resp, err := ask(conn, "/held")
+			if err == nil && resp.StatusCode != http.StatusOK {
+				err = errors.New(resp.Status)
+			}
+			answers <- err
+		}()
+		<-arrived
+	}
+	one := dial(t, public)
+	if resp, err := http.ReadResponse(bufio.NewReader(one), nil); err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("one too many: %v, %v; want a 503", resp, err)
+	}
+	close(release)
+	for range limit {
+		if err := <-answers; err != nil {
+			t.Errorf("a request in hand: %v", err)
+		}
+	}
+	begin()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHeaderLimit(t *testing.T) {
+	_, public, _, _, _ := startLimited(t, Config{ShutdownTimeout: time.Second}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), 0, 1<<10)
+	for size, want := range map[int]int{512: http.StatusOK, 8 << 10: http.StatusRequestHeaderFieldsTooLarge} {
+		conn := dial(t, public)
+		fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n", strings.Repeat("x", size))
+		if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != want {
+			t.Errorf("a header of %d bytes: %v, %v; want %d", size, resp, err, want)
+		}
+	}
+}
+
+// What is to run when the drain begins does so at once for a server that has
+// begun it, and never after its stop.
+func TestOnDrain(t *testing.T) {
+	called, spared := make(chan struct{}), make(chan struct{})
+	arrived := make(chan struct{})
+	handler := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		OnDrain(r.Context(), func() { close(called) })
+		if stop := OnDrain(r.Context(), func() { close(spared) }); !stop() {
+			t.Error("it was stopped too late")
+		}
+		close(arrived)
+		<-Draining(r.Context())
+	})
+	_, public, _, begin, ended := start(t, Config{ShutdownTimeout: time.Minute}, handler)
+	go func() {
+		if resp, err := http.Get(public); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	<-arrived
+	begin()
+	<-called
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-spared:
+		t.Error("what was stopped ran")
+	default:
+	}
+	http.DefaultClient.CloseIdleConnections()
 }
 
 func TestDrainCutsOffWhatDoesNotEnd(t *testing.T) {

@@ -658,7 +658,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The body is over 1 MiB */
+        /** @description The body is over 64 KiB (an order), or 16 KiB */
         TooLarge: {
             headers: {
                 [name: string]: unknown;

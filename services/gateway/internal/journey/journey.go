@@ -38,7 +38,7 @@ type step struct {
 
 // Handler serves the journey of {orderId}. Without orders there is none; a part
 // of others that is not to be had is said to be missing.
-func Handler(orders *proxy.Client, others map[string]*proxy.Client) http.HandlerFunc {
+func Handler(orders *proxy.Service, others map[string]*proxy.Service) http.HandlerFunc {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
 		id, err := web.PathUUID(r, "orderId")
 		if err != nil {
@@ -52,18 +52,18 @@ func Handler(orders *proxy.Client, others map[string]*proxy.Client) http.Handler
 		var mu sync.Mutex
 		var asking sync.WaitGroup
 		parts := make(map[string]journey, len(others))
-		for service, client := range others {
+		for name, service := range others {
 			asking.Go(func() {
 				var part journey
-				if err := client.Get(ctx, path, &part); err != nil {
+				if err := service.Get(ctx, path, &part); err != nil {
 					if !errors.Is(err, context.Canceled) {
-						slog.WarnContext(ctx, "a part of a journey is missing", "service", service, "order_id", id, "error", err)
+						slog.WarnContext(ctx, "a part of a journey is missing", "service", name, "order_id", id, "error", err)
 					}
 					return
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				parts[service] = part
+				parts[name] = part
 			})
 		}
 		if err = orders.Get(ctx, path, &all); err != nil {
@@ -73,10 +73,10 @@ func Handler(orders *proxy.Client, others map[string]*proxy.Client) http.Handler
 		if err != nil {
 			return err
 		}
-		for service := range others {
-			part, ok := parts[service]
+		for name := range others {
+			part, ok := parts[name]
 			if !ok {
-				all.Missing = append(all.Missing, service)
+				all.Missing = append(all.Missing, name)
 			}
 			all.Steps = append(all.Steps, part.Steps...)
 		}

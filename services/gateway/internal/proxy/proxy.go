@@ -24,10 +24,8 @@ import (
 	"orderflow.internal/kit/web"
 )
 
-// Limits of what passes through.
+// Times that bound what passes through.
 const (
-	maxBody      = 1 << 20 // bytes of a request's body
-	maxInFlight  = 8192    // requests of one service, event streams included
 	writeTimeout = 30 * time.Second
 
 	// answerTimeout leaves a margin over the 30 s that a client may ask orders
@@ -40,6 +38,11 @@ const (
 	idleTimeout = 60 * time.Second
 )
 
+// bufferSize is that of each buffer a request in flight needs, in bytes: enough
+// for the usual request and answer to be one write, and small since thousands
+// may wait. What is larger is not copied through the buffers.
+const bufferSize = 1 << 10
+
 // NewTransport returns a transport for all proxies of a process. It speaks
 // HTTP/1.1 and keeps as many connections as are in use at busy times; the two
 // per host of the default one would be opened and closed all the time.
@@ -51,13 +54,15 @@ func NewTransport() *http.Transport {
 		IdleConnTimeout:        idleTimeout,
 		ResponseHeaderTimeout:  answerTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
+		ReadBufferSize:         bufferSize,
+		WriteBufferSize:        bufferSize,
 		DisableCompression:     true, // pass on what the client asked for
 	}
 }
 
-// Config is what a proxy is made of.
+// Config is what leads to a service.
 type Config struct {
-	Service   string    // for logs and problems
+	Name      string    // for logs and problems
 	Instances []url.URL // 1 to MaxInstances base URLs without a path
 	Prefix    string    // goes before the path
 	Transport http.RoundTripper
@@ -67,15 +72,31 @@ type Config struct {
 	Replayable func(*http.Request) bool
 
 	Modify func(http.Header) // changes the headers of an answer; may be nil
+
+	Requests int     // how many may be in flight, those of Route.Held not counted
+	Bodies   *Budget // of the process
 }
 
-// New returns a handler that passes requests on. What goes wrong between here
-// and the service is a problem: 503 when no instance can be reached, 502 when
-// the connection broke before the answer, 504 when none came in time.
-func New(cfg Config) http.Handler {
-	p := &proxy{service: cfg.Service}
-	p.reverse = httputil.ReverseProxy{
-		Transport: newBalancer(cfg),
+// Service is one that requests are passed on to.
+type Service struct {
+	name     string
+	prefix   string
+	balancer *balancer
+	reverse  httputil.ReverseProxy
+	requests *Slots
+	bodies   *Budget
+}
+
+// New returns the service. What goes wrong between here and there is a
+// problem: 503 when no instance can be reached, 502 when the connection broke
+// before the answer, 504 when none came in time.
+func New(cfg Config) *Service {
+	s := &Service{
+		name: cfg.Name, prefix: cfg.Prefix, balancer: newBalancer(cfg),
+		requests: NewSlots(cfg.Requests), bodies: cfg.Bodies,
+	}
+	s.reverse = httputil.ReverseProxy{
+		Transport: s.balancer,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			rewrite(r, cfg.Prefix)
 		},
@@ -84,64 +105,108 @@ func New(cfg Config) http.Handler {
 			if cfg.Modify != nil {
 				cfg.Modify(resp.Header)
 			}
-			endWhenDraining(resp)
+			takeEvents(resp)
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			web.Handle(func(http.ResponseWriter, *http.Request) error { return p.problem(err) })(w, r)
+			web.Handle(func(http.ResponseWriter, *http.Request) error { return s.problem(err) })(w, r)
 		},
 		BufferPool: &buffers,
 		ErrorLog:   slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}
-	return web.Handle(p.serve)
+	return s
 }
 
-type proxy struct {
-	service  string
-	reverse  httputil.ReverseProxy
-	inFlight atomic.Int64
+// Route bounds the requests of one kind.
+type Route struct {
+	Body int64 // the most bytes of a body
+
+	// Held is for requests that may take long and therefore have slots of their
+	// own, which services may share; nil: they take one of the service's.
+	Held *Slots
+
+	// Hurry, when not nil, changes a request that finds all of Held taken so
+	// that it is answered at once; it then takes a slot of the service's.
+	// Without it such a request is refused.
+	Hurry func(http.Header)
 }
 
-func (p *proxy) serve(w http.ResponseWriter, r *http.Request) error {
-	defer p.inFlight.Add(-1)
-	if p.inFlight.Add(1) > maxInFlight {
-		return web.Unavailable("The gateway is busy.")
+// Handler passes requests on to the service.
+func (s *Service) Handler(route Route) http.Handler {
+	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		charged, err := s.readBody(w, r, route.Body)
+		defer s.bodies.bytes.Release(charged)
+		if err != nil {
+			return err
+		}
+		slots := s.enter(r, route)
+		if slots == nil {
+			return web.Unavailable("The gateway has too many such requests in hand.")
+		}
+		defer slots.leave()
+		timed := &timedWriter{ResponseWriter: w, control: http.NewResponseController(w), timeout: writeTimeout}
+		defer timed.done()
+		s.reverse.ServeHTTP(timed, r)
+		return nil
+	})
+}
+
+// enter returns the slots of which the request has taken one, nil when there is
+// none for it.
+func (s *Service) enter(r *http.Request, route Route) *Slots {
+	if route.Held != nil {
+		if route.Held.enter() {
+			return route.Held
+		}
+		if route.Hurry == nil {
+			return nil
+		}
+		route.Hurry(r.Header)
 	}
-	if err := readBody(w, r); err != nil {
-		return err
+	if s.requests.enter() {
+		return s.requests
 	}
-	timed := &timedWriter{ResponseWriter: w, control: http.NewResponseController(w), timeout: writeTimeout}
-	defer timed.done()
-	p.reverse.ServeHTTP(timed, r)
 	return nil
 }
 
-// readBody reads the body whole, so that it can be sent more than once.
-func readBody(w http.ResponseWriter, r *http.Request) error {
+// readBody reads the body whole, so that it can be sent more than once. The
+// time for it is the server's.
+func (s *Service) readBody(w http.ResponseWriter, r *http.Request, limit int64) (charged int64, err error) {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
-		return nil
+		return 0, nil
 	}
-	if r.ContentLength > maxBody {
-		return &http.MaxBytesError{Limit: maxBody}
+	if r.ContentLength > limit {
+		return 0, &http.MaxBytesError{Limit: limit}
 	}
-	var body bytes.Buffer
-	if r.ContentLength > 0 {
-		body.Grow(int(r.ContentLength) + bytes.MinRead) // else ReadFrom grows once more to see the end
+	sent, charged, err := s.bodies.read(http.MaxBytesReader(w, r.Body, limit), r.ContentLength, limit)
+	if err != nil {
+		return charged, err
 	}
-	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
-		var tooLong *http.MaxBytesError
-		if errors.As(err, &tooLong) {
-			return err
-		}
-		return web.BadParameter("body", "ended early").Because(err)
-	}
-	sent := body.Bytes()
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(sent)), nil }
 	r.Body, _ = r.GetBody()
 	r.ContentLength = int64(len(sent))
 	r.TransferEncoding = nil
-	return nil
+	return charged, nil
 }
+
+// Slots bound how many requests are in flight at a time.
+type Slots struct {
+	taken atomic.Int64
+	all   int64
+}
+
+// NewSlots returns n slots.
+func NewSlots(n int) *Slots { return &Slots{all: int64(n)} }
+
+func (s *Slots) enter() bool {
+	if s.taken.Add(1) > s.all {
+		s.leave()
+		return false
+	}
+	return true
+}
+
+func (s *Slots) leave() { s.taken.Add(-1) }
 
 func rewrite(r *httputil.ProxyRequest, prefix string) {
 	out := r.Out
@@ -162,13 +227,13 @@ func rewrite(r *httputil.ProxyRequest, prefix string) {
 }
 
 // problem says what went wrong on the way to the service.
-func (p *proxy) problem(err error) error {
+func (s *Service) problem(err error) error {
 	var network net.Error
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, errUnreachable):
-		return web.Unavailable("The " + p.service + " service cannot be reached.").Because(err)
+		return web.Unavailable("The " + s.name + " service cannot be reached.").Because(err)
 	case errors.As(err, &network) && network.Timeout():
 		problem := &web.Problem{
 			Type:   "/problems/upstream-timeout",
@@ -178,7 +243,7 @@ func (p *proxy) problem(err error) error {
 		}
 		return problem.Because(err)
 	default:
-		return web.BadGateway("The connection to the " + p.service + " service broke." +
+		return web.BadGateway("The connection to the " + s.name + " service broke." +
 			" It is unknown whether the request took effect.").Because(err)
 	}
 }
@@ -229,7 +294,7 @@ func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // bufferPool spares a buffer of 32 KiB for each answer.
 type bufferPool struct{ pool sync.Pool }
 
-var buffers = bufferPool{sync.Pool{New: func() any { return new([8 << 10]byte) }}}
+var buffers = bufferPool{sync.Pool{New: func() any { return new([bufferSize]byte) }}}
 
-func (p *bufferPool) Get() []byte  { return p.pool.Get().(*[8 << 10]byte)[:] }
-func (p *bufferPool) Put(b []byte) { p.pool.Put((*[8 << 10]byte)(b)) }
+func (p *bufferPool) Get() []byte  { return p.pool.Get().(*[bufferSize]byte)[:] }
+func (p *bufferPool) Put(b []byte) { p.pool.Put((*[bufferSize]byte)(b)) }

@@ -47,15 +47,24 @@ func hangUp(w http.ResponseWriter, r *http.Request) {
 	panic(http.ErrAbortHandler)
 }
 
+const maxBody = 16 << 10
+
 // newDoor serves a proxy to the instances, each "http://host:port".
 func newDoor(t *testing.T, change func(*Config), instances ...string) *httptest.Server {
 	t.Helper()
+	return newRoute(t, Route{Body: maxBody}, change, instances...)
+}
+
+func newRoute(t *testing.T, route Route, change func(*Config), instances ...string) *httptest.Server {
+	t.Helper()
 	transport := NewTransport()
 	cfg := Config{
-		Service:    "orders",
+		Name:       "orders",
 		Prefix:     "/api",
 		Transport:  transport,
 		Replayable: func(r *http.Request) bool { return r.Method == http.MethodGet },
+		Requests:   100,
+		Bodies:     NewBudget(1 << 20),
 	}
 	for _, instance := range instances {
 		cfg.Instances = append(cfg.Instances, parseURL(t, instance))
@@ -64,7 +73,7 @@ func newDoor(t *testing.T, change func(*Config), instances ...string) *httptest.
 		change(&cfg)
 	}
 	router := web.NewRouter()
-	router.Handle("/*", New(cfg))
+	router.Handle("/*", New(cfg).Handler(route))
 	server := httptest.NewServer(router)
 	t.Cleanup(func() {
 		server.Close()
@@ -208,21 +217,116 @@ func TestBodyTooLarge(t *testing.T) {
 	}
 }
 
+// held is a service whose requests wait for release, but not those that need
+// not.
+func held(t *testing.T) (service *upstream, arrived <-chan struct{}, release func()) {
+	arrivals, released := make(chan struct{}, 10), make(chan struct{})
+	service = newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Prefer") == "respond-async" {
+			_, _ = io.WriteString(w, "async")
+			return
+		}
+		arrivals <- struct{}{}
+		<-released
+	})
+	return service, arrivals, func() { close(released) }
+}
+
 func TestTooManyInFlight(t *testing.T) {
-	service := newUpstream(t, answer(""))
-	p := &proxy{service: "orders"}
-	p.inFlight.Store(maxInFlight)
-	rec := httptest.NewRecorder()
-	err := p.serve(rec, httptest.NewRequest(http.MethodGet, "/orders", nil))
+	service, arrived, release := held(t)
+	defer release()
+	door := newDoor(t, func(cfg *Config) { cfg.Requests = 2 }, service.URL)
+	hold(t, door, arrived, 2)
+	resp, body := send(t, door, "GET", "/orders", "")
+	wantStatus(t, resp, body, http.StatusServiceUnavailable, "/problems/unavailable")
+	if got := resp.Header.Get("Retry-After"); got != "1" {
+		t.Errorf("Retry-After is %q, want 1", got)
+	}
+	if got := service.requests.Load(); got != 2 {
+		t.Errorf("%d requests went through, want 2", got)
+	}
+}
+
+// hold sends requests that get no answer and returns when they have arrived.
+func hold(t *testing.T, door *httptest.Server, arrived <-chan struct{}, n int) {
+	t.Helper()
+	for range n {
+		go func() {
+			resp, err := door.Client().Get(door.URL + "/orders")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp.Body.Close()
+		}()
+		<-arrived
+	}
+}
+
+// Requests that may take long have slots of their own, and do not take those of
+// the others.
+func TestHeldRequestsHaveSlotsOfTheirOwn(t *testing.T) {
+	t.Run("refused", func(t *testing.T) {
+		service, arrived, release := held(t)
+		defer release()
+		door := newRoute(t, Route{Held: NewSlots(2)}, nil, service.URL)
+		hold(t, door, arrived, 2)
+		resp, body := send(t, door, "GET", "/orders", "")
+		wantStatus(t, resp, body, http.StatusServiceUnavailable, "/problems/unavailable")
+	})
+	t.Run("hurried", func(t *testing.T) {
+		service, arrived, release := held(t)
+		defer release()
+		door := newRoute(t, Route{Held: NewSlots(2), Hurry: func(h http.Header) { h.Set("Prefer", "respond-async") }},
+			func(cfg *Config) { cfg.Requests = 1 }, service.URL)
+		hold(t, door, arrived, 2)
+		for range 3 { // the slot is given back
+			if resp, body := send(t, door, "POST", "/orders", "", "Prefer", "wait=30"); resp.StatusCode != http.StatusOK || body != "async" {
+				t.Errorf("answer is %d %s", resp.StatusCode, body)
+			}
+		}
+	})
+}
+
+// A body costs what has arrived of it, until its request is answered. Small
+// ones are read however many large ones there are.
+func TestBodiesHaveABudget(t *testing.T) {
+	service := newUpstream(t, answer("ok"))
+	budget := NewBudget(64 << 10)
+	door := newRoute(t, Route{Body: 64 << 10}, func(cfg *Config) { cfg.Bodies = budget }, service.URL)
+	large := strings.Repeat("x", 64<<10)
+	for range 3 { // the budget is for one
+		if resp, body := send(t, door, "POST", "/orders", large); resp.StatusCode != http.StatusOK {
+			t.Fatalf("answer to a large body is %d %s", resp.StatusCode, body)
+		}
+	}
+
+	body, client := io.Pipe()
+	type result struct {
+		charged int64
+		err     error
+	}
+	ended := make(chan result)
+	go func() {
+		_, charged, err := budget.read(body, 64<<10, 64<<10)
+		ended <- result{charged, err}
+	}()
+	if resp, body := send(t, door, "POST", "/orders", large); resp.StatusCode != http.StatusOK {
+		t.Errorf("what is only announced counts: %d %s", resp.StatusCode, body)
+	}
+	if _, err := io.WriteString(client, large[1:]); err != nil { // and holds back the last byte
+		t.Fatal(err)
+	}
+	resp, text := send(t, door, "POST", "/orders", large[:10<<10])
+	wantStatus(t, resp, text, http.StatusServiceUnavailable, "/problems/unavailable")
+	if resp, body := send(t, door, "POST", "/orders", large[:freeBody-1]); resp.StatusCode != http.StatusOK {
+		t.Errorf("answer to a small body is %d %s", resp.StatusCode, body)
+	}
+	client.CloseWithError(io.ErrUnexpectedEOF)
+	r := <-ended
 	var problem *web.Problem
-	if !errors.As(err, &problem) || problem.Status != http.StatusServiceUnavailable {
-		t.Errorf("error is %v, want a 503", err)
-	}
-	if got := p.inFlight.Load(); got != maxInFlight {
-		t.Errorf("%d in flight afterwards, want %d", got, maxInFlight)
-	}
-	if service.requests.Load() != 0 {
-		t.Error("the request went through")
+	if !errors.As(r.err, &problem) || problem.Status != http.StatusBadRequest || r.charged == 0 {
+		t.Errorf("a body that ends early: %d charged, %v", r.charged, r.err)
 	}
 }
 

@@ -1,51 +1,123 @@
 package proxy
 
 import (
+	"bytes"
+	"context"
 	"io"
+	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
+	"time"
 
 	"orderflow.internal/kit/web"
 )
 
-// endWhenDraining lets an event stream end, whole, when this process is about
-// to stop; its reader then asks again, elsewhere.
-func endWhenDraining(resp *http.Response) {
-	draining := web.Draining(resp.Request.Context())
-	if draining == nil || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
-		return
+// Stream passes event streams on, as many at a time as there are slots.
+//
+// A stream that has begun leaves net/http's server, which would hold 50 kB for
+// it: the buffers and the deep stack of a request. It ends with its connection,
+// whole when the service ends it or this process drains.
+func (s *Service) Stream(slots *Slots) http.Handler {
+	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		if !slots.enter() {
+			return web.Unavailable("Too many event streams are open.")
+		}
+		// The request's context ends with this function.
+		ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+		end := func() {
+			cancel()
+			slots.leave()
+		}
+		unlink := context.AfterFunc(r.Context(), cancel)
+		answer := &streamAnswer{ResponseWriter: w}
+		s.reverse.ServeHTTP(answer, r.WithContext(context.WithValue(ctx, streamKey{}, answer)))
+		unlink()
+		if answer.events == nil {
+			end()
+			return nil
+		}
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			_ = answer.events.Close() // nobody reads it
+			end()
+			return err
+		}
+		header := w.Header()
+		answer.ResponseWriter = nil // and with it the connection's buffers
+		undrain := web.OnDrain(ctx, func() { _ = answer.events.Close() })
+		go func() {
+			defer end()
+			defer undrain()
+			relay(conn, header, answer.events, cancel)
+		}()
+		return nil
+	})
+}
+
+type streamKey struct{}
+
+// streamAnswer keeps the beginning of an event stream back; another answer goes
+// through.
+type streamAnswer struct {
+	http.ResponseWriter
+	events io.ReadCloser // nil: another answer
+}
+
+func (a *streamAnswer) WriteHeader(status int) {
+	if a.events == nil {
+		a.ResponseWriter.WriteHeader(status)
 	}
-	s := &stream{ReadCloser: resp.Body, closed: make(chan struct{})}
-	resp.Body = s
+}
+
+// FlushError is what http.ResponseController looks for.
+func (a *streamAnswer) FlushError() error {
+	if a.events == nil {
+		return http.NewResponseController(a.ResponseWriter).Flush()
+	}
+	return nil
+}
+
+// takeEvents takes an event stream out of an answer to Stream.
+func takeEvents(resp *http.Response) {
+	answer, ok := resp.Request.Context().Value(streamKey{}).(*streamAnswer)
+	if ok && resp.StatusCode == http.StatusOK && strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+		answer.events = resp.Body
+		resp.Body = http.NoBody
+	}
+}
+
+// relay writes the answer to a client's connection until either side ends, and
+// closes both. A client that does not read what was sent is given up.
+func relay(conn net.Conn, header http.Header, events io.ReadCloser, cancel context.CancelFunc) {
+	defer events.Close()
+	defer conn.Close()
 	go func() {
-		select {
-		case <-draining:
-			s.ended.Store(true)
-			_ = s.ReadCloser.Close() // Read tells
-		case <-s.closed:
+		defer cancel() // the client is gone
+		for discard := make([]byte, 16); ; {
+			if _, err := conn.Read(discard); err != nil {
+				return
+			}
 		}
 	}()
-}
-
-type stream struct {
-	io.ReadCloser
-	ended     atomic.Bool
-	closed    chan struct{}
-	closeOnce atomic.Bool
-}
-
-func (s *stream) Read(p []byte) (int, error) {
-	n, err := s.ReadCloser.Read(p)
-	if err != nil && s.ended.Load() {
-		err = io.EOF
+	out := timedConn{conn}
+	// Without a length the body ends with the connection.
+	header.Set("Connection", "close")
+	var head bytes.Buffer
+	head.WriteString("HTTP/1.1 200 OK\r\n")
+	_ = header.Write(&head) // a buffer takes all
+	head.WriteString("\r\n")
+	if _, err := out.Write(head.Bytes()); err != nil {
+		return
 	}
-	return n, err
+	_, _ = io.CopyBuffer(out, struct{ io.Reader }{events}, make([]byte, bufferSize)) // whatever ends it, ends both
 }
 
-func (s *stream) Close() error {
-	if s.closeOnce.CompareAndSwap(false, true) {
-		close(s.closed)
+// timedConn gives each write a time limit.
+type timedConn struct{ conn net.Conn }
+
+func (c timedConn) Write(b []byte) (int, error) {
+	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
 	}
-	return s.ReadCloser.Close()
+	return c.conn.Write(b)
 }

@@ -29,7 +29,7 @@ func TestEventsAreNotHeldBack(t *testing.T) {
 			_ = control.Flush()
 		}
 	})
-	door := newDoor(t, nil, service.URL)
+	door := newStreams(t, 1, service.URL)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, door.URL+"/orders/1/events", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +114,8 @@ func TestStreamEndsWhenDraining(t *testing.T) {
 	transport := NewTransport()
 	t.Cleanup(transport.CloseIdleConnections)
 	gateway := serve(t, strings.TrimPrefix(nobody(t), "http://"),
-		New(Config{Service: "orders", Instances: []url.URL{parseURL(t, service.URL)}, Transport: transport}))
+		New(Config{Name: "orders", Instances: []url.URL{parseURL(t, service.URL)}, Transport: transport, Bodies: NewBudget(0)}).
+			Stream(NewSlots(1)))
 	resp, err := gateway.client.Get(gateway.url + "/orders/1/events")
 	if err != nil {
 		t.Fatal(err)
@@ -132,5 +133,85 @@ func TestStreamEndsWhenDraining(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Errorf("stopped with %v", err)
 	}
+	<-gone
+}
+
+// newStreams serves n event streams of the instances at a time.
+func newStreams(t *testing.T, n int, instances ...string) *httptest.Server {
+	t.Helper()
+	transport := NewTransport()
+	cfg := Config{Name: "orders", Transport: transport, Replayable: func(*http.Request) bool { return true }, Bodies: NewBudget(0)}
+	for _, instance := range instances {
+		cfg.Instances = append(cfg.Instances, parseURL(t, instance))
+	}
+	server := httptest.NewServer(New(cfg).Stream(NewSlots(n)))
+	t.Cleanup(func() {
+		server.Close()
+		transport.CloseIdleConnections()
+	})
+	return server
+}
+
+// A stream has its slot until it ends, whoever ends it; one that never begins
+// gives it back.
+func TestStreamsHaveSlots(t *testing.T) {
+	gone := make(chan struct{}, 1)
+	end := make(chan struct{})
+	service := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/nothing" {
+			http.Error(w, "nothing", http.StatusNotFound)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-r.Context().Done():
+			gone <- struct{}{}
+		case <-end:
+		}
+	})
+	door := newStreams(t, 1, service.URL)
+	open := func(path string) *http.Response {
+		t.Helper()
+		resp, err := door.Client().Get(door.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	again := func() *http.Response { // the slot comes back a moment after the end
+		t.Helper()
+		for deadline := time.Now().Add(5 * time.Second); ; {
+			resp := open("/events")
+			if resp.StatusCode == http.StatusOK {
+				return resp
+			}
+			resp.Body.Close()
+			if time.Now().After(deadline) {
+				t.Fatalf("answer is still %s", resp.Status)
+			}
+		}
+	}
+	for range 2 {
+		resp := open("/nothing")
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusNotFound {
+			t.Errorf("answer is %s, want 404", resp.Status)
+		}
+	}
+	first := open("/events")
+	refused := open("/events")
+	refused.Body.Close()
+	if refused.StatusCode != http.StatusServiceUnavailable || refused.Header.Get("Retry-After") == "" {
+		t.Errorf("one stream too many: %s, want 503", refused.Status)
+	}
+	first.Body.Close()
+	<-gone // the service learns of it
+	second := again()
+	end <- struct{}{}
+	if rest, err := io.ReadAll(second.Body); err != nil || len(rest) > 0 {
+		t.Errorf("the stream ended with %q, %v", rest, err)
+	}
+	again().Body.Close()
 	<-gone
 }

@@ -102,7 +102,7 @@ func (h *handlers) get(w http.ResponseWriter, r *http.Request) error {
 	return web.Write(w, http.StatusOK, body(&o))
 }
 
-const maxIgnoredBody = 1 << 20
+const maxIgnoredBody = 64 << 10
 
 func (h *handlers) cancel(w http.ResponseWriter, r *http.Request) error {
 	id, err := web.PathUUID(r, "orderId")
