@@ -12,9 +12,13 @@ import (
 const (
 	EnvRabbitMQImage = "ORDERFLOW_TEST_RABBITMQ_IMAGE"
 	EnvRace          = "ORDERFLOW_TEST_RACE"
+	EnvEndurance     = "ORDERFLOW_TEST_ENDURANCE" // faults last minutes
 	// EnvPortOffset moves their ports, for tests that run in several copies of the repository at once. A person sets it.
 	EnvPortOffset = "ORDERFLOW_TEST_PORT_OFFSET"
 )
+
+// PgBouncer is where its Debian package puts it, which is not on everybody's PATH.
+const PgBouncer = "/usr/sbin/pgbouncer"
 
 // TestOptions are the options of a stack for a test: its own folder and ports, and what hack/test was asked for.
 func TestOptions(name string, offset int) (Options, error) {

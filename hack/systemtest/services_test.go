@@ -57,9 +57,11 @@ func start(t testing.TB, v variant) *stack.Stack {
 		}
 		stop(t, services)
 	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	var starting errgroup.Group
 	for _, service := range services {
-		starting.Go(func() error { return service.Start(t.Context()) })
+		starting.Go(func() error { return service.Start(ctx) })
 	}
 	if err := starting.Wait(); err != nil {
 		t.Fatal(err)

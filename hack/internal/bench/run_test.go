@@ -142,7 +142,7 @@ func TestBrokenPromises(t *testing.T) {
 					return n == victim
 				}
 			},
-			want: everyAccepted,
+			want: EveryAccepted,
 		},
 		"a repeated request is stored twice": {
 			sabotage: func(f *fake) { f.before = f.storeAndForget },
@@ -312,7 +312,7 @@ func TestUnclearOutcome(t *testing.T) {
 	r := mustRun(t, o)
 	broken := brokenChecks(r)
 	want := map[string]Count{"502 bad-gateway": {Count: 1, First: "no answer"}}
-	if !slices.Equal(broken, []string{everyAccepted}) || !reflect.DeepEqual(r.Errors, want) || f.posts != o.Orders {
+	if !slices.Equal(broken, []string{EveryAccepted}) || !reflect.DeepEqual(r.Errors, want) || f.posts != o.Orders {
 		t.Errorf("broken %q, errors %v, %d posts", broken, r.Errors, f.posts)
 	}
 }
@@ -346,7 +346,7 @@ func TestUnknownOutcome(t *testing.T) {
 				r := mustRun(t, o)
 				var want []string
 				if !stored {
-					want = []string{everyAccepted}
+					want = []string{EveryAccepted}
 				}
 				if broken := brokenChecks(r); !slices.Equal(broken, want) || f.posts != o.Orders {
 					t.Errorf("broken %q, want %q; %d posts; %v", broken, want, f.posts, r.Checks)
@@ -399,7 +399,7 @@ func TestKeyless(t *testing.T) {
 		o := quick(f.serve(t))
 		o.Retry, o.Keyless, o.PerCustomer, o.Settle = true, true, 1, 300*time.Millisecond
 		r := mustRun(t, o)
-		if broken := brokenChecks(r); !slices.Equal(broken, []string{everyAccepted, storedOnce}) {
+		if broken := brokenChecks(r); !slices.Equal(broken, []string{EveryAccepted, storedOnce}) {
 			t.Errorf("broken %q: %v", broken, r.Checks)
 		}
 	})

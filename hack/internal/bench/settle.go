@@ -92,7 +92,7 @@ func (l *load) verify(ctx context.Context, low lowest) ([]Check, evidence, error
 		}
 		checks := e.checks()
 		bad := failed(checks)
-		if len(bad) == 0 || last || (len(bad) == 1 && bad[0].Name == everyAccepted) {
+		if len(bad) == 0 || last || (len(bad) == 1 && bad[0].Name == EveryAccepted) {
 			return checks, e, nil
 		}
 		low = e.lowest

@@ -16,9 +16,10 @@ type Check struct {
 	Detail string `json:"detail"`
 }
 
-// The promises, in the order they are reported.
+// The promises, in the order they are reported. EveryAccepted is the one that a client which does not try again cannot
+// hold the system to.
 const (
-	everyAccepted  = "every order is accepted"
+	EveryAccepted  = "every order is accepted"
 	acceptedFinal  = "accepted = final"
 	storedOnce     = "stored once"
 	stockAgrees    = "confirmed quantity = stock decrease"
@@ -98,7 +99,7 @@ func (e *evidence) everyAccepted() Check {
 		}
 	}
 	detail := fmt.Sprintf("%d of %d", accepted, len(e.placements))
-	return Check{everyAccepted, accepted == len(e.placements), detail}
+	return Check{EveryAccepted, accepted == len(e.placements), detail}
 }
 
 // acceptedFinal also holds answers to account: a final state that was told may not turn into another.

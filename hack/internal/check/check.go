@@ -42,6 +42,9 @@ type Part struct {
 	run     func(ctx context.Context, r *run) error
 }
 
+// onDemand is the part that only runs when it is named: it takes longer than all others.
+const onDemand = "endurance"
+
 // Parts are all parts in the order they run.
 var Parts = []Part{
 	{"fmt", "Go files are formatted, shell scripts can be parsed", false, format},
@@ -56,6 +59,7 @@ var Parts = []Part{
 	{"e2e", "black-box tests of the running system, over HTTP, AMQP and OTLP", true, endToEnd},
 	{"client", "the web client: types, lint, tests, size, and a browser on the running system", true, webClient},
 	{"system", "faults, drain and negative tests of the broker, on systems of their own", true, system},
+	{onDemand, "faults that last minutes, for an hour in all; only when it is named", true, endurance},
 }
 
 // counts are tests and checks.
@@ -72,7 +76,7 @@ type run struct {
 	counts
 }
 
-// Run runs the named parts, or all, one after another. It continues after a failure, prints a summary whose last line
+// Run runs the named parts, or all that do not have to be named, one after another. It continues after a failure, prints a summary whose last line
 // is for machines, and reports whether all passed.
 func Run(ctx context.Context, o Options, names []string) (ok bool, err error) {
 	for _, name := range names {
@@ -91,7 +95,7 @@ func Run(ctx context.Context, o Options, names []string) (ok bool, err error) {
 	}
 	fmt.Fprintln(w, "part\ttime\tpassed\tfailed\tskipped\t")
 	for _, p := range Parts {
-		if ctx.Err() != nil || len(names) > 0 && !slices.Contains(names, p.Name) {
+		if ctx.Err() != nil || (len(names) > 0 || p.Name == onDemand) && !slices.Contains(names, p.Name) {
 			continue
 		}
 		o.Out.Printf("\n%s  %s", p.Name, p.Help)
@@ -169,7 +173,11 @@ func (r *run) goTest(ctx context.Context, module string, env []string, race bool
 	if r.Verbose {
 		show = "standard-verbose"
 	}
-	args := []string{"--no-color", "--format", show, "--format-hide-empty-pkg", "--", "-count=1", "-timeout=30m",
+	timeout := 30 * time.Minute
+	if slices.Contains(env, enduring) {
+		timeout = 2 * time.Hour
+	}
+	args := []string{"--no-color", "--format", show, "--format-hide-empty-pkg", "--", "-count=1", "-timeout=" + timeout.String(),
 		"-race=" + strconv.FormatBool(race), "-run=" + r.Run}
 	var out strings.Builder
 	cmd := exec.CommandContext(ctx, gotestsum, append(args, packages...)...)

@@ -1,9 +1,11 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -178,16 +180,32 @@ func (r *run) afterServices(ctx context.Context) error {
 	return nil
 }
 
-func system(ctx context.Context, r *run) error {
+func system(ctx context.Context, r *run) error { return r.systemTests(ctx, r.Run) }
+
+// endurance runs those system tests whose faults can last longer.
+func endurance(ctx context.Context, r *run) error {
+	return r.systemTests(ctx, cmp.Or(r.Run, "^TestEnduring"), enduring)
+}
+
+const enduring = stack.EnvEndurance + "=true"
+
+func (r *run) systemTests(ctx context.Context, which string, env ...string) error {
 	if r.Broker.AMQPURL != "" {
-		r.skip("system", "these tests restart and kill the broker, so they need one of their own: use --rabbitmq-image")
+		r.skip("the system tests", "they restart and kill the broker, so they need one of their own: use --rabbitmq-image")
 		return nil
 	}
 	if err := r.installPrometheus(ctx); err != nil {
 		return err
 	}
+	if _, err := os.Stat(stack.PgBouncer); err != nil {
+		if err := stack.Install(ctx, r.Out, "pgbouncer"); err != nil {
+			return err
+		}
+	}
+	defer func(run string) { r.Run = run }(r.Run)
+	r.Run = which
 	// Without the race detector: these tests hold the system to times and sizes.
-	return r.goTest(ctx, "hack", r.brokerEnv(), false, "./systemtest/...")
+	return r.goTest(ctx, "hack", append(env, r.brokerEnv()...), false, "./systemtest/...")
 }
 
 // monitoringTests need no race detector: their work is done by promtool and Node.js.

@@ -22,6 +22,7 @@ type Proxy struct {
 	open   chan struct{} // closed while bytes may pass
 	closed bool
 	delay  time.Duration
+	down   bool
 	filter func() Filter
 	links  map[*link]struct{}
 }
@@ -76,11 +77,29 @@ func (p *Proxy) Blackhole() {
 	}
 }
 
-// Heal ends Blackhole, Delay and Intercept. What was held back arrives now, as it does by TCP's repetitions; connections
-// that a Filter has stalled are cut.
+// Strand drops everything of the connections that there are now, until Heal or Close; new ones work. That is what a
+// failover of a router or of an address leaves behind.
+func (p *Proxy) Strand() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		l.stall()
+	}
+}
+
+// Down ends all connections, those that come until Heal, too: the server is away.
+func (p *Proxy) Down() {
+	p.mu.Lock()
+	p.down = true
+	p.mu.Unlock()
+	p.Reset()
+}
+
+// Heal ends Blackhole, Down, Delay and Intercept. What was held back arrives now, as it does by TCP's repetitions;
+// connections that Strand or a Filter has stalled are cut.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
-	p.delay, p.filter = 0, nil
+	p.delay, p.down, p.filter = 0, false, nil
 	select {
 	case <-p.open:
 	default:
@@ -147,9 +166,9 @@ func (p *Proxy) accept() {
 func (p *Proxy) serve(client net.Conn) {
 	l := &link{proxy: p, client: client, ended: make(chan struct{}), stalled: make(chan struct{})}
 	p.mu.Lock()
-	if p.closed {
+	if p.closed || p.down {
 		p.mu.Unlock()
-		_ = client.Close()
+		reset(client)
 		return
 	}
 	if p.filter != nil {
@@ -182,10 +201,10 @@ type link struct {
 	proxy   *Proxy
 	client  net.Conn
 	filter  Filter
-	stalled chan struct{} // closed by a filter's Stall
+	stalled chan struct{} // closed: nothing passes any more
 	ended   chan struct{}
 	once    sync.Once
-	stall   sync.Once
+	stalls  sync.Once
 
 	mu     sync.Mutex
 	server net.Conn // nil until it is dialled
@@ -238,7 +257,7 @@ func (l *link) forward(to net.Conn, chunk []byte, fromServer bool) bool {
 			l.cut()
 			return false
 		case Stall:
-			l.stall.Do(func() { close(l.stalled) })
+			l.stall()
 			<-l.ended
 			return false
 		}
@@ -282,6 +301,8 @@ func (l *link) passable() bool {
 		}
 	}
 }
+
+func (l *link) stall() { l.stalls.Do(func() { close(l.stalled) }) }
 
 func (l *link) isStalled() bool {
 	select {

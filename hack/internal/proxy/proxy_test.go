@@ -111,6 +111,42 @@ func TestBlackholeHoldsBackAndHealDelivers(t *testing.T) {
 	during.expect("three")
 }
 
+func TestStrandLeavesNewConnectionsAlone(t *testing.T) {
+	t.Parallel()
+	p := start(t, echo(t))
+	before := dial(t, p)
+	before.say("one")
+	before.expect("one")
+	p.Strand()
+	before.say("two")
+	before.expectSilence()
+	after := dial(t, p)
+	after.say("three")
+	after.expect("three")
+}
+
+func TestDownEndsConnectionsUntilHeal(t *testing.T) {
+	t.Parallel()
+	p := start(t, echo(t))
+	before := dial(t, p)
+	before.say("one")
+	before.expect("one")
+	p.Down()
+	if _, err := before.hear(5 * time.Second); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%v, want a reset", err)
+	}
+	if c, err := net.Dial("tcp", p.Addr()); err == nil { // else the reset was faster
+		if _, err = c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%v, want a reset", err)
+		}
+		_ = c.Close()
+	}
+	p.Heal()
+	after := dial(t, p)
+	after.say("two")
+	after.expect("two")
+}
+
 func TestResetIsSeenAsOne(t *testing.T) {
 	t.Parallel()
 	p := start(t, echo(t))
