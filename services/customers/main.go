@@ -65,6 +65,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	group.Add("admin", server.RunAdmin)
 	group.Add("database", database.Run)
 	group.Add("schema", schema.Run)
+	group.Add("statistics", schema.Then(func(ctx context.Context) error { return postgres.KeepStatistics(ctx, pool) }))
 	group.Add("consumer", schema.Then(orders.Run))
 	group.Add("http", schema.Then(server.Run))
 	return group.Run(ctx, cfg.Web.ShutdownTimeout)

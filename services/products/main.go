@@ -68,6 +68,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	group.Add("admin", server.RunAdmin)
 	group.Add("database", database.Run)
 	group.Add("schema", schema.Run)
+	group.Add("statistics", schema.Then(func(ctx context.Context) error { return postgres.KeepStatistics(ctx, pool) }))
 	group.Add("publisher", publisher.Run)
 	group.Add("relay", schema.Then(relay.Run))
 	group.Add("consumer", schema.Then(orders.Run))

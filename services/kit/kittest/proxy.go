@@ -18,6 +18,7 @@ type Proxy struct {
 	asks    bool // forwarded from clients to the server
 	answers bool // and back
 	closed  bool
+	epoch   int // connections of an earlier one are forgotten
 	conns   map[net.Conn]struct{}
 }
 
@@ -44,15 +45,18 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	return p
 }
 
-// Through returns rawURL with the proxy for its server.
-func (p *Proxy) Through(t testing.TB, rawURL string) string {
+// PostgresProxy is Postgres with a proxy before the server. It returns the
+// database's URL through the proxy, and past it.
+func PostgresProxy(t testing.TB) (proxy *Proxy, through, past string) {
 	t.Helper()
-	u, err := url.Parse(rawURL)
+	past = Postgres(t)
+	u, err := url.Parse(past)
 	if err != nil {
 		t.Fatal(err)
 	}
-	u.Host = p.listener.Addr().String()
-	return u.String()
+	proxy = NewProxy(t, u.Host)
+	u.Host = proxy.listener.Addr().String()
+	return proxy, u.String(), past
 }
 
 // Drop forwards nothing more in either direction. Connections stay open, and
@@ -61,6 +65,13 @@ func (p *Proxy) Drop() { p.forward(false, false) }
 
 // DropAnswers still forwards to the server, but nothing back.
 func (p *Proxy) DropAnswers() { p.forward(true, false) }
+
+// Forget is Drop for the connections there are: new ones are relayed.
+func (p *Proxy) Forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.epoch++
+}
 
 // Resume forwards again, beginning with what was held back.
 func (p *Proxy) Resume() { p.forward(true, true) }
@@ -95,19 +106,19 @@ func (p *Proxy) accept(relays *sync.WaitGroup) {
 		}
 		p.mu.Lock()
 		p.conns[client], p.conns[server] = struct{}{}, struct{}{}
-		closed := p.closed
+		closed, epoch := p.closed, p.epoch
 		p.mu.Unlock()
 		if closed {
 			p.Cut()
 		}
-		relays.Go(func() { p.relay(server, client, &p.asks) })
-		relays.Go(func() { p.relay(client, server, &p.answers) })
+		relays.Go(func() { p.relay(server, client, epoch, &p.asks) })
+		relays.Go(func() { p.relay(client, server, epoch, &p.answers) })
 	}
 }
 
 // relay copies from one to the other while on is set, and closes both when
 // either ends.
-func (p *Proxy) relay(to, from net.Conn, on *bool) {
+func (p *Proxy) relay(to, from net.Conn, epoch int, on *bool) {
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -119,23 +130,23 @@ func (p *Proxy) relay(to, from net.Conn, on *bool) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
-		if n > 0 && p.await(on) {
+		if n > 0 && p.await(epoch, on) {
 			if _, err := to.Write(buf[:n]); err != nil {
 				return
 			}
 		}
 		if err != nil {
-			p.await(on) // a silent network does not tell of an end either
+			p.await(epoch, on) // a silent network does not tell of an end either
 			return
 		}
 	}
 }
 
 // await waits until on is set, and reports whether the proxy is still there.
-func (p *Proxy) await(on *bool) bool {
+func (p *Proxy) await(epoch int, on *bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for !*on && !p.closed {
+	for (!*on || epoch != p.epoch) && !p.closed {
 		p.changed.Wait()
 	}
 	return !p.closed

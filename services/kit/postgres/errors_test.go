@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"syscall"
 	"testing"
@@ -122,19 +121,14 @@ func TestWaitForAConnectionIsNotASlowQuery(t *testing.T) {
 // that goes to the same database directly.
 func behindProxy(t *testing.T, maxConns int32) (*kittest.Proxy, *pgxpool.Pool, *pgxpool.Pool) {
 	t.Helper()
-	rawURL := kittest.Postgres(t)
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := kittest.NewProxy(t, u.Host)
+	proxy, through, past := kittest.PostgresProxy(t)
 	var pools [2]*pgxpool.Pool
-	for i, at := range []string{proxy.Through(t, rawURL), rawURL} {
+	for i, at := range []string{through, past} {
 		pool, err := postgres.Open(t.Context(), postgres.Config{URL: at, MaxConns: maxConns})
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(pool.Close)
+		t.Cleanup(func() { postgres.Close(pool) }) // a silent peer is waited for otherwise
 		pools[i] = pool
 	}
 	return proxy, pools[0], pools[1]

@@ -26,6 +26,7 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, fsys fs.FS) error {
 	for {
 		err := migrateOnce(ctx, pool, fsys)
 		if err == nil {
+			pool.Reset() // new sessions have the settings of the role
 			return nil
 		}
 		if !Unavailable(err) || ctx.Err() != nil {
@@ -98,7 +99,9 @@ where not exists (select from schema_version)`); err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
-	return nil
+	return pgx.BeginFunc(ctx, raw, func(tx pgx.Tx) error {
+		return applyRoleSettings(ctx, tx)
+	})
 }
 
 type migration struct {

@@ -21,12 +21,23 @@ import (
 // peer that is silent is given up by then.
 const limit = 5 * time.Second
 
+// connectLimit is for one server of the URL; another that is given may be tried
+// within limit. connect_timeout in the URL wins.
+const connectLimit = 2 * time.Second
+
 // Config says where a service's database is. Exactly one of URL and URLFile
-// is set.
+// is set. The URL may name several servers, of which target_session_attrs
+// chooses, and whatever else pgx reads from it; nothing is sent to the server
+// at connect that a pooler such as PgBouncer refuses.
+//
+// Named prepared statements are the fast path, and need a session of their own.
+// Behind a pooler that lends sessions by the transaction and does not keep such
+// statements (PgBouncer before 1.21, or with max_prepared_statements=0), the
+// URL needs default_query_exec_mode=cache_describe.
 type Config struct {
-	URL      string `env:"DATABASE_URL" help:"PostgreSQL URL, e.g. postgres://user:password@host:5432/orders"`
+	URL      string `env:"DATABASE_URL" help:"PostgreSQL URL, e.g. postgres://user:password@host:5432/orders; several hosts with target_session_attrs=read-write follow a failover; behind PgBouncer in transaction mode add default_query_exec_mode=cache_describe"`
 	URLFile  string `env:"DATABASE_URL_FILE" help:"file that holds the URL; read again for every new connection, so that a rotated password is picked up"`
-	MaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"8" help:"most connections to the database"`
+	MaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"8" help:"most connections to the database, beside one that watches it"`
 }
 
 // Validate reports every bad field. The URL itself never appears in the
@@ -39,7 +50,7 @@ func (c Config) Validate() error {
 	case c.URL != "" && c.URLFile != "":
 		errs = append(errs, errors.New("DATABASE_URL: and DATABASE_URL_FILE exclude each other"))
 	case c.URL != "":
-		if _, err := pgx.ParseConfig(c.URL); err != nil {
+		if _, err := pgxpool.ParseConfig(c.URL); err != nil {
 			errs = append(errs, errors.New("DATABASE_URL: is not a PostgreSQL URL"))
 		}
 	}
@@ -49,54 +60,48 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c Config) url() (string, error) {
-	if c.URLFile == "" {
-		return c.URL, nil
-	}
-	text, err := os.ReadFile(c.URLFile)
-	if err != nil {
-		return "", fmt.Errorf("read the database URL: %w", err)
-	}
-	return strings.TrimSpace(string(text)), nil
-}
-
-// Open makes the pool. It does not connect: the database may start later.
-func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
-	url, err := cfg.url()
-	if err != nil {
-		return nil, err
+// parse reads the URL, and the file that holds it where there is one.
+func (c Config) parse() (*pgxpool.Config, error) {
+	url := c.URL
+	if c.URLFile != "" {
+		text, err := os.ReadFile(c.URLFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the database URL: %w", err)
+		}
+		url = strings.TrimSpace(string(text))
 	}
 	pc, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, errors.New("open database: the URL cannot be parsed")
+		return nil, errors.New("the database URL cannot be parsed") // the error may hold its password
 	}
+	pc.ConnConfig.DialFunc = dial
+	if pc.ConnConfig.ConnectTimeout == 0 {
+		pc.ConnConfig.ConnectTimeout = connectLimit
+	}
+	return pc, nil
+}
+
+// Open makes the pool. It does not connect: the database may start later.
+// Whatever is done on the pool without a deadline ends after 5 seconds, as does
+// the wait for a connection.
+func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
+	pc, err := cfg.parse()
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	guard := &guard{}
+	pc.ConnConfig.Tracer = guard
 	pc.MaxConns = cfg.MaxConns
 	pc.MaxConnIdleTime = 5 * time.Minute
-	pc.ConnConfig.ConnectTimeout = 5 * time.Second
-	// Nothing that a service does takes long. The limits free locks that a
-	// vanished or stuck client would hold.
-	params := pc.ConnConfig.RuntimeParams
-	params["statement_timeout"] = "15000"
-	params["lock_timeout"] = "10000"
-	params["idle_in_transaction_session_timeout"] = "15000"
-	// All statements of a service go by an index, and their plans are cached. One made while a table was new and empty
-	// would go on reading the whole of it until the server's first analyze. Where there is no index PostgreSQL still
-	// scans, at a price that it takes for high enough to compile the query: never worth it here.
-	params["enable_seqscan"] = "off"
-	params["jit"] = "off"
+	pc.ShouldPing = guard.shouldPing
 	if cfg.URLFile != "" {
 		pc.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
-			url, err := cfg.url()
+			fresh, err := cfg.parse()
 			if err != nil {
-				return err
+				return fmt.Errorf("connect to database: %w", err)
 			}
-			fresh, err := pgx.ParseConfig(url)
-			if err != nil {
-				return errors.New("connect to database: the URL cannot be parsed")
-			}
-			cc.Host, cc.Port, cc.Database = fresh.Host, fresh.Port, fresh.Database
-			cc.User, cc.Password = fresh.User, fresh.Password
-			cc.TLSConfig, cc.Fallbacks = fresh.TLSConfig, fresh.Fallbacks
+			fresh.ConnConfig.Tracer = cc.Tracer
+			*cc = *fresh.ConnConfig
 			return nil
 		}
 	}
@@ -108,6 +113,7 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
+	guard.pool.Store(pool)
 	observe(pool)
 	return pool, nil
 }

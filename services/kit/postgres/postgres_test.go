@@ -86,8 +86,9 @@ func TestTxBatchCommitsAllOrNothing(t *testing.T) {
 }
 
 // A service prepares its statements when its tables are empty, and keeps the plans: they have to suit full tables, too.
-func TestPlanMadeForAnEmptyTableReadsAFullOneByItsIndex(t *testing.T) {
-	ctx := context.Background()
+func TestPlanMadeForAnEmptyTableIsReplacedSoonAfterItHasGrown(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
 	pool := open(t)
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
@@ -120,28 +121,45 @@ select gen_random_uuid(), 'a' from generate_series(1, 10000)`, ids); err != nil 
 	if n := count(); n != 3 {
 		t.Fatalf("%d rows found", n)
 	}
-	// The connection's own counters, before they are flushed to the server's.
-	scans := func(tx pgx.Tx) (table, index int, err error) {
-		err = tx.QueryRow(ctx, "select seq_scan, idx_scan from pg_stat_xact_user_tables where relname = 't'").Scan(&table, &index)
-		return table, index, err
-	}
-	var tables, indexes int
-	if err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		tablesBefore, indexesBefore, err := scans(tx)
+	// scans counts by the connection's own counters, before they are flushed to the server's.
+	scans := func() (tables, indexes int) {
+		t.Helper()
+		const counters = "select seq_scan, idx_scan from pg_stat_xact_user_tables where relname = 't'"
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			var tablesBefore, indexesBefore int
+			if err := tx.QueryRow(ctx, counters).Scan(&tablesBefore, &indexesBefore); err != nil {
+				return err
+			}
+			if err := tx.QueryRow(ctx, statement, ids).Scan(new(int)); err != nil {
+				return err
+			}
+			err := tx.QueryRow(ctx, counters).Scan(&tables, &indexes)
+			tables, indexes = tables-tablesBefore, indexes-indexesBefore
+			return err
+		})
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
-		if err := tx.QueryRow(ctx, statement, ids).Scan(new(int)); err != nil {
-			return err
-		}
-		tables, indexes, err = scans(tx)
-		tables, indexes = tables-tablesBefore, indexes-indexesBefore
-		return err
-	}); err != nil {
-		t.Fatal(err)
+		return tables, indexes
 	}
-	if tables != 0 || indexes == 0 {
-		t.Errorf("%d scans of the whole table, %d of its index", tables, indexes)
+	if tables, _ := scans(); tables == 0 {
+		t.Fatal("the plan made for an empty table suits the full one: what is tested here is not needed")
+	}
+	loop, stop := context.WithCancel(ctx)
+	ended := make(chan error)
+	go func() { ended <- postgres.KeepStatistics(loop, pool) }()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		tables, indexes := scans()
+		if tables == 0 && indexes > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d scans of the whole table, %d of its index", tables, indexes)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
