@@ -35,7 +35,7 @@ func New(s *store.Store) http.Handler {
 // handle adds to web's table of errors what only this service knows.
 func handle(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
-		err := fn(w, r)
+		err := web.Within(fn)(w, r)
 		switch {
 		case errors.Is(err, customer.ErrNotFound):
 			return web.NotFound("There is no such customer.")

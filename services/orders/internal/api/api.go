@@ -26,11 +26,11 @@ func New(s *store.Store) http.Handler {
 	router := web.NewRouter()
 	router.Route("/api/orders", func(r chi.Router) {
 		r.Post("/", handle(h.place))
-		r.Get("/", handle(h.list))
-		r.Get("/{orderId}", handle(h.get))
+		r.Get("/", handle(web.Within(h.list)))
+		r.Get("/{orderId}", handle(web.Within(h.get)))
 		r.Post("/{orderId}/cancel", handle(h.cancel))
 		r.Get("/{orderId}/events", handle(h.follow))
-		r.Get("/{orderId}/journey", handle(h.journey))
+		r.Get("/{orderId}/journey", handle(web.Within(h.journey)))
 	})
 	return router
 }
