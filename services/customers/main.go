@@ -52,7 +52,8 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	database := postgres.NewHealth(pool)
 	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
 	customers := store.New(pool)
-	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, consumer.Subscriptions(customers)...)
+	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(customers)...)
+	orders.Require(database.Ready)
 	server := web.NewServer(cfg.Web, api.New(customers), web.Admin(info.Metrics, web.Checks{
 		"database": database.Ready,
 		"schema":   schema.Ready,

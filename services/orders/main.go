@@ -67,7 +67,8 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	if err != nil {
 		return err
 	}
-	stock := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, consumer.Subscriptions(orders)...)
+	stock := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(orders)...)
+	stock.Require(database.Ready)
 	server := web.NewServer(cfg.Web, api.New(orders), web.Admin(info.Metrics, web.Checks{
 		"database": database.Ready,
 		"schema":   schema.Ready,

@@ -54,7 +54,8 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange, events.StockReleasedKey)
 	relay := outbox.NewRelay(pool, publisher)
 	products := store.New(pool, relay.Committed)
-	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, consumer.Subscriptions(products)...)
+	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(products)...)
+	orders.Require(database.Ready)
 	server := web.NewServer(cfg.Web, api.New(products), web.Admin(info.Metrics, web.Checks{
 		"database": database.Ready,
 		"schema":   schema.Ready,

@@ -13,9 +13,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/goleak"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/kittest"
 )
 
@@ -63,6 +62,28 @@ func decode(body []byte) (thing, error) {
 		return thing{}, errors.New("number: is missing")
 	}
 	return thing{*v.Number}, nil
+}
+
+// Errors of a handler, by what may be done about them.
+var (
+	errAway     = errors.New("database starting up")
+	errUnclear  = errors.New("commit of unknown outcome")
+	errDeadlock = errors.New("deadlock detected")
+	errSlow     = errors.New("statement timeout")
+)
+
+func classify(err error) fault.Kind {
+	switch {
+	case errors.Is(err, errAway):
+		return fault.Unavailable
+	case errors.Is(err, errUnclear):
+		return fault.Unknown
+	case errors.Is(err, errDeadlock):
+		return fault.Conflict
+	case errors.Is(err, errSlow):
+		return fault.TooSlow
+	}
+	return fault.Other
 }
 
 func config(v kittest.Vhost) bus.Config {
@@ -172,7 +193,7 @@ func (s *seen) await(t *testing.T, what string, holds func() bool) {
 
 func consumer(t *testing.T, v kittest.Vhost, handle func(context.Context, []bus.Delivery[thing]) error) (*bus.Consumer, func()) {
 	t.Helper()
-	c := bus.NewConsumer(config(v), "test", dlx, bus.Subscribe(queue, thingMade, decode, handle))
+	c := bus.NewConsumer(config(v), "test", dlx, classify, bus.Subscribe(queue, thingMade, decode, handle))
 	return c, start(t, c.Run)
 }
 
@@ -463,7 +484,7 @@ func TestUnavailableDatabasePausesWithoutBurningDeliveries(t *testing.T) {
 			down = false
 		}
 		if down {
-			return fmt.Errorf("begin: %w", &pgconn.PgError{Code: "57P03", Message: "starting up"})
+			return fmt.Errorf("begin: %w", errAway)
 		}
 		got.committed(batch)
 		return nil

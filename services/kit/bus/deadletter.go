@@ -2,8 +2,12 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
+	"strings"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -12,10 +16,11 @@ import (
 // Headers that a consumer adds to a message it dead-letters. What the broker
 // dead-letters by itself, over the delivery limit, has x-first-death-reason.
 const (
-	HeaderDeadLetterReason = "x-dead-letter-reason" // one of the Reason constants
-	HeaderDeadLetterError  = "x-dead-letter-error"  // what exactly was wrong
-	HeaderDeadLetterQueue  = "x-dead-letter-queue"  // where it was consumed
-	HeaderDeadLetterTime   = "x-dead-letter-time"   // when, RFC 3339
+	HeaderDeadLetterReason  = "x-dead-letter-reason"  // one of the Reason constants
+	HeaderDeadLetterError   = "x-dead-letter-error"   // what exactly was wrong, perhaps shortened
+	HeaderDeadLetterQueue   = "x-dead-letter-queue"   // where it was consumed
+	HeaderDeadLetterTime    = "x-dead-letter-time"    // when, RFC 3339
+	HeaderDeadLetterDropped = "x-dead-letter-dropped" // names of headers it came with that left no room for these
 )
 
 // Reasons for dead-lettering a message without another try.
@@ -26,76 +31,191 @@ const (
 	ReasonPermanent         = "permanent-failure"
 )
 
+const (
+	// maxHeaderText bounds what we put into one header, in bytes.
+	maxHeaderText = 4 << 10
+
+	// letterTimeout is how long a letter may wait to be stored, in an alarm of
+	// the broker for example, before its message is held and rejected like one
+	// that failed: the broker would cut off a consumer that keeps one for half
+	// an hour.
+	letterTimeout = time.Minute
+
+	// letterIdle is how long the connection for letters outlives the last one.
+	letterIdle = 10 * time.Second
+)
+
+// deadLetter is a message on its way to its dead-letter queue.
 type deadLetter struct {
 	*received
+	queue  string
 	reason string
 	err    error
+
+	stored  chan<- *deadLetter // gets the letter when its outcome is known
+	failure error              // why it is not stored; set before that
 }
 
-// deadLetter publishes the messages to the dead-letter exchange, with their
-// queue's name as routing key, and waits for the confirms. Until it returns
-// nil the originals must not be acknowledged: better twice than not at all.
+// letters stores dead letters, away from the workers: neither good messages nor
+// the end of the process wait for a bad one.
 //
-// It uses a connection of its own. The consumer's must not publish, or an
-// alarm of the broker would block its acknowledgements too, and one that is
-// kept open for what should never happen would be a waste.
-func (c *Consumer) deadLetter(ctx context.Context, queue string, letters []deadLetter) error {
-	conn, err := c.cfg.dial(ctx, c.name+" dead letters")
-	if err != nil {
-		return fmt.Errorf("dead-letter: %w", err)
+// It has a connection of its own, while there is something to store. The
+// consumer's must not publish, or an alarm of the broker would block its
+// acknowledgements too, and one that is kept open for what should never happen
+// would be a waste.
+type letters struct {
+	cfg      Config
+	name     string
+	exchange string
+
+	mu      sync.Mutex
+	waiting []*deadLetter
+	some    chan struct{} // has a token when there may be something waiting
+}
+
+func newLetters(cfg Config, name, exchange string) *letters {
+	return &letters{cfg: cfg, name: name + " dead letters", exchange: exchange, some: make(chan struct{}, 1)}
+}
+
+// add never blocks. The workers' prefetch windows bound what waits.
+func (l *letters) add(d *deadLetter) {
+	l.mu.Lock()
+	l.waiting = append(l.waiting, d)
+	l.mu.Unlock()
+	select {
+	case l.some <- struct{}{}:
+	default:
 	}
-	defer conn.close(time.Second) //nolint:errcheck // all is confirmed, or will be sent again
-	ch, err := conn.Channel()
-	if err != nil {
-		return fmt.Errorf("dead-letter: %w", err)
-	}
-	if err := ch.Confirm(false); err != nil {
-		return fmt.Errorf("dead-letter: %w", err)
-	}
-	returns := ch.NotifyReturn(make(chan amqp.Return, len(letters)))
-	confirms := make([]*amqp.DeferredConfirmation, len(letters))
-	for i, l := range letters {
-		confirms[i], err = ch.PublishWithDeferredConfirm(c.deadLetterExchange, queue, true, false, l.publishing(queue))
-		if err != nil {
-			return fmt.Errorf("dead-letter: %w", err)
+}
+
+func (l *letters) take() []*deadLetter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	taken := l.waiting[:min(len(l.waiting), maxPublish)]
+	l.waiting = l.waiting[len(taken):]
+	return taken
+}
+
+// run stores letters until ctx is done.
+func (l *letters) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.some:
+			l.connected(ctx)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConfirmTimeout)
+}
+
+// connected stores letters over one link until there have been none for a
+// while.
+func (l *letters) connected(ctx context.Context) {
+	linkCtx, closeLink := context.WithCancel(ctx)
+	link := newLink(l.cfg, l.name)
+	var running sync.WaitGroup
+	running.Go(func() { link.run(linkCtx) })
+	defer running.Wait()
+	defer closeLink()
+	pipe := newPipe(link, l.cfg.ConfirmTimeout)
+	idle := time.NewTimer(letterIdle)
+	defer idle.Stop()
+	var log occasionally
+	for {
+		for batch := l.take(); len(batch) > 0; batch = l.take() {
+			if err := l.store(ctx, pipe, batch); err != nil && ctx.Err() == nil && log.now() {
+				slog.ErrorContext(ctx, "dead letters not stored, will be tried again", "queue", batch[0].queue, "messages", len(batch), "error", err)
+			}
+			idle.Reset(letterIdle)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-idle.C:
+			return
+		case <-l.some:
+		}
+	}
+}
+
+// store publishes letters to the dead-letter exchange, with their queues' names
+// as routing keys. Each has an outcome of its own.
+func (l *letters) store(ctx context.Context, pipe *pipe, batch []*deadLetter) error {
+	ctx, cancel := context.WithTimeout(ctx, letterTimeout)
 	defer cancel()
-	for _, confirm := range confirms {
-		acked, err := confirm.WaitContext(ctx)
-		if err != nil {
-			return fmt.Errorf("dead-letter: %w", err)
+	errs := make([]error, len(batch))
+	if err := pipe.link.await(ctx); err != nil {
+		fill(errs, err)
+	} else {
+		messages := make([]message, len(batch))
+		for i, d := range batch {
+			messages[i] = message{exchange: l.exchange, key: d.queue, mandatory: true, Publishing: d.publishing(pipe.link.frameSize())}
 		}
-		if !acked {
-			return fmt.Errorf("dead-letter: %w", errUnconfirmed)
-		}
+		pipe.publish(ctx, messages, errs)
 	}
-	if len(returns) > 0 {
-		return fmt.Errorf("dead-letter %s to %s: %w", queue, c.deadLetterExchange, ErrUnroutable)
+	for i, d := range batch {
+		d.failure = errs[i]
+		d.stored <- d
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // publishing is the message as it came, with the reason added.
-func (l deadLetter) publishing(queue string) amqp.Publishing {
-	headers := make(amqp.Table, len(l.Headers)+4)
-	maps.Copy(headers, l.Headers)
+func (d *deadLetter) publishing(frameSize int) amqp.Publishing {
+	headers := make(amqp.Table, len(d.Headers)+4)
+	maps.Copy(headers, d.Headers)
 	delete(headers, headerDeliveryCount)
-	headers[HeaderDeadLetterReason] = l.reason
-	headers[HeaderDeadLetterError] = l.err.Error()
-	headers[HeaderDeadLetterQueue] = queue
+	delete(headers, HeaderDeadLetterDropped)
+	headers[HeaderDeadLetterReason] = d.reason
+	headers[HeaderDeadLetterError] = shorten(d.err.Error())
+	headers[HeaderDeadLetterQueue] = d.queue
 	headers[HeaderDeadLetterTime] = time.Now().UTC().Format(time.RFC3339Nano)
-	return amqp.Publishing{
+	p := amqp.Publishing{
 		Headers:         headers,
-		ContentType:     l.ContentType,
-		ContentEncoding: l.ContentEncoding,
+		ContentType:     d.ContentType,
+		ContentEncoding: d.ContentEncoding,
 		DeliveryMode:    amqp.Persistent,
-		CorrelationId:   l.CorrelationId,
-		MessageId:       l.MessageId,
-		Timestamp:       l.Timestamp,
-		Type:            l.Type,
-		AppId:           l.AppId,
-		Body:            l.Body,
+		CorrelationId:   d.CorrelationId,
+		MessageId:       d.MessageId,
+		Timestamp:       d.Timestamp,
+		Type:            d.Type,
+		AppId:           d.AppId,
+		Body:            d.Body,
 	}
+	makeFit(p, frameSize)
+	return p
+}
+
+// makeFit drops headers that the message came with, the largest first, until
+// the rest fits into a frame.
+func makeFit(p amqp.Publishing, frameSize int) {
+	var dropped []string
+	for {
+		m := message{Publishing: p}
+		size, err := m.headerFrame()
+		// Some room for what the message does not know: exchange and routing key.
+		if err != nil || frameSize == 0 || size+2*maxShortString <= frameSize {
+			return
+		}
+		largest, most := "", 0
+		for name, value := range p.Headers {
+			if size, _ := fieldSize(value); size > most && !strings.HasPrefix(name, "x-dead-letter-") {
+				largest, most = name, size
+			}
+		}
+		if most == 0 {
+			return
+		}
+		delete(p.Headers, largest)
+		dropped = append(dropped, largest)
+		p.Headers[HeaderDeadLetterDropped] = shorten(strings.Join(dropped, " "))
+	}
+}
+
+// shorten cuts what is too long for a header.
+func shorten(text string) string {
+	if len(text) <= maxHeaderText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxHeaderText], "") + fmt.Sprintf(" ... (%d bytes)", len(text))
 }

@@ -167,6 +167,31 @@ func (l *link) state() (<-chan struct{}, error) {
 	return l.changed, l.whyNot()
 }
 
+// await waits until the connection can be published on, or ctx is done.
+func (l *link) await(ctx context.Context) error {
+	for {
+		changed, err := l.state()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-changed:
+		}
+	}
+}
+
+// frameSize is the largest frame that the broker allows, 0 for any.
+func (l *link) frameSize() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == nil {
+		return 0
+	}
+	return l.conn.Config.FrameSize
+}
+
 // writable returns the connection to publish on, or the reason why there is
 // none.
 func (l *link) writable() (*connection, error) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5/pgconn"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -53,7 +52,7 @@ func TestStateIsMeasured(t *testing.T) {
 		case <-available:
 			return nil
 		default:
-			return &pgconn.PgError{Code: "57P03"} // cannot_connect_now
+			return errAway
 		}
 	})
 	p := publisher(t, v)

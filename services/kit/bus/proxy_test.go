@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"net"
@@ -31,10 +32,11 @@ type proxy struct {
 type proxyMode int
 
 const (
-	forwards proxyMode = iota
-	holds              // what the broker says, until it forwards again
-	swallows           // everything, for ever
-	deaf               // reads nothing from either side
+	forwards     proxyMode = iota
+	holds                  // what the broker says, until it forwards again
+	swallows               // everything, for ever
+	deaf                   // reads nothing from either side
+	unconfirming           // loses the broker's confirms
 )
 
 // newProxy returns a proxy to the broker of an AMQP URL, and the URL to reach
@@ -83,11 +85,32 @@ func (p *proxy) alarm(on bool) {
 	if on {
 		method = append([]byte{0, 10, 0, 60, 6}, "memory"...) // connection.blocked
 	}
-	frame := binary.BigEndian.AppendUint32([]byte{1, 0, 0}, uint32(len(method)))
+	p.say(0, method)
+}
+
+// closeChannel tells the client that the broker has closed the channel, as it
+// does when a consumer settles nothing for too long.
+func (p *proxy) closeChannel(id byte) {
+	method := append([]byte{0, 20, 0, 40, 406 >> 8, 406 & 0xFF, 34}, "PRECONDITION_FAILED - test time-out"[:34]...)
+	p.say(id, append(method, 0, 0, 0, 0))
+}
+
+func (p *proxy) say(channel byte, method []byte) {
+	frame := binary.BigEndian.AppendUint32([]byte{1, 0, channel}, uint32(len(method)))
 	frame = append(append(frame, method...), 0xCE)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.inject = append(p.inject, frame...)
+}
+
+// cut breaks all connections.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.conns = nil
 }
 
 // alarmThenHold lets the client learn of an alarm, and nothing more.
@@ -138,7 +161,7 @@ func (p *proxy) copy(to, from net.Conn, read func(io.Reader) ([]byte, error), to
 			data = append(p.inject, data...)
 			p.inject = nil
 		}
-		gone := p.mode == swallows
+		gone := p.mode == swallows || p.mode == unconfirming && toClient && isConfirm(data)
 		p.mu.Unlock()
 		if gone {
 			continue
@@ -147,6 +170,11 @@ func (p *proxy) copy(to, from net.Conn, read func(io.Reader) ([]byte, error), to
 			return
 		}
 	}
+}
+
+// isConfirm reports whether a frame of the broker is a basic.ack.
+func isConfirm(frame []byte) bool {
+	return frame[0] == 1 && bytes.Equal(frame[7:11], []byte{0, 60, 0, 80})
 }
 
 func readSome(r io.Reader) ([]byte, error) {

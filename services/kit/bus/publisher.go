@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
@@ -42,17 +41,7 @@ func (p *Publisher) Ready(context.Context) error {
 
 // Await waits until the broker can be published to, or ctx is done.
 func (p *Publisher) Await(ctx context.Context) error {
-	for {
-		changed, err := p.pipe.link.state()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case <-changed:
-		}
-	}
+	return p.pipe.link.await(ctx)
 }
 
 // Publish sends the events in one go and waits for all their confirms. The

@@ -21,13 +21,13 @@ func retryDelay(first time.Duration, attempt int) time.Duration {
 	return delay + rand.N(delay/5+1) //nolint:gosec // jitter is no secret
 }
 
-// held are failed messages that wait, unacknowledged, for their next try. They
-// take room in the prefetch window, so a queue in which everything fails slows
-// down by itself.
+// held are failed messages that wait, unacknowledged, until their delay is
+// over. They take room in the prefetch window, so a queue in which many fail
+// slows down by itself.
 type held []heldMessage
 
 type heldMessage struct {
-	tag uint64
+	*received
 	due time.Time
 }
 
@@ -42,13 +42,23 @@ func (h *held) Pop() any {
 	return last
 }
 
-func (h *held) add(tag uint64, due time.Time) { heap.Push(h, heldMessage{tag, due}) }
+func (h *held) add(r *received, due time.Time) { heap.Push(h, heldMessage{r, due}) }
 
 // takeDue removes and returns the message that is due first, if it is due at
-// now or there are more than limit.
-func (h *held) takeDue(now time.Time, limit int) (tag uint64, ok bool) {
-	if len(*h) == 0 || (len(*h) <= limit && (*h)[0].due.After(now)) {
-		return 0, false
+// now.
+func (h *held) takeDue(now time.Time) (r *received, ok bool) {
+	if len(*h) == 0 || (*h)[0].due.After(now) {
+		return nil, false
 	}
-	return heap.Pop(h).(heldMessage).tag, true
+	return heap.Pop(h).(heldMessage).received, true
+}
+
+// takeAll removes and returns all of them.
+func (h *held) takeAll() []*received {
+	all := make([]*received, len(*h))
+	for i, m := range *h {
+		all[i] = m.received
+	}
+	*h = nil
+	return all
 }

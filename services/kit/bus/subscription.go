@@ -77,6 +77,7 @@ type received struct {
 	event   Event
 	payload any
 	attempt int
+	failed  bool            // alone, in this delivery
 	ctx     context.Context // carries span
 	span    trace.Span
 }
