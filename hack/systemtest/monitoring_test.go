@@ -267,8 +267,9 @@ func (m *monitored) brokerBlocked(t *testing.T) {
 	// Not only the broker says so: orders has felt it.
 	m.fires(t, "OrderflowBrokerFlowControl", map[string]string{"service_name": "orders", "severity": "critical"})
 	query[struct{}](t, m.s.Postgres.ServiceURL("orders"), `
-update outbox
-set created_at = created_at - interval '2 minutes'`)
+update outbox_events
+set created_at = created_at - interval '50 seconds'
+where published_at is null`)
 	m.fires(t, "OrderflowOutboxGrowing", map[string]string{"service_name": "orders", "severity": "critical"})
 }
 

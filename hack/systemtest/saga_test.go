@@ -268,7 +268,7 @@ func (r *sagaRun) outboxes(ctx context.Context) (waiting int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		err = conn.QueryRow(ctx, `select count(*) from outbox`).Scan(&n)
+		err = conn.QueryRow(ctx, `select count(*) from outbox_events where published_at is null`).Scan(&n)
 		if err := errors.Join(err, conn.Close(ctx)); err != nil {
 			return 0, err
 		}

@@ -22,6 +22,7 @@ type config struct {
 	Web      web.Config
 	Postgres postgres.Config
 	Bus      bus.Config
+	Outbox   outbox.Config
 	Deadline time.Duration `env:"ORDER_DEADLINE" envDefault:"30s" help:"time after which an order without a stock answer is cancelled"`
 }
 
@@ -60,9 +61,15 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	}
 	defer postgres.Close(pool)
 	database := postgres.NewHealth(pool)
-	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
+	schema := run.NewGate(func(ctx context.Context) error {
+		if err := postgres.Migrate(ctx, pool, store.Migrations()); err != nil {
+			return err
+		}
+		outbox.Prepare(ctx, pool)
+		return nil
+	})
 	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange)
-	relay := outbox.NewRelay(pool, publisher)
+	relay := outbox.NewRelay(pool, publisher, cfg.Outbox, events.Routes)
 	orders, err := store.New(pool, relay.Committed)
 	if err != nil {
 		return err
@@ -74,6 +81,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 		"schema":   schema.Ready,
 	}, web.Checks{
 		"publisher": publisher.Ready,
+		"outbox":    relay.Status,
 		"consumer":  stock.Ready,
 	}))
 

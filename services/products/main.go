@@ -20,6 +20,7 @@ type config struct {
 	Web      web.Config
 	Postgres postgres.Config
 	Bus      bus.Config
+	Outbox   outbox.Config
 }
 
 func main() {
@@ -49,10 +50,16 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	}
 	defer postgres.Close(pool)
 	database := postgres.NewHealth(pool)
-	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
+	schema := run.NewGate(func(ctx context.Context) error {
+		if err := postgres.Migrate(ctx, pool, store.Migrations()); err != nil {
+			return err
+		}
+		outbox.Prepare(ctx, pool)
+		return nil
+	})
 	// Nobody needs to know of released stock yet, so no queue has to be there.
 	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange, events.StockReleasedKey)
-	relay := outbox.NewRelay(pool, publisher)
+	relay := outbox.NewRelay(pool, publisher, cfg.Outbox, events.Routes)
 	products := store.New(pool, relay.Committed)
 	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(products)...)
 	orders.Require(database.Ready)
@@ -61,6 +68,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 		"schema":   schema.Ready,
 	}, web.Checks{
 		"publisher": publisher.Ready,
+		"outbox":    relay.Status,
 		"consumer":  orders.Ready,
 	}))
 

@@ -33,6 +33,15 @@ func (p *Publisher) Run(ctx context.Context) error {
 	return nil
 }
 
+// Apart returns a publisher over the same connection with a channel and a bound
+// on its batches of its own: what closes that channel, or is not confirmed on
+// it, delays nothing that is published elsewhere. The connection stays p's.
+func (p *Publisher) Apart() *Publisher {
+	apart := *p
+	apart.pipe = newPipe(p.pipe.link, p.pipe.timeout)
+	return &apart
+}
+
 // Ready says why nothing can be published now, nil if it can.
 func (p *Publisher) Ready(context.Context) error {
 	_, err := p.pipe.link.state()

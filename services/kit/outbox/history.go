@@ -9,26 +9,23 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Record is the way of one event to the broker.
+// Record is the way of one event to the broker, by the database's clock.
 type Record struct {
 	RoutingKey string
-	Stored     time.Time // the event's own time: made in the transaction that stored it
+	Stored     time.Time // when the transaction that stored it began
 	// Published is when it was sent to the broker, which then confirmed it;
-	// nil while that has not come about.
+	// nil while it has not.
 	Published *time.Time
 }
 
-// History tells of all events about a subject, in the order they were stored.
+// History returns the records of all events about a subject, in the order they
+// were stored.
 func History(ctx context.Context, pool *pgxpool.Pool, subject string) ([]Record, error) {
 	rows, err := pool.Query(ctx, `
-select routing_key, stored_at, published_at
-from published
+select routing_key, created_at, published_at
+from outbox_events
 where subject = $1
-union all
-select routing_key, created_at, null
-from outbox
-where subject = $1
-order by 2, 1`, subject)
+order by created_at, id`, subject)
 	if err != nil {
 		return nil, fmt.Errorf("history of %s: %w", subject, err)
 	}

@@ -2,42 +2,57 @@ package outbox
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
-type gauges struct {
-	depth metric.Int64Gauge
-	age   metric.Float64Gauge
+// queueKey names the queue that refuses; empty when the exchange does.
+const queueKey = attribute.Key("orderflow.outbox.queue")
+
+// observe makes the report part of the metrics until stop is called.
+func (r *report) observe() (stop func()) {
+	meter := otel.Meter("orderflow.internal/kit/outbox")
+	depth, err1 := meter.Int64ObservableGauge("orderflow.outbox.depth", metric.WithUnit("{event}"),
+		metric.WithDescription("Events that are not published yet, those on their way included."))
+	age, err2 := meter.Float64ObservableGauge("orderflow.outbox.age", metric.WithUnit("s"),
+		metric.WithDescription("Age of the oldest event that is not published, 0 when there is none."))
+	refused, err3 := meter.Int64ObservableGauge("orderflow.outbox.refused", metric.WithUnit("{event}"),
+		metric.WithDescription("Events that the broker refuses, by routing key and queue."))
+	registration, err4 := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.now.at.IsZero() {
+			return nil // not measured yet
+		}
+		o.ObserveInt64(depth, r.now.depth)
+		o.ObserveFloat64(age, r.now.oldest(time.Now()).Seconds())
+		for _, t := range r.parts {
+			o.ObserveInt64(refused, t.Events, metric.WithAttributeSet(attribute.NewSet(
+				semconv.MessagingRabbitMQDestinationRoutingKey(t.RoutingKey), queueKey.String(t.Queue))))
+		}
+		return nil
+	}, depth, age, refused)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		otel.Handle(err)
+		return func() {}
+	}
+	return func() {
+		if err := registration.Unregister(); err != nil {
+			otel.Handle(err)
+		}
+	}
 }
 
-func newGauges() gauges {
-	m := otel.Meter("orderflow.internal/kit/outbox")
-	depth, err := m.Int64Gauge("orderflow.outbox.depth", metric.WithUnit("{event}"), metric.WithDescription("Events in the outbox, those on their way included."))
-	if err != nil {
-		otel.Handle(err)
+// oldest is the age of the oldest event. While the table cannot be measured it
+// grows by itself: nobody must take silence for health.
+func (m measured) oldest(now time.Time) time.Duration {
+	if m.failing && m.depth > 0 {
+		return m.age + now.Sub(m.at)
 	}
-	age, err := m.Float64Gauge("orderflow.outbox.age", metric.WithUnit("s"), metric.WithDescription("Age of the oldest event in the outbox, 0 when it is empty."))
-	if err != nil {
-		otel.Handle(err)
-	}
-	return gauges{depth, age}
-}
-
-func (g gauges) measure(ctx context.Context, pool *pgxpool.Pool) error {
-	var depth int64
-	var age float64
-	err := pool.QueryRow(ctx, `
-select count(*),
-       coalesce(extract(epoch from now() - min(created_at)), 0)::float8
-from outbox`).Scan(&depth, &age)
-	if err != nil {
-		return fmt.Errorf("measure outbox: %w", err)
-	}
-	g.depth.Record(ctx, depth)
-	g.age.Record(ctx, max(0, age))
-	return nil
+	return m.age
 }

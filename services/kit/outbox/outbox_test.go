@@ -2,19 +2,18 @@ package outbox_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	amqp "github.com/rabbitmq/amqp091-go"
-	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/propagation"
-	"go.opentelemetry.io/otel/trace"
 
 	"orderflow.internal/kit/bus"
 	"orderflow.internal/kit/kittest"
@@ -22,61 +21,83 @@ import (
 	"orderflow.internal/kit/postgres"
 )
 
-const schema = `
-create table outbox (
-    id          uuid primary key,
-    type        text not null,
-    source      text not null,
-    subject     text not null,
-    routing_key text not null,
-    body        json not null,
-    trace       json not null,
-    created_at  timestamptz not null default now()
-);
-create table published (
-    subject      text collate "C" not null,
-    routing_key  text not null,
-    stored_at    timestamptz not null,
-    published_at timestamptz not null
-);
-create index published_by_subject on published (subject)`
-
+// Things go to one queue, pairs to two; the user "narrow" may publish nothing
+// else.
 const topology = `{
-  "exchanges": [{"name": "things.exchange", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {}}],
-  "queues": [{"name": "things", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}}],
-  "bindings": [{"source": "things.exchange", "destination": "things", "destination_type": "queue", "routing_key": "thing.made", "arguments": {}}]
+  "users": [{"name": "narrow"}],
+  "permissions": [{"user": "narrow", "configure": "^$", "write": "^things\\..*$", "read": "^$"}],
+  "topic_permissions": [{"user": "narrow", "exchange": "things.exchange", "write": "^(thing|pair)\\.made$", "read": "^$"}],
+  "exchanges": [
+    {"name": "things.exchange", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {}},
+    {"name": "things.redelivery", "type": "direct", "durable": true, "auto_delete": false, "internal": false, "arguments": {}}
+  ],
+  "queues": [
+    {"name": "things", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}},
+    {"name": "left", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}},
+    {"name": "right", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}}
+  ],
+  "bindings": [
+    {"source": "things.exchange", "destination": "things", "destination_type": "queue", "routing_key": "thing.made", "arguments": {}},
+    {"source": "things.exchange", "destination": "left", "destination_type": "queue", "routing_key": "pair.made", "arguments": {}},
+    {"source": "things.exchange", "destination": "right", "destination_type": "queue", "routing_key": "pair.made", "arguments": {}},
+    {"source": "things.redelivery", "destination": "things", "destination_type": "queue", "routing_key": "things", "arguments": {}},
+    {"source": "things.redelivery", "destination": "left", "destination_type": "queue", "routing_key": "left", "arguments": {}},
+    {"source": "things.redelivery", "destination": "right", "destination_type": "queue", "routing_key": "right", "arguments": {}}
+  ]
 }`
+
+var routes = map[string][]string{"thing.made": {"things"}, "pair.made": {"left", "right"}}
+
+var week = outbox.Config{Retention: 7 * 24 * time.Hour}
 
 type fixture struct {
 	vhost kittest.Vhost
 	pool  *pgxpool.Pool
+	url   string // of the broker, for the relays
 }
 
-func setup(t *testing.T) fixture {
+// setup makes the tables by the migrations of a service that publishes.
+func setup(t *testing.T) *fixture {
 	t.Helper()
-	f := fixture{vhost: kittest.Broker(t, []byte(topology))}
-	pool, err := postgres.Open(context.Background(), postgres.Config{URL: kittest.Postgres(t), MaxConns: 4})
+	f := &fixture{vhost: kittest.Broker(t, []byte(topology)), pool: database(t)}
+	f.url = f.vhost.AdminURL
+	if err := postgres.Migrate(t.Context(), f.pool, os.DirFS("../../orders/internal/store/migrations")); err != nil {
+		t.Fatal(err)
+	}
+	outbox.Prepare(t.Context(), f.pool)
+	return f
+}
+
+func database(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	pool, err := postgres.Open(context.Background(), postgres.Config{URL: kittest.Postgres(t), MaxConns: 6})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	if _, err := pool.Exec(context.Background(), schema); err != nil {
-		t.Fatal(err)
+	return pool
+}
+
+func (f *fixture) exec(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	if _, err := f.pool.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
 	}
-	f.pool = pool
-	return f
+}
+
+func query[T any](t *testing.T, f *fixture, sql string, args ...any) (value T) {
+	t.Helper()
+	if err := f.pool.QueryRow(t.Context(), sql, args...).Scan(&value); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return value
 }
 
 // relay runs a relay with a publisher of its own until stop.
-func (f fixture) relay(t *testing.T) (r *outbox.Relay, stop func()) {
+func (f *fixture) relay(t *testing.T) (r *outbox.Relay, stop func()) {
 	t.Helper()
-	p := bus.NewPublisher(bus.Config{URL: f.vhost.AdminURL, Prefetch: 1, Batch: 1, ConfirmTimeout: 5 * time.Second}, "test", "things.exchange", "things.redelivery")
-	r = outbox.NewRelay(f.pool, p)
-	return r, f.run(t, p, r)
-}
-
-func (f fixture) run(t *testing.T, p *bus.Publisher, r *outbox.Relay) (stop func()) {
-	t.Helper()
+	p := bus.NewPublisher(bus.Config{URL: f.url, Prefetch: 1, Batch: 1, ConfirmTimeout: 5 * time.Second}, "test", "things.exchange", "things.redelivery")
+	r = outbox.NewRelay(f.pool, p, week, routes)
 	publishing, stopPublisher := context.WithCancel(context.Background())
 	relaying, stopRelay := context.WithCancel(context.Background())
 	var publisher, relay sync.WaitGroup
@@ -92,12 +113,12 @@ func (f fixture) run(t *testing.T, p *bus.Publisher, r *outbox.Relay) (stop func
 	})
 	stop = sync.OnceFunc(func() { stopRelay(); relay.Wait(); stopPublisher(); publisher.Wait() })
 	t.Cleanup(stop)
-	return stop
+	return r, stop
 }
 
-func (f fixture) store(t *testing.T, key string, from, to int) []bus.Event {
+// events makes events whose subjects are numbers.
+func events(t *testing.T, key string, from, to int) []bus.Event {
 	t.Helper()
-	b := &pgx.Batch{}
 	var events []bus.Event
 	for i := from; i < to; i++ {
 		e, err := bus.NewEvent(context.Background(), "test", "test.thing.made.v1", key, fmt.Sprint(i), map[string]int{"number": i})
@@ -107,6 +128,12 @@ func (f fixture) store(t *testing.T, key string, from, to int) []bus.Event {
 		e.Trace = map[string]string{"baggage": fmt.Sprintf("n=%d", i)}
 		events = append(events, e)
 	}
+	return events
+}
+
+func (f *fixture) insert(t *testing.T, events []bus.Event) []bus.Event {
+	t.Helper()
+	b := &pgx.Batch{}
 	outbox.Insert(b, events)
 	if err := f.pool.SendBatch(context.Background(), b).Close(); err != nil {
 		t.Fatal(err)
@@ -114,28 +141,37 @@ func (f fixture) store(t *testing.T, key string, from, to int) []bus.Event {
 	return events
 }
 
-func (f fixture) rows(t *testing.T) (n int) {
+func (f *fixture) store(t *testing.T, key string, from, to int) []bus.Event {
 	t.Helper()
-	if err := f.pool.QueryRow(context.Background(), "select count(*) from outbox").Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return f.insert(t, events(t, key, from, to))
 }
 
-// awaitRows polls until the table has n rows: deletion is deliberately late.
-func (f fixture) awaitRows(t *testing.T, n int) {
+func (f *fixture) unpublished(t *testing.T) int {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); f.rows(t) != n; {
+	return query[int](t, f, "select count(*) from outbox_events where published_at is null")
+}
+
+// eventually polls until what is true.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !is(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("the outbox has %d rows, want %d", f.rows(t), n)
+			t.Fatalf("not within 30 s: %s", what)
 		}
 		<-time.After(20 * time.Millisecond)
 	}
 }
 
-// published counts how often each subject is in the queue, once all of want
-// are.
-func (f fixture) published(t *testing.T, want int) map[string]int {
+// awaitUnpublished waits until n rows are not published: outcomes are recorded
+// deliberately late.
+func (f *fixture) awaitUnpublished(t *testing.T, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d unpublished rows", n), func() bool { return f.unpublished(t) == n })
+}
+
+// consume counts how often each subject is in a queue, once there are want
+// different ones, and takes what else is there.
+func (f *fixture) consume(t *testing.T, queue string, want int) map[string]int {
 	t.Helper()
 	conn, err := amqp.Dial(f.vhost.AdminURL)
 	if err != nil {
@@ -146,140 +182,183 @@ func (f fixture) published(t *testing.T, want int) map[string]int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deliveries, err := ch.Consume("things", "", true, false, false, false, nil)
+	deliveries, err := ch.Consume(queue, "", true, false, false, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	times := map[string]int{}
 	timeout := time.After(30 * time.Second)
-	for len(times) < want {
+	for {
+		var quiet <-chan time.Time
+		if len(times) >= want {
+			quiet = time.After(200 * time.Millisecond)
+		}
 		select {
 		case d := <-deliveries:
+			if d.CorrelationId == filling {
+				continue
+			}
 			times[d.CorrelationId]++
 			if d.Headers["baggage"] != "n="+d.CorrelationId || string(d.Body) != `{"number":`+d.CorrelationId+`}` {
 				t.Errorf("event %s came as %s with %v", d.CorrelationId, d.Body, d.Headers)
 			}
+		case <-quiet:
+			return times
 		case <-timeout:
-			t.Fatalf("%d of %d events were published", len(times), want)
+			t.Fatalf("%d of %d events are in %s", len(times), want, queue)
 		}
 	}
-	return times
 }
 
-func TestCommittedEventsArePublishedAtOnceAndTheirRowsDeleted(t *testing.T) {
+func total(times map[string]int) (n int) {
+	for _, count := range times {
+		n += count
+	}
+	return n
+}
+
+func once(t *testing.T, times map[string]int) {
+	t.Helper()
+	for subject, n := range times {
+		if n != 1 {
+			t.Errorf("event %s was published %d times", subject, n)
+		}
+	}
+}
+
+func (f *fixture) policy(t *testing.T, queue string, definition map[string]any) (lift func()) {
+	t.Helper()
+	path := "/api/policies/" + f.vhost.Name + "/" + queue
+	f.vhost.Manage(t, http.MethodPut, path, map[string]any{"pattern": "^" + queue + "$", "apply-to": "queues", "definition": definition})
+	f.awaitPolicy(t, queue, queue)
+	return func() {
+		t.Helper()
+		f.vhost.Manage(t, http.MethodDelete, path, nil)
+		f.awaitPolicy(t, queue, "")
+	}
+}
+
+func (f *fixture) awaitPolicy(t *testing.T, queue, policy string) {
+	t.Helper()
+	eventually(t, "policy of "+queue+" is "+policy, func() bool {
+		var q struct{ Policy string }
+		if err := json.Unmarshal(f.vhost.Manage(t, http.MethodGet, "/api/queues/"+f.vhost.Name+"/"+queue, nil), &q); err != nil {
+			t.Fatal(err)
+		}
+		return q.Policy == policy
+	})
+}
+
+func TestCommittedEventsArePublishedAtOnceAndKept(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	r, stop := f.relay(t)
 	for from := 0; from < 1000; from += 100 {
 		r.Committed(f.store(t, "thing.made", from, from+100))
 	}
-	for subject, times := range f.published(t, 1000) {
-		if times != 1 {
-			t.Errorf("event %s was published %d times", subject, times)
-		}
-	}
-	f.awaitRows(t, 0)
+	once(t, f.consume(t, "things", 1000))
+	f.awaitUnpublished(t, 0)
 	stop()
+	if n := query[int](t, f, "select count(*) from outbox_events where published_at >= created_at and attempts = 0 and next_attempt_at is null"); n != 1000 {
+		t.Errorf("%d of 1000 rows are kept, published after they were stored and at the first attempt", n)
+	}
+	history, err := outbox.History(t.Context(), f.pool, "7")
+	if err != nil || len(history) != 1 || history[0].RoutingKey != "thing.made" || history[0].Published == nil || history[0].Published.Before(history[0].Stored) {
+		t.Errorf("history is %+v, %v", history, err)
+	}
 }
 
 func TestStopFlushesWhatWasHandedOver(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	r, stop := f.relay(t)
-	events := f.store(t, "thing.made", 0, 2000)
-	r.Committed(events)
+	r.Committed(f.store(t, "thing.made", 0, 2000))
 	stop()
-	if n := f.rows(t); n != 0 {
-		t.Errorf("%d rows are left after the flush", n)
+	if n := f.unpublished(t); n != 0 {
+		t.Errorf("%d rows are not published after the flush", n)
 	}
-	f.published(t, 2000)
+	once(t, f.consume(t, "things", 2000))
 }
 
-func TestSweepFindsWhatACrashLeft(t *testing.T) {
+func TestEventsAreStoredOnce(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
-	f.store(t, "thing.made", 0, 700) // more than a page; nobody hands these over
+	f.insert(t, f.store(t, "thing.made", 0, 2))
+	if n := f.unpublished(t); n != 2 {
+		t.Errorf("%d rows for 2 events that were stored twice", n)
+	}
+}
+
+func TestSweepFindsWhatACrashLeftAndReplicasShareIt(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.store(t, "thing.made", 0, 1000) // more than a page; nobody hands these over
 	f.relay(t)
-	f.relay(t) // two replicas share the work
-	f.published(t, 700)
-	f.awaitRows(t, 0)
+	f.relay(t)
+	once(t, f.consume(t, "things", 1000))
+	f.awaitUnpublished(t, 0)
+}
+
+// What a replica claimed and did not publish before it was gone is published
+// once the claim has run out.
+func TestAClaimRunsOut(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.store(t, "thing.made", 0, 10)
+	f.exec(t, "update outbox_events set next_attempt_at = now() - interval '1 second'")
+	f.relay(t)
+	once(t, f.consume(t, "things", 10))
+	f.awaitUnpublished(t, 0)
 }
 
 func TestUnroutableEventsAreKeptAndHideNothing(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	f.store(t, "nobody.listens", 0, 300) // more than a page of them, the oldest
 	f.store(t, "thing.made", 300, 310)
-	r, _ := f.relay(t)
+	r, stop := f.relay(t)
 	r.Committed(f.store(t, "nobody.listens", 310, 311))
-	f.published(t, 10)
-	f.awaitRows(t, 301)
-	f.vhost.Manage(t, http.MethodPost, "/api/bindings/"+f.vhost.Name+"/e/things.exchange/q/things", map[string]any{"routing_key": "nobody.listens"})
-	f.published(t, 301)
-	f.awaitRows(t, 0)
-}
-
-// lines are the messages logged within a trace.
-type lines struct {
-	trace trace.TraceID
-	seen  chan string
-}
-
-func (lines) Enabled(context.Context, slog.Level) bool { return true }
-func (l lines) WithAttrs([]slog.Attr) slog.Handler     { return l }
-func (l lines) WithGroup(string) slog.Handler          { return l }
-
-func (l lines) Handle(ctx context.Context, r slog.Record) error {
-	if trace.SpanContextFromContext(ctx).TraceID() == l.trace {
-		select {
-		case l.seen <- r.Message:
-		default: // nobody waits for so many
-		}
-	}
-	return nil
-}
-
-// What is logged about an event names its order's trace, although the relay
-// works for all of them.
-func TestLinesAboutAnEventNameItsTrace(t *testing.T) {
-	l := lines{trace.TraceID{7}, make(chan string, 100)}
-	before := slog.Default()
-	slog.SetDefault(slog.New(l))
-	otel.SetTextMapPropagator(propagation.TraceContext{})
-	t.Cleanup(func() {
-		slog.SetDefault(before)
-		otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator())
+	once(t, f.consume(t, "things", 10))
+	f.awaitUnpublished(t, 301)
+	eventually(t, "all of them were tried", func() bool {
+		return query[int](t, f, "select count(*) from outbox_events where attempts > 0 and last_error like '312 %' and queues is null") == 301
 	})
+	stop()
+	r, _ = f.relay(t) // knows nothing of them but what is in the table
+	eventually(t, "the status names them", func() bool { return r.Status(t.Context()) != nil })
+	if status := r.Status(t.Context()).Error(); status != "301 events cannot be published: 301 of nobody.listens (312 NO_ROUTE)" {
+		t.Errorf("status is %q", status)
+	}
+	f.vhost.Manage(t, http.MethodPost, "/api/bindings/"+f.vhost.Name+"/e/things.exchange/q/things", map[string]any{"routing_key": "nobody.listens"})
+	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null") // not after up to a minute
+	once(t, f.consume(t, "things", 301))
+	f.awaitUnpublished(t, 0)
+	eventually(t, "nothing is reported", func() bool { return r.Status(t.Context()) == nil })
+}
+
+func TestARowThatCannotBeReadHoldsUpNobody(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
-	e, err := bus.NewEvent(trace.ContextWithSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{
-		TraceID: l.trace, SpanID: trace.SpanID{7}})), "test", "test.thing.made.v1", "nobody.listens", "0", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &pgx.Batch{}
-	outbox.Insert(b, []bus.Event{e})
-	if err := f.pool.SendBatch(context.Background(), b).Close(); err != nil {
-		t.Fatal(err)
-	}
-	r, _ := f.relay(t)
-	r.Committed([]bus.Event{e})
-	missing := map[string]bool{"event unroutable, kept in the outbox": true, "event not published, kept in the outbox": true} // at once and by the sweep
-	for timeout := time.After(20 * time.Second); len(missing) > 0; {
-		select {
-		case message := <-l.seen:
-			delete(missing, message)
-		case <-timeout:
-			t.Fatalf("not logged within the trace: %v", missing)
-		}
-	}
+	stored := f.store(t, "thing.made", 0, 20)
+	f.exec(t, `update outbox_events set trace = '["not", "a", "map"]' where id = $1`, stored[7].ID)
+	f.relay(t)
+	once(t, f.consume(t, "things", 19))
+	f.awaitUnpublished(t, 1)
+	eventually(t, "the row says why", func() bool {
+		return query[int](t, f, "select count(*) from outbox_events where attempts > 1 and last_error like 'the row cannot be read: trace: %'") == 1
+	})
+	f.exec(t, `update outbox_events set trace = '{"baggage": "n=7"}', next_attempt_at = now() where id = $1`, stored[7].ID)
+	f.consume(t, "things", 1)
+	f.awaitUnpublished(t, 0)
 }
 
 func TestNothingIsPublishedForARollback(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	f.relay(t)
 	err := postgres.TxBatch(context.Background(), f.pool, &pgx.Batch{}, func() (*pgx.Batch, error) {
 		b := &pgx.Batch{}
-		e, err := bus.NewEvent(context.Background(), "test", "test.thing.made.v1", "thing.made", "0", 0)
-		if err != nil {
-			return nil, err
-		}
-		outbox.Insert(b, []bus.Event{e})
+		outbox.Insert(b, events(t, "thing.made", 0, 1))
 		b.Queue("select 1/0")
 		return b, nil
 	})
@@ -287,29 +366,64 @@ func TestNothingIsPublishedForARollback(t *testing.T) {
 		t.Fatal("the transaction committed")
 	}
 	f.store(t, "thing.made", 1, 2)
-	if times := f.published(t, 1); times["1"] != 1 || len(times) != 1 {
+	if times := f.consume(t, "things", 1); times["1"] != 1 || len(times) != 1 {
 		t.Errorf("published %v, want event 1 alone", times)
 	}
 }
 
 func TestRelayOutlastsTheBrokersConnections(t *testing.T) {
+	t.Parallel()
 	f := setup(t)
 	r, stop := f.relay(t)
 	const total = 1500
 	for from := 0; from < total; from += 100 {
 		r.Committed(f.store(t, "thing.made", from, from+100))
 		if from == 500 || from == 1000 {
-			f.closeConnections(t)
+			for _, name := range f.vhost.Connections(t) {
+				f.vhost.CloseConnection(t, name)
+			}
 		}
 	}
-	f.published(t, total)
-	f.awaitRows(t, 0)
+	f.consume(t, "things", total)
+	f.awaitUnpublished(t, 0)
 	stop()
 }
 
-func (f fixture) closeConnections(t *testing.T) {
-	t.Helper()
-	for _, name := range f.vhost.Connections(t) {
-		f.vhost.CloseConnection(t, name)
+// The hosts' clocks make the ids, and an id says nothing about age: rows of
+// hosts an hour fast or slow, or a year, are published like all others.
+func TestNoRowWaitsForTheClockThatMadeItsID(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	var stored []bus.Event
+	for i, skew := range []time.Duration{-365 * 24 * time.Hour, -time.Hour, 0, time.Hour, 365 * 24 * time.Hour} {
+		for _, e := range events(t, "thing.made", 10*i, 10*i+10) {
+			id := outbox.Oldest(time.Now().Add(skew))
+			copy(id[6:], e.ID[6:])
+			e.ID = id
+			stored = append(stored, e)
+		}
 	}
+	f.insert(t, stored)
+	started := time.Now()
+	r, _ := f.relay(t)
+	once(t, f.consume(t, "things", 50))
+	if took := time.Since(started); took > 10*time.Second {
+		t.Errorf("took %s", took)
+	}
+	f.awaitUnpublished(t, 0)
+	// Those that are handed over are marked, wherever their ids put them.
+	for i := range stored {
+		stored[i].ID[15]++
+	}
+	r.Committed(f.insert(t, stored))
+	once(t, f.consume(t, "things", 50))
+	f.awaitUnpublished(t, 0)
+}
+
+func ids(events []bus.Event) []uuid.UUID {
+	ids := make([]uuid.UUID, len(events))
+	for i, e := range events {
+		ids[i] = e.ID
+	}
+	return ids
 }

@@ -2,122 +2,314 @@ package outbox
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
 )
 
-// sweepLoop publishes the rows that no hand-over took care of.
-func (r *Relay) sweepLoop(ctx context.Context) {
-	ticker := time.NewTicker(sweepInterval)
-	defer ticker.Stop()
-	gauges := newGauges()
-	failing := false
-	for tick := 0; ; tick++ {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
+const (
+	sweepInterval = 500 * time.Millisecond
+	sweepTimeout  = 30 * time.Second
+	sweepPage     = 256
+	// sweepAge is how old a row is before a sweep takes it. Younger ones are
+	// most likely on their way through the process that wrote them.
+	sweepAge = 2 * time.Second
+	// settleTime is how long sweeps wait after the broker came back: what was
+	// committed meanwhile is in the memory of some replica, which publishes it
+	// first.
+	settleTime = 5 * time.Second
+	// claimTime is how long a row belongs to the replica that claimed it.
+	claimTime = 30 * time.Second
+
+	// retryPage is how many rows a retry begins with: while nothing is taken,
+	// an attempt should cost little.
+	retryPage = 32
+
+	// statementTimeout bounds each statement that runs in the background.
+	statementTimeout = 10 * time.Second
+)
+
+// sweeper finds the rows that no hand-over takes care of.
+type sweeper struct {
+	relay *Relay
+	down  time.Time // when the broker was last seen to be away
+
+	mu   sync.Mutex
+	due  map[string]*bound // by routing key
+	busy map[string]bool   // routing keys that a retry runs for
+}
+
+// bound is a time by the database's clock before which there is nothing more
+// to find, so that a search does not walk through the index entries of rows
+// that are long published, which vacuum may not have removed yet. Now and then
+// it is forgotten: a database's clock can be set back, and a commit can take
+// longer than the margin to become visible.
+type bound struct {
+	mu     sync.Mutex
+	since  time.Time
+	forget time.Time
+}
+
+const (
+	boundMargin = time.Minute
+	boundTime   = 10 * time.Minute
+)
+
+// start returns where to begin.
+func (b *bound) start() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now := time.Now(); now.After(b.forget) {
+		b.since, b.forget = time.Time{}, now.Add(boundTime)
+	}
+	return b.since
+}
+
+// now returns where others may begin who only look.
+func (b *bound) now() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.since
+}
+
+// done notes that everything up to the time was found.
+func (b *bound) done(upTo time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.since = upTo.Add(-boundMargin)
+}
+
+// sweepLoop looks for rows until ctx is done. What it has begun to publish by
+// then it ends within work.
+func (r *Relay) sweepLoop(ctx, work context.Context) {
+	s := &sweeper{relay: r, due: map[string]*bound{}, busy: map[string]bool{}}
+	var retries sync.WaitGroup
+	defer retries.Wait()
+	_ = run.Every(ctx, run.Job{Name: "outbox sweep", Interval: sweepInterval, Timeout: sweepTimeout, Do: func(sweeping context.Context) error {
+		if r.publisher.Ready(ctx) != nil {
+			s.down = time.Now()
+			return nil
 		}
-		err := r.sweep(ctx)
-		if tick%10 == 0 && err == nil {
-			err = gauges.measure(ctx, r.pool)
+		if time.Since(s.down) < settleTime && !s.down.IsZero() {
+			return nil
 		}
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil && !failing:
-			slog.WarnContext(ctx, "outbox sweep failed, will try again", "error", err)
-		case err == nil && failing:
-			slog.InfoContext(ctx, "outbox sweep works again")
+		for _, key := range r.keys() {
+			s.retry(ctx, work, &retries, key) // outlives this run
 		}
-		failing = err != nil
+		return s.sweep(sweeping)
+	}})
+}
+
+// sweep hands over the rows that were stored a while ago and never published:
+// their process has crashed, or its memory was full.
+func (s *sweeper) sweep(ctx context.Context) error {
+	after := candidate{Created: s.relay.fresh.start()}
+	var oldest time.Time // of those that this process still has in its memory
+	for {
+		page, now, err := s.candidates(ctx, after)
+		if err != nil {
+			return fmt.Errorf("sweep outbox: %w", err)
+		}
+		var left []uuid.UUID
+		for _, c := range page {
+			switch {
+			case !s.relay.holds(c.ID):
+				left = append(left, c.ID)
+			case oldest.IsZero():
+				oldest = c.Created
+			}
+		}
+		if s.relay.room() < len(left) {
+			return nil // the lanes have enough to do
+		}
+		if err := s.claimFresh(ctx, left); err != nil {
+			return fmt.Errorf("sweep outbox: %w", err)
+		}
+		if len(page) < sweepPage {
+			if oldest.IsZero() {
+				oldest = now
+			}
+			s.relay.fresh.done(oldest)
+			return nil
+		}
+		after = page[len(page)-1]
 	}
 }
 
-// sweep goes once through all rows that are old enough, page by page, so that
-// rows that cannot be published do not hide those behind them.
-func (r *Relay) sweep(ctx context.Context) error {
-	before := oldest(time.Now().Add(-sweepAge))
-	var after uuid.UUID
-	for r.publisher.Ready(ctx) == nil {
-		last, n, err := r.sweepPage(ctx, after, before)
-		if err != nil || n < sweepBatch {
+type candidate struct {
+	Created time.Time
+	ID      uuid.UUID
+}
+
+func (s *sweeper) candidates(ctx context.Context, after candidate) (page []candidate, now time.Time, err error) {
+	b := &pgx.Batch{}
+	b.Queue("select now() - make_interval(secs => $1)", sweepAge.Seconds()).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
+	b.Queue(`
+select created_at, id
+from outbox_events
+where published_at is null
+  and next_attempt_at is null
+  and created_at >= $1
+  and (created_at, id) > ($1, $2)
+  and created_at < now() - make_interval(secs => $3)
+order by created_at, id
+limit $4`, after.Created, after.ID, sweepAge.Seconds(), sweepPage).Query(func(rows pgx.Rows) error {
+		page, err = pgx.CollectRows(rows, pgx.RowToStructByPos[candidate])
+		return err
+	})
+	return page, now, s.relay.pool.SendBatch(ctx, b).Close()
+}
+
+// claimFresh takes rows for this replica and hands them over. The claim is a
+// transaction of its own: no lock is held while the broker is asked.
+func (s *sweeper) claimFresh(ctx context.Context, ids []uuid.UUID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := s.relay.pool.Query(ctx, `
+with free as materialized (
+  select id
+  from outbox_events
+  where id = any($1)
+    and published_at is null
+    and next_attempt_at is null
+  for update skip locked
+)
+update outbox_events
+set next_attempt_at = now() + make_interval(secs => $2)
+where id in (select id from free)
+returning `+storedColumns, ids, claimTime.Seconds())
+	if err != nil {
+		return err
+	}
+	claimed, err := pgx.CollectRows(rows, scanStored)
+	if err != nil {
+		return err
+	}
+	if len(claimed) > 0 {
+		slog.InfoContext(ctx, "outbox swept", "events", len(claimed))
+	}
+	s.take(claimed)
+	return nil
+}
+
+// take hands claimed rows over, except those that cannot be read. What finds no
+// room stays claimed, and is a retry's in a while.
+func (s *sweeper) take(claimed []stored) {
+	for _, row := range claimed {
+		if row.bad != nil {
+			s.relay.outcomes <- outcome{id: row.ID, key: row.RoutingKey, err: row.bad}
+		} else {
+			s.relay.handOver(row.Event)
+		}
+	}
+}
+
+// retry publishes the rows of a routing key whose next attempt is due, unless
+// it is at it already. Each key has its own go: one waits long for a queue that
+// says nothing.
+func (s *sweeper) retry(ctx, work context.Context, retries *sync.WaitGroup, key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[key] {
+		return
+	}
+	s.busy[key] = true
+	if s.due[key] == nil {
+		s.due[key] = &bound{}
+	}
+	due := s.due[key]
+	retries.Go(func() {
+		if err := s.retryDue(ctx, work, key, due); err != nil && ctx.Err() == nil {
+			slog.WarnContext(ctx, "outbox retry failed, will try again", "routing_key", key, "error", err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.busy[key] = false
+	})
+}
+
+// retryDue ends with the first page of which nothing was taken: the next tick
+// tries again. A page that is taken is followed by a larger one.
+func (s *sweeper) retryDue(ctx, work context.Context, key string, due *bound) error {
+	since := due.start()
+	for size := retryPage; ctx.Err() == nil; size = min(2*size, sweepPage) {
+		rows, now, err := s.claimDue(ctx, key, since, size)
+		if err != nil {
 			return err
 		}
-		after = last
+		took := s.publish(work, s.relay.lane(key), rows)
+		if len(rows) < size {
+			due.done(now)
+			return nil
+		}
+		if !took {
+			return nil
+		}
 	}
 	return nil
 }
 
-// sweepPage publishes one page of rows while it holds their locks, so that
-// other replicas pass over them.
-func (r *Relay) sweepPage(ctx context.Context, after, before uuid.UUID) (last uuid.UUID, n int, err error) {
-	err = postgres.Tx(ctx, r.pool, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-select id, type, source, subject, routing_key, body, trace, created_at
-from outbox
-where id > $1
-  and id < $2
-  and not (id = any($3))
-order by id
-limit $4
-for update skip locked`, after, before, r.handedOver(), sweepBatch)
-		if err != nil {
-			return err
-		}
-		events, err := pgx.CollectRows(rows, scanEvent)
-		if err != nil || len(events) == 0 {
-			return err
-		}
-		n, last = len(events), events[len(events)-1].ID
-		published := make([]confirmed, 0, n)
-		sent := time.Now()
-		for i, err := range r.publisher.Publish(ctx, events) {
-			if err == nil {
-				published = append(published, confirmed{events[i].ID, sent})
-			} else {
-				slog.WarnContext(events[i].WithTrace(ctx), "event not published, kept in the outbox", "routing_key", events[i].RoutingKey,
-					"message_id", events[i].ID, "subject", events[i].Subject, "error", err)
-			}
-		}
-		if len(published) == 0 {
-			return nil
-		}
-		slog.InfoContext(ctx, "outbox swept", "events", len(published))
-		b := &pgx.Batch{}
-		queueDelete(b, published)
-		return tx.SendBatch(ctx, b).Close()
+func (s *sweeper) claimDue(ctx context.Context, key string, since time.Time, limit int) (claimed []stored, now time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	b := &pgx.Batch{}
+	b.Queue("select now()").QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
+	b.Queue(`
+with due as materialized (
+  select id
+  from outbox_events
+  where routing_key = $1
+    and next_attempt_at >= $2
+    and next_attempt_at <= now()
+  order by next_attempt_at
+  limit $4
+  for update skip locked
+)
+update outbox_events
+set next_attempt_at = now() + make_interval(secs => $3)
+where id in (select id from due)
+returning `+storedColumns, key, since, claimTime.Seconds(), limit).Query(func(rows pgx.Rows) error {
+		claimed, err = pgx.CollectRows(rows, scanStored)
+		return err
 	})
-	if err != nil {
-		return last, n, fmt.Errorf("sweep outbox: %w", err)
-	}
-	return last, n, nil
+	return claimed, now, s.relay.pool.SendBatch(ctx, b).Close()
 }
 
-func (r *Relay) handedOver() []uuid.UUID {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	ids := make([]uuid.UUID, 0, len(r.inFlight))
-	for id := range r.inFlight {
-		ids = append(ids, id)
+// publish publishes claimed rows: those that nobody has refused yet with the
+// fresh ones, the others apart from them. It reports whether any was taken.
+func (s *sweeper) publish(ctx context.Context, l *lane, rows []stored) (took bool) {
+	var through, apart []stored
+	_, _, isApart := l.targets()
+	for _, row := range rows {
+		switch {
+		case row.bad != nil || s.relay.holds(row.ID) || row.attempts == 0:
+			s.take([]stored{row})
+			took = true
+		case row.queues != nil:
+			apart = append(apart, row)
+		case isApart:
+			row.queues = l.queues
+			apart = append(apart, row)
+		default:
+			through = append(through, row)
+		}
 	}
-	return ids
-}
-
-// oldest is the smallest UUIDv7 of a moment (RFC 9562, section 5.7: the first
-// 48 bits are the Unix time in milliseconds), so that the primary key serves
-// to find rows by age.
-func oldest(t time.Time) uuid.UUID {
-	var id uuid.UUID
-	var ms [8]byte
-	binary.BigEndian.PutUint64(ms[:], uint64(t.UnixMilli()))
-	copy(id[:6], ms[2:])
-	return id
+	if len(through) > 0 {
+		sent := time.Now()
+		for i, err := range l.retrier.Publish(ctx, event(through)) {
+			l.settle(through[i].Event, sent, err)
+			took = took || err == nil
+		}
+	}
+	if len(apart) > 0 {
+		took = l.publishApart(ctx, apart, nil) || took
+	}
+	return took
 }

@@ -45,7 +45,7 @@ func TestAnswerConfirms(t *testing.T) {
 	if e.Type != events.OrderConfirmedType || e.RoutingKey != events.OrderConfirmedKey || e.Subject != o.ID.String() {
 		t.Errorf("envelope: %+v", e)
 	}
-	if n := count(t, pool, `select count(*) from outbox where id = $1`, e.ID); n != 1 {
+	if n := count(t, pool, `select count(*) from outbox_events where id = $1`, e.ID); n != 1 {
 		t.Errorf("%d outbox rows for the event", n)
 	}
 }
@@ -103,7 +103,7 @@ func TestAnswersDuplicatedAndReordered(t *testing.T) {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
 	}
-	if n := count(t, pool, `select count(*) from outbox`); n != 2*len(orders) {
+	if n := count(t, pool, `select count(*) from outbox_events`); n != 2*len(orders) {
 		t.Errorf("%d outbox rows for %d orders", n, len(orders))
 	}
 }
@@ -147,7 +147,7 @@ func TestAnswersFailTogether(t *testing.T) {
 			if got := mustGet(t, r, good.ID); got.Status != order.Pending {
 				t.Errorf("the mate is %s", got.Status)
 			}
-			if n := count(t, pool, `select count(*) from outbox where type = $1`, events.OrderConfirmedType); n != 0 {
+			if n := count(t, pool, `select count(*) from outbox_events where type = $1`, events.OrderConfirmedType); n != 0 {
 				t.Errorf("%d events", n)
 			}
 		})
@@ -245,7 +245,7 @@ func TestNothingIsToldBeforeItsCommit(t *testing.T) {
 	// COMMIT is what fails.
 	if _, err := pool.Exec(t.Context(), `
 create function never() returns trigger language plpgsql as $$ begin raise 'never'; end $$;
-create constraint trigger never after insert on outbox deferrable initially deferred for each row execute function never()`); err != nil {
+create constraint trigger never after insert on outbox_events deferrable initially deferred for each row execute function never()`); err != nil {
 		t.Fatal(err)
 	}
 	sent := len(r.sent)

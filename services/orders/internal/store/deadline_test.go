@@ -58,7 +58,7 @@ func TestTimeOut(t *testing.T) {
 	if n := count(t, pool, `select count(*) from orders where status = 'Cancelled' and reason = 'TimedOut' and version = 2`); n != overdue {
 		t.Errorf("%d orders timed out", n)
 	}
-	if n := count(t, pool, `select count(*) from outbox where type = $1`, events.OrderCancelledType); n != overdue {
+	if n := count(t, pool, `select count(*) from outbox_events where type = $1`, events.OrderCancelledType); n != overdue {
 		t.Errorf("%d events", n)
 	}
 	if got := mustGet(t, one, fresh.ID); got.Status != order.Pending {

@@ -45,7 +45,7 @@ func TestPlaceStoresOrderAndEvent(t *testing.T) {
 	if diff := cmp.Diff(want, created); diff != "" {
 		t.Errorf("event (-want +got):\n%s", diff)
 	}
-	if n := count(t, pool, `select count(*) from outbox where id = $1 and routing_key = 'order.created' and subject = $2`, e.ID, o.ID.String()); n != 1 {
+	if n := count(t, pool, `select count(*) from outbox_events where id = $1 and routing_key = 'order.created' and subject = $2`, e.ID, o.ID.String()); n != 1 {
 		t.Errorf("%d outbox rows", n)
 	}
 }
@@ -86,7 +86,7 @@ func TestOrdersPlacedTogetherShareATransaction(t *testing.T) {
 	if n := count(t, pool, `select count(distinct xmin::text) from orders`); n != 1 {
 		t.Errorf("%d transactions for %d orders", n, len(placements))
 	}
-	if n := count(t, pool, `select count(*) from outbox`); n != placementBatch {
+	if n := count(t, pool, `select count(*) from outbox_events`); n != placementBatch {
 		t.Errorf("%d events", n)
 	}
 }

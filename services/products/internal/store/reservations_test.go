@@ -132,7 +132,7 @@ func TestReserve(t *testing.T) {
 		f.create(t, cup, 10)
 		order := created(t, uuid.New(), item(cup, 2))
 		// The second round trip fails: somebody else's event has the outbox.
-		if _, err := f.pool.Exec(t.Context(), "alter table outbox add constraint never check (subject = '')"); err != nil {
+		if _, err := f.pool.Exec(t.Context(), "alter table outbox_events add constraint never check (subject = '')"); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.Reserve(t.Context(), one(order)); err == nil {
@@ -142,7 +142,7 @@ func TestReserve(t *testing.T) {
 			t.Errorf("the order is %s", got)
 		}
 		expect(t, f)
-		if _, err := f.pool.Exec(t.Context(), "alter table outbox drop constraint never"); err != nil {
+		if _, err := f.pool.Exec(t.Context(), "alter table outbox_events drop constraint never"); err != nil {
 			t.Fatal(err)
 		}
 		f.reserve(t, order)

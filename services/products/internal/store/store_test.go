@@ -80,7 +80,7 @@ func (f *fixture) told(t testing.TB) []any {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	rows, err := f.pool.Query(t.Context(), "delete from outbox returning id")
+	rows, err := f.pool.Query(t.Context(), "delete from outbox_events returning id")
 	if err != nil {
 		t.Fatal(err)
 	}

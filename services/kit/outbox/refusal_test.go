@@ -1,0 +1,160 @@
+package outbox_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// filling is the subject of what fill leaves in a queue.
+const filling = "filling"
+
+// full lets a queue refuse what does not fit, as a maxLength of the charts does.
+var full = map[string]any{"max-length": 1, "overflow": "reject-publish"}
+
+// fill makes a queue refuse: the limit is a soft one.
+func (f *fixture) fill(t *testing.T, queue string) (lift func()) {
+	t.Helper()
+	lift = f.policy(t, queue, full)
+	conn, err := amqp.Dial(f.vhost.AdminURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, queue+" refuses", func() bool {
+		confirm, err := ch.PublishWithDeferredConfirm("", queue, true, false, amqp.Publishing{CorrelationId: filling})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return !confirm.Wait()
+	})
+	return lift
+}
+
+// With "right" full, its broker refuses each event that "left" has already. For
+// as long as that lasts left gets each event about once, other keys get theirs
+// at once, and in the end right has everything.
+func TestAQueueThatRefusesTroublesNoOther(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	lift := f.fill(t, "right")
+	r, stop := f.relay(t)
+	const n = 400
+	for i := range n {
+		r.Committed(f.store(t, "pair.made", i, i+1))
+		r.Committed(f.store(t, "thing.made", i, i+1))
+	}
+	// All things, and all pairs but those that are owed to right alone.
+	eventually(t, "all but the refused are published", func() bool {
+		return query[int](t, f, "select count(*) from outbox_events where routing_key = 'thing.made' and published_at is not null") == n &&
+			query[int](t, f, "select count(*) from outbox_events where routing_key = 'pair.made' and published_at is null and queues <> '{right}'") == 0
+	})
+	once(t, f.consume(t, "things", n))
+	left := f.consume(t, "left", n)
+	if len(left) != n || total(left) > n+n/10 {
+		t.Errorf("left got %d events in %d deliveries, want %d in at most a tenth more", len(left), total(left), n)
+	}
+	status := r.Status(t.Context())
+	if status == nil || !strings.Contains(status.Error(), "of pair.made to right (negative confirm") {
+		t.Errorf("status is %v", status)
+	}
+
+	// The retries go on, to right alone.
+	attempts := query[int](t, f, "select sum(attempts) from outbox_events")
+	eventually(t, "right is asked again", func() bool { return query[int](t, f, "select sum(attempts) from outbox_events") > attempts+3 })
+	if again := f.consume(t, "left", 0); len(again) > 0 {
+		t.Errorf("left got %v again", again)
+	}
+
+	// Another process takes over, and the queue has room again.
+	stop()
+	r, _ = f.relay(t)
+	lift()
+	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null") // not after up to a minute
+	f.awaitUnpublished(t, 0)
+	right := f.consume(t, "right", n)
+	if len(right) != n || total(right) > n+n/10 {
+		t.Errorf("right got %d events in %d deliveries, want %d in at most a tenth more", len(right), total(right), n)
+	}
+	if again := f.consume(t, "left", 0); len(again) > 0 {
+		t.Errorf("left got %v again", again)
+	}
+	eventually(t, "nothing is reported", func() bool { return r.Status(t.Context()) == nil })
+}
+
+// After the queues have taken everything for a while, one publish serves both
+// again.
+func TestAKeyReturnsToTheExchange(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	lift := f.fill(t, "right")
+	r, _ := f.relay(t)
+	r.Committed(f.store(t, "pair.made", 0, 10))
+	eventually(t, "right refuses", func() bool { return r.Status(t.Context()) != nil })
+	f.consume(t, "right", 0) // or the broker's channel does not notice that there is room
+	lift()
+	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null")
+	f.awaitUnpublished(t, 0)
+	f.consume(t, "right", 10)
+	// Without their bindings to the redelivery exchange, the queues are reached
+	// through the other one only.
+	for _, queue := range []string{"left", "right"} {
+		f.vhost.Manage(t, http.MethodDelete, "/api/bindings/"+f.vhost.Name+"/e/things.redelivery/q/"+queue+"/"+queue, nil)
+	}
+	<-time.After(6 * time.Second) // what is tested is that this time is enough
+	r.Committed(f.store(t, "pair.made", 10, 20))
+	f.awaitUnpublished(t, 0)
+	f.consume(t, "left", 20)
+	f.consume(t, "right", 10)
+}
+
+// A queue that is not there cannot confirm: what it owes stays, under its name.
+func TestWhatAMissingQueueOwesIsKept(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	lift := f.fill(t, "right")
+	r, _ := f.relay(t)
+	r.Committed(f.store(t, "pair.made", 0, 10))
+	eventually(t, "right refuses", func() bool { return r.Status(t.Context()) != nil })
+	lift()
+	f.vhost.Manage(t, http.MethodDelete, "/api/queues/"+f.vhost.Name+"/right", nil)
+	eventually(t, "the status says that there is no such queue", func() bool {
+		status := r.Status(t.Context())
+		return status != nil && strings.Contains(status.Error(), "of pair.made to right (312 NO_ROUTE)")
+	})
+	if n := query[int](t, f, "select count(*) from outbox_events where published_at is null and queues = '{right}'"); n == 0 {
+		t.Error("right owes nothing")
+	}
+}
+
+// A key that the broker's user may not write closes the channel each time. Its
+// neighbours do not notice, neither fresh from memory nor from the table.
+func TestAForbiddenKeyHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.url = f.vhost.UserURLs["narrow"]
+	f.store(t, "secret.made", 0, 5)
+	f.store(t, "thing.made", 0, 100)
+	r, _ := f.relay(t)
+	for i := 100; i < 200; i += 10 {
+		r.Committed(f.store(t, "secret.made", i, i+1))
+		r.Committed(f.store(t, "thing.made", i, i+10))
+	}
+	if times := f.consume(t, "things", 200); total(times) > 220 {
+		t.Errorf("200 events came in %d deliveries", total(times))
+	}
+	f.awaitUnpublished(t, 15)
+	eventually(t, "each secret was tried", func() bool {
+		return query[int](t, f, "select count(*) from outbox_events where attempts > 0 and published_at is null") == 15
+	})
+}
