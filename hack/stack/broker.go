@@ -11,6 +11,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"orderflow.internal/hack/topology"
 )
 
 // Broker is the stack's RabbitMQ: the distribution's package, an image run by Docker, or one that is there already.
@@ -19,7 +21,7 @@ type Broker struct {
 	opts     Options
 	dir      string // of the stack
 	secrets  *secrets
-	topology *topology
+	topology *topology.Definitions
 	driver   brokerDriver
 }
 
@@ -47,7 +49,7 @@ func (b *Broker) Start(ctx context.Context) error {
 	if b.external() {
 		admin = ""
 	}
-	definitions, err := b.topology.withPasswords(func(user string) (string, error) {
+	definitions, err := withPasswords(*b.topology, func(user string) (string, error) {
 		return b.secrets.get("rabbitmq-" + user)
 	}, admin)
 	if err != nil {
@@ -85,9 +87,9 @@ func (b *Broker) Ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, queue := range b.topology.queues {
-		if _, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil); err != nil {
-			return fmt.Errorf("queue %s: %w", queue, err)
+	for _, queue := range b.topology.Queues {
+		if _, err := ch.QueueDeclarePassive(queue.Name, true, false, false, false, nil); err != nil {
+			return fmt.Errorf("queue %s: %w", queue.Name, err)
 		}
 	}
 	return nil
@@ -103,9 +105,6 @@ func (b *Broker) Kill(ctx context.Context) error { return b.driver.kill(ctx, b) 
 func (b *Broker) Ctl(ctx context.Context, args ...string) (string, error) {
 	return b.driver.ctl(ctx, b, args...)
 }
-
-// Name is "rabbitmq".
-func (b *Broker) Name() string { return b.name }
 
 // Port takes AMQP connections; 0 for a broker given by URL.
 func (b *Broker) Port() int {
@@ -134,13 +133,13 @@ func (b *Broker) Usage() (Usage, error) {
 }
 
 // Vhost is the virtual host that holds the topology.
-func (b *Broker) Vhost() string { return b.topology.vhosts[0] }
+func (b *Broker) Vhost() string { return b.topology.Vhosts[0].Name }
 
 // Users are the broker users that the topology names: the services.
 func (b *Broker) Users() []string {
 	var names []string
-	for _, u := range b.topology.users {
-		names = append(names, u["name"].(string)) // withPasswords has checked it
+	for _, u := range b.topology.Users {
+		names = append(names, u.Name)
 	}
 	return names
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"os"
 	"testing"
 )
 
@@ -20,15 +19,11 @@ func TestHashPassword(t *testing.T) {
 }
 
 func TestWithPasswords(t *testing.T) {
-	text, err := os.ReadFile("testdata/definitions.json")
+	parsed, err := Options{Definitions: "testdata/definitions.json"}.topology()
 	if err != nil {
 		t.Fatal(err)
 	}
-	parsed, err := parseTopology(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := parsed.withPasswords(func(user string) (string, error) { return "p-" + user, nil }, "admin")
+	got, err := withPasswords(*parsed, func(user string) (string, error) { return "p-" + user, nil }, "admin")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,15 +55,7 @@ func TestWithPasswords(t *testing.T) {
 	}
 
 	failing := errors.New("disk full")
-	if _, err := parsed.withPasswords(func(string) (string, error) { return "", failing }, ""); !errors.Is(err, failing) {
+	if _, err := withPasswords(*parsed, func(string) (string, error) { return "", failing }, ""); !errors.Is(err, failing) {
 		t.Errorf("error %v, want %v", err, failing)
-	}
-}
-
-func TestTopologyErrorsNameTheField(t *testing.T) {
-	for _, text := range []string{`{"users": 1}`, `{"vhosts": {}}`, `[`} {
-		if _, err := parseTopology([]byte(text)); err == nil {
-			t.Errorf("%s: no error", text)
-		}
 	}
 }

@@ -14,8 +14,8 @@ const jaegerImage = "jaegertracing/jaeger:2.13.0"
 // Jaeger keeps the traces of the stack's services in memory and shows them; Docker runs it.
 type Jaeger struct {
 	*process
-	container
-	opts Options
+	container container
+	opts      Options
 }
 
 // newJaeger returns nil when the stack is to have none.
@@ -79,7 +79,7 @@ func (j *Jaeger) Start(ctx context.Context) error {
 	if err := writeFiles(etc, map[string]string{"config.yaml": config}); err != nil {
 		return err
 	}
-	c, err := j.command(ctx, j.opts.dir(), []string{"--volume", etc + ":/etc/jaeger:ro", "--env", "GOMEMLIMIT=400MiB"},
+	c, err := j.container.command(ctx, j.opts.dir(), []string{"--volume", etc + ":/etc/jaeger:ro", "--env", "GOMEMLIMIT=400MiB"},
 		[]string{"--config", "/etc/jaeger/config.yaml"})
 	if err != nil {
 		return err
@@ -97,11 +97,13 @@ func (j *Jaeger) Stop(ctx context.Context) error {
 		return j.forget()
 	}
 	err := j.terminate(ctx)
-	return errors.Join(err, j.remove(context.WithoutCancel(ctx)))
+	return errors.Join(err, j.container.remove(context.WithoutCancel(ctx)))
 }
 
 // Kill ends Jaeger with SIGKILL.
-func (j *Jaeger) Kill(ctx context.Context) error { return errors.Join(j.kill(), j.remove(ctx)) }
+func (j *Jaeger) Kill(ctx context.Context) error {
+	return errors.Join(j.kill(), j.container.remove(ctx))
+}
 
 // Ready reports whether Jaeger answers now.
 func (j *Jaeger) Ready(ctx context.Context) error {
@@ -113,9 +115,6 @@ func (j *Jaeger) Ready(ctx context.Context) error {
 func (j *Jaeger) WaitReady(ctx context.Context) error {
 	return j.poll(ctx, 100*time.Millisecond, j.Ready)
 }
-
-// Name is "jaeger".
-func (j *Jaeger) Name() string { return j.process.name }
 
 // Port is that of its pages and its HTTP API.
 func (j *Jaeger) Port() int { return j.opts.ports().Jaeger }

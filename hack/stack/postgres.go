@@ -104,9 +104,6 @@ func (p *Postgres) Stop(ctx context.Context) error { return p.terminate(ctx) }
 // Kill ends all its processes with SIGKILL, as a power cut would.
 func (p *Postgres) Kill(context.Context) error { return p.kill() }
 
-// Name is "postgres".
-func (p *Postgres) Name() string { return p.name }
-
 // Port takes connections.
 func (p *Postgres) Port() int { return p.port }
 

@@ -188,6 +188,9 @@ func (p *process) Started() time.Time {
 	return p.started
 }
 
+// Name tells the stack's processes apart: postgres, rabbitmq, orders, orders-2 and so on.
+func (p *process) Name() string { return p.name }
+
 // Log returns the file that holds the process's output.
 func (p *process) Log() string { return p.log }
 
@@ -309,10 +312,7 @@ func (p *process) forget() error {
 	p.mu.Lock()
 	p.started = time.Time{}
 	p.mu.Unlock()
-	if err := os.Remove(p.record); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
+	return os.RemoveAll(p.record)
 }
 
 // Usage returns what the process and its descendants have used.

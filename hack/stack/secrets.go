@@ -62,8 +62,5 @@ func (s *secrets) remove() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.values)
-	if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
+	return os.RemoveAll(s.path)
 }

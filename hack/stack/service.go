@@ -66,9 +66,6 @@ func newService(s *Stack, spec serviceSpec, number int) *Service {
 	return service
 }
 
-// Name is the service's, with "-2" and so on for further instances.
-func (s *Service) Name() string { return s.name }
-
 // Port serves the service's own API.
 func (s *Service) Port() int { return s.port }
 

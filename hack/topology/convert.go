@@ -1,13 +1,22 @@
 package topology
 
 import (
+	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
-	"maps"
+	"io"
 	"slices"
+
+	"go.yaml.in/yaml/v3"
 )
 
-const defaultVhost = "/"
+const (
+	apiVersion   = "rabbitmq.com/v1beta1"
+	defaultVhost = "/"
+	// nameLabel is the label whose value a User resource goes by in definitions.
+	nameLabel = "app.kubernetes.io/name"
+)
 
 // Convert turns the topology operator's resources among rendered manifests
 // into definitions that declare the same. The result does not depend on the
@@ -22,142 +31,154 @@ func Convert(manifests []byte) (*Definitions, error) {
 		return nil, err
 	}
 	// Permissions refer to users by resource name, wherever those stand.
-	users := map[string]string{}
+	c := converter{defs: Definitions{Vhosts: []Vhost{}}, users: map[string]string{}}
 	for _, r := range resources {
-		if r.Kind != "User" {
-			continue
+		if r.Kind == "User" {
+			name := r.Metadata.Labels[nameLabel]
+			if name == "" {
+				return nil, fmt.Errorf("User %s: no label %s to name it by", r.Metadata.Name, nameLabel)
+			}
+			c.users[r.Metadata.Name] = name
 		}
-		name := r.Metadata.Labels[nameLabel]
-		if name == "" {
-			return nil, fmt.Errorf("User %s: no label %s to name it by", r.Metadata.Name, nameLabel)
-		}
-		users[r.Metadata.Name] = name
 	}
-	c := converter{users: users, vhosts: map[string]bool{}}
 	for _, r := range resources {
 		if err := c.add(r); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s %s: %w", r.Kind, r.Metadata.Name, err)
 		}
 	}
-	return c.sorted()
+	return &c.defs, c.sort()
+}
+
+type resource struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+	Metadata   struct {
+		Name   string            `yaml:"name"`
+		Labels map[string]string `yaml:"labels"`
+	} `yaml:"metadata"`
+	Spec yaml.Node `yaml:"spec"`
+}
+
+// decode reads all documents of a rendered chart and keeps the resources of the
+// topology operator; every other kind is passed over.
+func decode(manifests []byte) ([]resource, error) {
+	var kept []resource
+	for dec, n := yaml.NewDecoder(bytes.NewReader(manifests)), 1; ; n++ {
+		var r resource
+		if err := dec.Decode(&r); errors.Is(err, io.EOF) {
+			return kept, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("read document %d: %w", n, err)
+		}
+		if r.APIVersion == apiVersion && r.Kind != "RabbitmqCluster" {
+			kept = append(kept, r)
+		}
+	}
 }
 
 type converter struct {
-	defs   Definitions
-	users  map[string]string // User resource -> name in definitions
-	vhosts map[string]bool   // in use
+	defs  Definitions
+	users map[string]string // User resource -> name in definitions
 }
 
 func (c *converter) add(r resource) error {
+	d := &c.defs
 	switch r.Kind {
 	case "Vhost":
-		s, err := spec[vhostSpec](r)
-		if err != nil {
-			return err
-		}
-		c.vhost(s.Name)
+		return add(r, &d.Vhosts, func(*Vhost) {})
 	case "Exchange":
-		s, err := spec[exchangeSpec](r)
-		if err != nil {
-			return err
-		}
-		c.defs.Exchanges = append(c.defs.Exchanges, Exchange{
-			Name: s.Name, Vhost: c.vhost(s.Vhost), Type: cmp.Or(s.Type, "direct"),
-			Durable: s.Durable, AutoDelete: s.AutoDelete, Arguments: object(s.Arguments),
+		return add(r, &d.Exchanges, func(e *Exchange) {
+			c.complete(&e.Vhost, &e.Arguments)
+			e.Type = cmp.Or(e.Type, "direct")
 		})
 	case "Queue":
-		s, err := spec[queueSpec](r)
-		if err != nil {
-			return err
-		}
-		// The operator hands the type over as this argument, too.
-		arguments := object(s.Arguments)
-		if s.Type != "" {
-			arguments["x-queue-type"] = s.Type
-		}
-		c.defs.Queues = append(c.defs.Queues, Queue{
-			Name: s.Name, Vhost: c.vhost(s.Vhost),
-			Durable: s.Durable, AutoDelete: s.AutoDelete, Arguments: arguments,
+		return add(r, &d.Queues, func(q *Queue) {
+			c.complete(&q.Vhost, &q.Arguments)
+			if q.Type != "" {
+				q.Arguments["x-queue-type"] = q.Type
+			}
 		})
 	case "Binding":
-		s, err := spec[bindingSpec](r)
-		if err != nil {
-			return err
-		}
-		c.defs.Bindings = append(c.defs.Bindings, Binding{
-			Source: s.Source, Vhost: c.vhost(s.Vhost), Destination: s.Destination,
-			DestinationType: s.DestinationType, RoutingKey: s.RoutingKey, Arguments: object(s.Arguments),
-		})
+		return add(r, &d.Bindings, func(b *Binding) { c.complete(&b.Vhost, &b.Arguments) })
 	case "Policy":
-		s, err := spec[policySpec](r)
-		if err != nil {
-			return err
-		}
-		c.defs.Policies = append(c.defs.Policies, Policy{
-			Name: s.Name, Vhost: c.vhost(s.Vhost), Pattern: s.Pattern,
-			ApplyTo: cmp.Or(s.ApplyTo, "all"), Priority: s.Priority, Definition: s.Definition,
+		return add(r, &d.Policies, func(p *Policy) {
+			c.complete(&p.Vhost, &p.Definition)
+			p.ApplyTo = cmp.Or(p.ApplyTo, "all")
 		})
 	case "User":
-		s, err := spec[userSpec](r)
-		if err != nil {
-			return err
-		}
-		c.defs.Users = append(c.defs.Users, User{Name: c.users[r.Metadata.Name], Tags: append([]string{}, s.Tags...)})
+		return add(r, &d.Users, func(u *User) { u.Name, u.Tags = c.users[r.Metadata.Name], append([]string{}, u.Tags...) })
 	case "Permission":
-		s, err := spec[permissionSpec](r)
-		if err != nil {
-			return err
-		}
-		user, err := c.user(r, s.UserReference)
-		if err != nil {
-			return err
-		}
-		c.defs.Permissions = append(c.defs.Permissions, Permission{
-			User: user, Vhost: c.vhost(s.Vhost),
-			Configure: s.Permissions.Configure, Write: s.Permissions.Write, Read: s.Permissions.Read,
-		})
+		p, err := permission[Permission](c, r)
+		p.Permissions.User, p.Permissions.Vhost = p.UserReference.Name, p.Vhost
+		d.Permissions = append(d.Permissions, p.Permissions)
+		return err
 	case "TopicPermission":
-		s, err := spec[topicPermissionSpec](r)
-		if err != nil {
-			return err
-		}
-		user, err := c.user(r, s.UserReference)
-		if err != nil {
-			return err
-		}
-		c.defs.TopicPermissions = append(c.defs.TopicPermissions, TopicPermission{
-			User: user, Vhost: c.vhost(s.Vhost),
-			Exchange: s.Permissions.Exchange, Write: s.Permissions.Write, Read: s.Permissions.Read,
-		})
-	default:
-		return fmt.Errorf("%s %s: definitions have nothing for this kind", r.Kind, r.Metadata.Name)
+		p, err := permission[TopicPermission](c, r)
+		p.Permissions.User, p.Permissions.Vhost = p.UserReference.Name, p.Vhost
+		d.TopicPermissions = append(d.TopicPermissions, p.Permissions)
+		return err
 	}
+	return errors.New("definitions have nothing for this kind")
+}
+
+// add appends what a resource's spec says, completed.
+func add[T any](r resource, to *[]T, complete func(*T)) error {
+	s, err := spec[T](r)
+	if err != nil {
+		return err
+	}
+	complete(&s)
+	*to = append(*to, s)
 	return nil
 }
 
-func (c *converter) vhost(name string) string {
-	name = cmp.Or(name, defaultVhost)
-	c.vhosts[name] = true
-	return name
-}
-
-func (c *converter) user(r resource, ref userReference) (string, error) {
-	name, ok := c.users[ref.Name]
+// permission is a permission with the user's name in definitions as its reference.
+func permission[T any](c *converter, r resource) (permissionSpec[T], error) {
+	p, err := spec[permissionSpec[T]](r)
+	if err != nil {
+		return p, err
+	}
+	name, ok := c.users[p.UserReference.Name]
 	if !ok {
-		return "", fmt.Errorf("%s %s: no User %q among the manifests", r.Kind, r.Metadata.Name, ref.Name)
+		return p, fmt.Errorf("no User %q among the manifests", p.UserReference.Name)
 	}
-	return name, nil
+	p.UserReference.Name = name
+	c.complete(&p.Vhost, &map[string]any{})
+	return p, nil
 }
 
-// sorted are the definitions in an order of their own. The same thing declared
-// twice is an error: which of the two the broker keeps would be chance.
-func (c *converter) sorted() (*Definitions, error) {
-	for _, name := range slices.Sorted(maps.Keys(c.vhosts)) {
-		c.defs.Vhosts = append(c.defs.Vhosts, Vhost{Name: name})
+// spec decodes a resource's spec strictly.
+func spec[T any](r resource) (s T, err error) {
+	text, err := yaml.Marshal(&r.Spec)
+	if err != nil {
+		return s, err
 	}
+	// A Node has no strict decoding, hence the detour over text.
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	dec.KnownFields(true)
+	err = dec.Decode(&s)
+	return s, err
+}
+
+// complete fills in the default virtual host, which is then part of the
+// definitions, and an empty object where the broker expects one and not null.
+func (c *converter) complete(vhost *string, object *map[string]any) {
+	*vhost = cmp.Or(*vhost, defaultVhost)
+	if !slices.ContainsFunc(c.defs.Vhosts, func(v Vhost) bool { return v.Name == *vhost }) {
+		c.defs.Vhosts = append(c.defs.Vhosts, Vhost{Name: *vhost})
+	}
+	if *object == nil {
+		*object = map[string]any{}
+	}
+}
+
+// sort gives the definitions an order of their own. The same thing declared
+// twice is an error: which of the two the broker keeps would be chance.
+func (c *converter) sort() error {
 	d := &c.defs
-	err := cmp.Or(
-		sortUnique(&d.Vhosts, func(v Vhost) string { return "virtual host " + v.Name }),
+	slices.SortFunc(d.Vhosts, func(a, b Vhost) int { return cmp.Compare(a.Name, b.Name) })
+	d.Vhosts = slices.CompactFunc(d.Vhosts, func(a, b Vhost) bool { return a.Name == b.Name })
+	return cmp.Or(
 		sortUnique(&d.Users, func(u User) string { return "user " + u.Name }),
 		sortUnique(&d.Permissions, func(p Permission) string {
 			return fmt.Sprintf("permission of %s on %s", p.User, p.Vhost)
@@ -172,10 +193,6 @@ func (c *converter) sorted() (*Definitions, error) {
 		}),
 		sortUnique(&d.Policies, func(p Policy) string { return fmt.Sprintf("policy %s in %s", p.Name, p.Vhost) }),
 	)
-	if err != nil {
-		return nil, err
-	}
-	return d, nil
 }
 
 // sortUnique sorts by what identifies an element and refuses two of the same.
@@ -191,12 +208,4 @@ func sortUnique[T any](all *[]T, identity func(T) string) error {
 		}
 	}
 	return nil
-}
-
-// object is m, or an empty object where the broker expects one and not null.
-func object(m map[string]any) map[string]any {
-	if m == nil {
-		return map[string]any{}
-	}
-	return m
 }

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,9 +16,6 @@ import (
 
 // Path is where the definitions are kept, from the repository's root.
 const Path = "services/events/topology/definitions.json"
-
-// ErrStale says that the charts and the file at Path differ.
-var ErrStale = errors.New(Path + " is not what the charts render to; run hack/generate")
 
 // Generate renders the charts of the repository at root and returns the
 // definitions as indented JSON. The values are the default ones but for what
@@ -37,20 +33,13 @@ func Generate(root string) ([]byte, error) {
 	return encode(defs)
 }
 
-// Check returns ErrStale when the file at Path is not what Generate returns.
-func Check(root string) error {
-	want, err := Generate(root)
-	if err != nil {
-		return err
-	}
-	have, err := os.ReadFile(filepath.Join(root, Path))
-	if err != nil {
-		return fmt.Errorf("read the committed topology: %w", err)
-	}
-	if !bytes.Equal(have, want) {
-		return ErrStale
-	}
-	return nil
+func encode(defs *Definitions) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(defs)
+	return out.Bytes(), err
 }
 
 // Write brings the file at Path up to date.
@@ -59,19 +48,5 @@ func Write(root string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(root, Path), text, 0o644); err != nil {
-		return fmt.Errorf("write the topology: %w", err)
-	}
-	return nil
-}
-
-func encode(defs *Definitions) ([]byte, error) {
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(defs); err != nil {
-		return nil, fmt.Errorf("encode definitions: %w", err)
-	}
-	return out.Bytes(), nil
+	return os.WriteFile(filepath.Join(root, Path), text, 0o644)
 }

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"orderflow.internal/hack/internal/tool"
 )
 
 func format(ctx context.Context, r *run) error {
@@ -61,7 +61,7 @@ func lint(ctx context.Context, r *run) error {
 // vulnerabilities looks for what is known of the code, its modules and the toolchain that go.work names, with which
 // releases are built. The data are the newest of a Go module, so that no other address is needed.
 func vulnerabilities(ctx context.Context, r *run) error {
-	data, err := vulnerabilityData(ctx)
+	data, err := tool.Module(ctx, "golang.org/x/vulndb@latest")
 	if err != nil {
 		r.skip("govulncheck", err.Error())
 		return nil
@@ -80,22 +80,9 @@ func vulnerabilities(ctx context.Context, r *run) error {
 	}
 	for _, module := range modules {
 		r.check(ctx, "govulncheck "+module, func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), "env", "GOTOOLCHAIN="+workspace.Toolchain, checker, "-db", "file://"+data, "./...")
+			_, err := command(ctx, r.dir(module), "env", "GOTOOLCHAIN="+workspace.Toolchain, checker, "-db", "file://"+filepath.Join(data, "data", "osv"), "./...")
 			return err
 		})
 	}
 	return nil
-}
-
-// vulnerabilityData downloads Go's vulnerability data, which Go verifies, and returns their folder.
-func vulnerabilityData(ctx context.Context) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", "golang.org/x/vulndb@latest")
-	cmd.Dir = os.TempDir() // outside the workspace
-	cmd.Env = append(os.Environ(), "GOWORK=off")
-	out, err := cmd.Output()
-	var module struct{ Dir, Error string }
-	if err := errors.Join(err, json.Unmarshal(out, &module)); err != nil {
-		return "", fmt.Errorf("the vulnerability data cannot be downloaded: %w %s", err, module.Error)
-	}
-	return filepath.Join(module.Dir, "data", "osv"), nil
 }

@@ -8,26 +8,16 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"orderflow.internal/hack/internal/tool"
 )
 
 // kubernetes is the module whose OpenAPI documents say what built-in resources look like.
 const kubernetes = "k8s.io/kubernetes@v1.34.4"
-
-// crdModules hold the definitions of optional resources, module to folder.
-var crdModules = map[string]string{
-	"github.com/kedacore/keda/v2@v2.21.0":                        "config/crd/bases",
-	"sigs.k8s.io/gateway-api@v1.6.1":                             "config/crd/standard",
-	"github.com/prometheus-operator/prometheus-operator@v0.85.0": "example/prometheus-operator-crd",
-}
-
-// optionalKinds are those that the charts use, as their definitions' files are named.
-var optionalKinds = []string{"httproutes", "podmonitors", "prometheusrules", "scaledobjects", "triggerauthentications"}
 
 // rabbitmqModules are the same for the RabbitMQ operators.
 var rabbitmqModules = map[string]string{
@@ -39,7 +29,7 @@ var rabbitmqModules = map[string]string{
 // charts may render, for Validate. rabbitmqCRDs is a folder with the RabbitMQ
 // operators' definitions; empty downloads those of their releases.
 func Schemas(ctx context.Context, dir, rabbitmqCRDs string) error {
-	module, err := download(ctx, kubernetes)
+	module, err := tool.Module(ctx, kubernetes)
 	if err != nil {
 		return err
 	}
@@ -131,7 +121,7 @@ func builtinSchemas(dir, path string) error {
 
 func crdSources(ctx context.Context, dir string, modules map[string]string) error {
 	for module, folder := range modules {
-		path, err := download(ctx, module)
+		path, err := tool.Module(ctx, module)
 		if err != nil {
 			return err
 		}
@@ -140,33 +130,6 @@ func crdSources(ctx context.Context, dir string, modules map[string]string) erro
 		}
 	}
 	return nil
-}
-
-// OptionalCRDs are the definitions of the resources that the charts render only when asked to, of which a cluster may
-// have none.
-func OptionalCRDs(ctx context.Context) ([]string, error) {
-	var all []string
-	for module, folder := range crdModules {
-		path, err := download(ctx, module)
-		if err != nil {
-			return nil, err
-		}
-		files, err := filepath.Glob(filepath.Join(path, folder, "*.yaml"))
-		if err != nil {
-			return nil, err
-		}
-		for _, file := range files {
-			if !slices.ContainsFunc(optionalKinds, func(kind string) bool { return strings.HasSuffix(file, "_"+kind+".yaml") }) {
-				continue
-			}
-			text, err := os.ReadFile(file)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, string(text))
-		}
-	}
-	return all, nil
 }
 
 func crdFolder(dir, folder string) error {
@@ -251,17 +214,4 @@ func closeObjects(schema map[string]any) {
 	if keep, _ := schema["x-kubernetes-preserve-unknown-fields"].(bool); listed && !open && !keep {
 		schema["additionalProperties"] = false
 	}
-}
-
-// download fetches a Go module, which Go verifies, and returns its folder.
-func download(ctx context.Context, module string) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
-	cmd.Dir = os.TempDir() // outside the workspace
-	cmd.Env = append(os.Environ(), "GOWORK=off")
-	out, runErr := cmd.Output()
-	var answer struct{ Dir, Error string }
-	if err := json.Unmarshal(out, &answer); err != nil || answer.Dir == "" {
-		return "", fmt.Errorf("download %s: %w %s", module, errors.Join(runErr, err), answer.Error)
-	}
-	return answer.Dir, nil
 }
