@@ -23,7 +23,7 @@ type config struct {
 	Postgres postgres.Config
 	Bus      bus.Config
 	Outbox   outbox.Config
-	Deadline time.Duration `env:"ORDER_DEADLINE" envDefault:"30s" help:"time after which an order without a stock answer is cancelled"`
+	Deadline time.Duration `env:"ORDER_DEADLINE" envDefault:"15m" help:"time after which an order without a stock answer is cancelled; no new ones are taken while the oldest has waited for half of it"`
 }
 
 // Validate checks what is the service's own.
@@ -61,19 +61,19 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	}
 	defer postgres.Close(pool)
 	database := postgres.NewHealth(pool)
+	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange)
+	relay := outbox.NewRelay(pool, publisher, cfg.Outbox, events.Routes)
+	orders, err := store.New(pool, cfg.Deadline, relay.Committed)
+	if err != nil {
+		return err
+	}
 	schema := run.NewGate(func(ctx context.Context) error {
 		if err := postgres.Migrate(ctx, pool, store.Migrations()); err != nil {
 			return err
 		}
 		outbox.Prepare(ctx, pool)
-		return nil
+		return orders.Synchronize(ctx)
 	})
-	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange)
-	relay := outbox.NewRelay(pool, publisher, cfg.Outbox, events.Routes)
-	orders, err := store.New(pool, relay.Committed)
-	if err != nil {
-		return err
-	}
 	stock := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(orders)...)
 	stock.Require(database.Ready)
 	server := web.NewServer(cfg.Web, api.New(orders), web.Admin(info.Metrics, web.Checks{
@@ -92,7 +92,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	group.Add("statistics", schema.Then(func(ctx context.Context) error { return postgres.KeepStatistics(ctx, pool) }))
 	group.Add("publisher", publisher.Run)
 	group.Add("relay", schema.Then(relay.Run))
-	group.Add("store", schema.Then(func(ctx context.Context) error { return orders.Run(ctx, cfg.Deadline) }))
+	group.Add("store", schema.Then(orders.Run))
 	group.Add("consumer", schema.Then(stock.Run))
 	group.Add("http", schema.Then(server.Run))
 	return group.Run(ctx, cfg.Web.ShutdownTimeout)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
@@ -64,6 +65,12 @@ func (p *Problem) Because(err error) *Problem {
 // Location header.
 func (p *Problem) At(location string) *Problem {
 	p.location = location
+	return p
+}
+
+// RetryIn is for how long the client is asked to stay away, instead of a second.
+func (p *Problem) RetryIn(d time.Duration) *Problem {
+	p.retryAfter = d
 	return p
 }
 
@@ -213,7 +220,10 @@ func (p *Problem) Write(w http.ResponseWriter) {
 		h.Set("Location", p.location)
 	}
 	if p.retryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int(p.retryAfter/time.Second)))
+		// Up to half as much again, a second at least: those refused together must
+		// not come back together.
+		wait := p.retryAfter + rand.N(max(p.retryAfter/2, time.Second)) //nolint:gosec // jitter is no secret
+		h.Set("Retry-After", strconv.Itoa(int(wait.Round(time.Second)/time.Second)))
 	}
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body) // a client that is gone needs no answer

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"orderflow.internal/kit/fault"
 )
@@ -57,7 +59,7 @@ func TestProblemWrite(t *testing.T) {
 				t.Errorf("%d %s\nwant %d %s", w.Code, w.Body, test.status, test.body)
 			}
 			h := w.Header()
-			if h.Get("Content-Type") != "application/problem+json" || h.Get("Retry-After") != test.retryAfter || h.Get("ETag") != "" ||
+			if h.Get("Content-Type") != "application/problem+json" || !soon(h.Get("Retry-After"), test.retryAfter) || h.Get("ETag") != "" ||
 				h.Get("Location") != test.location {
 				t.Errorf("header %v", h)
 			}
@@ -95,6 +97,26 @@ func TestErrorTable(t *testing.T) {
 	}
 }
 
+// soon reports whether a Retry-After is want, or the second more that jitter may
+// add to it.
+func soon(got, want string) bool { return got == want || want == "1" && got == "2" }
+
+func TestRetryAfterIsSpread(t *testing.T) {
+	seen := map[int]bool{}
+	for range 500 {
+		w := httptest.NewRecorder()
+		Unavailable("").RetryIn(10 * time.Second).Write(w)
+		seconds, err := strconv.Atoi(w.Header().Get("Retry-After"))
+		if err != nil || seconds < 10 || seconds > 15 {
+			t.Fatalf("Retry-After is %q, want 10 to 15", w.Header().Get("Retry-After"))
+		}
+		seen[seconds] = true
+	}
+	if len(seen) != 6 {
+		t.Errorf("of 10 to 15 only %v", seen)
+	}
+}
+
 func TestFaultPromisesNoMoreThanIsKnown(t *testing.T) {
 	cause := errors.New("connection reset")
 	for kind, want := range map[fault.Kind]struct {
@@ -111,7 +133,7 @@ func TestFaultPromisesNoMoreThanIsKnown(t *testing.T) {
 		p := Error(FromFault(kind, cause))
 		w := httptest.NewRecorder()
 		p.Write(w)
-		if p.Status != want.status || p.Type != want.typ || w.Header().Get("Retry-After") != want.retryAfter || !errors.Is(p, cause) {
+		if p.Status != want.status || p.Type != want.typ || !soon(w.Header().Get("Retry-After"), want.retryAfter) || !errors.Is(p, cause) {
 			t.Errorf("%s: %d %s, Retry-After %q, cause %v", kind, p.Status, p.Type, w.Header().Get("Retry-After"), p.Unwrap())
 		}
 	}

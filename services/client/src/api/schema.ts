@@ -994,6 +994,16 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
+            /**
+             * @description The order has ended and `Last-Event-ID` is its last version: nothing
+             *     will come, and an EventSource does not ask again
+             */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             400: components["responses"]["BadRequest"];
             404: components["responses"]["NotFound"];
             502: components["responses"]["BadGateway"];

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"orderflow.internal/customers/internal/customer"
+	"orderflow.internal/kit/postgres"
 )
 
 const customerColumns = `customer_id, name, email, version, created_at, updated_at`
@@ -17,6 +18,13 @@ func scanCustomer(row pgx.CollectableRow) (customer.Customer, error) {
 	var c customer.Customer
 	err := row.Scan(&c.ID, &c.Name, &c.Email, &c.Version, &c.CreatedAt, &c.UpdatedAt)
 	return c, err
+}
+
+// write is one for a statement that writes, which may have taken effect when its
+// error is of unknown outcome.
+func (s *Store) write(ctx context.Context, sql string, args ...any) (customer.Customer, error) {
+	c, err := s.one(ctx, sql, args...)
+	return c, postgres.Written(err)
 }
 
 // one runs a query that returns one customer or, for pgx.ErrNoRows, none.
@@ -65,7 +73,7 @@ where customer_id = $1`, id)
 
 // Create adds a profile and returns it as stored, or customer.ErrExists.
 func (s *Store) Create(ctx context.Context, c customer.Customer) (customer.Customer, error) {
-	created, err := s.one(ctx, `
+	created, err := s.write(ctx, `
 insert into customers (customer_id, name, email)
 values ($1, $2, $3)
 on conflict (customer_id) do nothing
@@ -83,7 +91,7 @@ returning `+customerColumns, c.ID, c.Name, c.Email)
 // has), and returns it as stored; otherwise customer.ErrStale or
 // customer.ErrNotFound.
 func (s *Store) Edit(ctx context.Context, id uuid.UUID, versions []int64, name, email string) (customer.Customer, error) {
-	c, err := s.one(ctx, `
+	c, err := s.write(ctx, `
 update customers
 set name = $3,
     email = $4,

@@ -10,6 +10,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/orders/internal/order"
@@ -39,17 +40,27 @@ func New(s *store.Store) http.Handler {
 func handle(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
 		err := fn(w, r)
+		var refused *store.RefusedError
+		var unknown *store.UnknownError
 		switch {
+		case err == nil:
+			return nil
 		case errors.Is(err, store.ErrNotFound):
 			return web.NotFound("There is no such order.")
-		case errors.Is(err, store.ErrBusy):
-			return web.Unavailable("More orders come in than can be stored.").Because(err)
 		case errors.Is(err, store.ErrKeyReused):
 			return web.IdempotencyMismatch()
+		case errors.As(err, &refused):
+			return web.Unavailable("More orders come in than can be handled. This one was not stored.").RetryIn(refused.RetryAfter).Because(err)
+		case errors.As(err, &unknown):
+			return web.OutcomeUnknown("Look at the order's Location before you place it again: it may have been stored.").
+				At(location(unknown.OrderID)).Because(err)
 		}
 		return web.FromFault(postgres.Classify(err), err)
 	})
 }
+
+// location is an order's address.
+func location(id uuid.UUID) string { return "/api/orders/" + id.String() }
 
 // orderBody is an order as clients see it.
 type orderBody struct {
@@ -90,6 +101,7 @@ func body(o *order.Order) orderBody {
 	return b
 }
 
+// get serves GET /api/orders/{orderId}.
 func (h *handlers) get(w http.ResponseWriter, r *http.Request) error {
 	id, err := web.PathUUID(r, "orderId")
 	if err != nil {
@@ -104,6 +116,7 @@ func (h *handlers) get(w http.ResponseWriter, r *http.Request) error {
 
 const maxIgnoredBody = 64 << 10
 
+// cancel serves POST /api/orders/{orderId}/cancel.
 func (h *handlers) cancel(w http.ResponseWriter, r *http.Request) error {
 	id, err := web.PathUUID(r, "orderId")
 	if err != nil {
@@ -114,27 +127,32 @@ func (h *handlers) cancel(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	o, err := h.store.Cancel(r.Context(), id)
+	if postgres.Classify(err) == fault.Unknown {
+		// Doing it again is safe, and tells what came of it.
+		return web.Unavailable("Whether the order was cancelled is not known yet.").Because(err)
+	}
 	if err != nil {
 		return err
 	}
 	return web.Write(w, http.StatusOK, body(&o))
 }
 
+// list serves GET /api/orders.
 func (h *handlers) list(w http.ResponseWriter, r *http.Request) error {
 	limit, after, err := web.Page(r)
 	if err != nil {
 		return err
 	}
 	var filter store.Filter
-	var given bool
-	if filter.CustomerID, given, err = web.QueryUUID(r, "customerId"); err != nil {
+	if filter.CustomerID, _, err = web.QueryUUID(r, "customerId"); err != nil {
 		return err
 	}
-	if given && filter.CustomerID == uuid.Nil { // to the filter it would mean everybody's
-		return web.BadParameter("customerId", "must not be the nil UUID")
+	query := r.URL.Query()
+	if query.Has("customerId") && filter.CustomerID == uuid.Nil { // to the filter it would mean everybody's
+		return web.BadParameter("customerId", "must be a UUID that is not nil")
 	}
-	filter.Status = order.Status(r.URL.Query().Get("status"))
-	if filter.Status != "" && !filter.Status.Valid() {
+	filter.Status = order.Status(query.Get("status"))
+	if query.Has("status") && !filter.Status.Valid() {
 		return web.BadParameter("status", "must be Pending, Confirmed or Cancelled")
 	}
 	if after != "" {

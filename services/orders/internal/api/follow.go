@@ -17,8 +17,10 @@ const (
 	writeTimeout = 10 * time.Second // for one event: a client that does not read is cut off
 )
 
-// follow streams an order's versions as Server-Sent Events (WHATWG HTML,
-// section 9.2): the present one unless the client knows it, then the final one.
+// follow serves GET /api/orders/{orderId}/events: it streams an order's versions
+// as Server-Sent Events (WHATWG HTML, section 9.2), the present one unless the
+// client knows it, then the final one. A client that has seen the final one is
+// told to stay away (204): an EventSource would ask again for ever.
 func (h *handlers) follow(w http.ResponseWriter, r *http.Request) error {
 	id, err := web.PathUUID(r, "orderId")
 	if err != nil {
@@ -39,6 +41,10 @@ func (h *handlers) follow(w http.ResponseWriter, r *http.Request) error {
 		seen = 0 // an id that is not ours; the header is free text
 	}
 
+	if o.Status.Final() && seen >= o.Version {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-cache")
 	w.Header().Set("X-Accel-Buffering", "no") // or nginx keeps events back

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -30,8 +31,8 @@ type itemBody struct {
 	Quantity  *int       `json:"quantity"`
 }
 
-// place stores an order and answers with its final state, if that comes while
-// the client wants to wait.
+// place serves POST /api/orders: it stores an order and answers with its final
+// state, if that comes while the client wants to wait.
 func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 	key, err := idempotencyKey(r.Header)
 	if err != nil {
@@ -45,40 +46,17 @@ func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	o, err := order.New(customerID, items, h.store.Now())
+	if err != nil {
+		return err
+	}
 	prefer := parsePrefer(r.Header)
-	o, err := order.New(customerID, items, time.Now())
+	placed, err := h.placeAndWait(r.Context(), o, store.Key{Text: key, Hash: requestHash(key, customerID, items)}, prefer.wait)
 	if err != nil {
 		return err
 	}
-
-	// Waiting begins before the order is stored: its end may come sooner than
-	// the answer that it is.
-	var waiter *store.Waiter
-	if prefer.wait > 0 {
-		if waiter, _ = h.store.Wait(o.ID); waiter != nil { // nil: too many wait; 202 is right, too
-			defer func() { waiter.Close() }()
-		}
-	}
-	placed, replayed, err := h.store.Place(r.Context(), o, store.Key{Text: key, Hash: requestHash(key, customerID, items)})
-	if err != nil {
-		return err
-	}
-	trace.SpanFromContext(r.Context()).SetAttributes(attribute.String("orderflow.order.id", placed.ID.String()))
-	if waiter != nil && replayed && !placed.Status.Final() {
-		waiter.Close()
-		if another, ok := h.store.Wait(placed.ID); ok {
-			waiter = another
-		}
-	}
-	if waiter != nil && !placed.Status.Final() {
-		placed = await(r, waiter, prefer.wait, placed)
-		if err := r.Context().Err(); err != nil {
-			return err
-		}
-	}
-
 	final := placed.Status.Final()
-	w.Header().Set("Location", "/api/orders/"+placed.ID.String())
+	w.Header().Set("Location", location(placed.ID))
 	if applied := prefer.applied(final); applied != "" {
 		w.Header().Set("Preference-Applied", applied)
 	}
@@ -89,19 +67,51 @@ func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 	return web.Write(w, status, body(&placed))
 }
 
+// placeAndWait stores an order and returns it in its final state, or as it is
+// when the wait is over. When too many wait already it does not wait at all: an
+// order that is still Pending is a right answer, too.
+func (h *handlers) placeAndWait(ctx context.Context, o order.Order, key store.Key, wait time.Duration) (order.Order, error) {
+	// Waiting begins before the order is stored: its end may come sooner than
+	// the answer that it is.
+	var waiter *store.Waiter
+	if wait > 0 {
+		if waiter, _ = h.store.Wait(o.ID); waiter != nil {
+			defer waiter.Close()
+		}
+	}
+	placed, replayed, err := h.store.Place(ctx, o, key)
+	if err != nil {
+		return order.Order{}, err
+	}
+	trace.SpanFromContext(ctx).SetAttributes(attribute.String("orderflow.order.id", placed.ID.String()))
+	if waiter == nil || placed.Status.Final() {
+		return placed, nil
+	}
+	if replayed {
+		another, ok := h.store.Wait(placed.ID)
+		if !ok {
+			return placed, nil
+		}
+		defer another.Close()
+		waiter = another
+	}
+	return await(ctx, waiter, wait, placed)
+}
+
 // await returns the final order, or pending when the client's time is over or
 // the server wants to stop.
-func await(r *http.Request, waiter *store.Waiter, wait time.Duration, pending order.Order) order.Order {
+func await(ctx context.Context, waiter *store.Waiter, wait time.Duration, pending order.Order) (order.Order, error) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case final := <-waiter.Final():
-		return final
+		return final, nil
 	case <-timer.C:
-	case <-web.Draining(r.Context()):
-	case <-r.Context().Done():
+	case <-web.Draining(ctx):
+	case <-ctx.Done():
+		return order.Order{}, ctx.Err()
 	}
-	return pending
+	return pending, nil
 }
 
 // check applies the rules for an order and names every field that breaks one.
@@ -130,7 +140,7 @@ func (b *placeBody) check() (customerID uuid.UUID, items []order.Item, err error
 		}
 		for i := range items {
 			if items[i].ProductID == item.ProductID && in.ProductID != nil {
-				fault(prefix+"productId", fmt.Sprintf("is the product of items[%d], too", i))
+				fault(prefix+"productId", fmt.Sprintf("duplicates items[%d]", i))
 				break
 			}
 		}

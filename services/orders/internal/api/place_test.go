@@ -3,8 +3,11 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +17,7 @@ import (
 
 	"orderflow.internal/kit/web"
 	"orderflow.internal/orders/internal/order"
+	"orderflow.internal/orders/internal/store"
 )
 
 func TestPlaceWaitsForTheFinalState(t *testing.T) {
@@ -231,6 +235,69 @@ func TestIdempotencyKey(t *testing.T) {
 	})
 	if n := e.orders(t); n != 1 {
 		t.Errorf("%d orders", n)
+	}
+}
+
+// A key that is used again must not return an order for something else.
+func TestRequestHashIsThatOfTheWholeRequest(t *testing.T) {
+	t.Parallel()
+	one, other := uuid.MustParse(cup), uuid.MustParse(pot)
+	base := requestHash("k", one, []order.Item{{ProductID: one, Quantity: 1}, {ProductID: other, Quantity: 2}})
+	if base != requestHash("another key", one, []order.Item{{ProductID: one, Quantity: 1}, {ProductID: other, Quantity: 2}}) {
+		t.Error("the same request has two hashes")
+	}
+	for name, hash := range map[string][32]byte{
+		"customer":     requestHash("k", other, []order.Item{{ProductID: one, Quantity: 1}, {ProductID: other, Quantity: 2}}),
+		"product":      requestHash("k", one, []order.Item{{ProductID: one, Quantity: 1}, {ProductID: uuid.New(), Quantity: 2}}),
+		"quantity":     requestHash("k", one, []order.Item{{ProductID: one, Quantity: 1}, {ProductID: other, Quantity: 3}}),
+		"sequence":     requestHash("k", one, []order.Item{{ProductID: other, Quantity: 2}, {ProductID: one, Quantity: 1}}),
+		"item missing": requestHash("k", one, []order.Item{{ProductID: one, Quantity: 1}}),
+	} {
+		if hash == base {
+			t.Errorf("another %s has the same hash", name)
+		}
+	}
+}
+
+// What may have been stored is never answered with "try again", and what was
+// not stored never with "look there".
+func TestErrorsOfPlacingPromiseNoMoreThanIsKnown(t *testing.T) {
+	t.Parallel()
+	id := uuid.New()
+	for name, tt := range map[string]struct {
+		err              error
+		status           int
+		kind, location   string
+		least, most      int // of Retry-After, 0: none
+		mentionsLocation bool
+	}{
+		"unknown": {err: fmt.Errorf("place: %w", &store.UnknownError{OrderID: id, Err: errors.New("unexpected EOF")}),
+			status: http.StatusGatewayTimeout, kind: "/problems/outcome-unknown", location: "/api/orders/" + id.String(), mentionsLocation: true},
+		"busy": {err: &store.RefusedError{Reason: store.ErrBusy, RetryAfter: time.Second},
+			status: http.StatusServiceUnavailable, kind: "/problems/unavailable", least: 1, most: 2},
+		"behind": {err: &store.RefusedError{Reason: store.ErrBehind, RetryAfter: 20 * time.Second},
+			status: http.StatusServiceUnavailable, kind: "/problems/unavailable", least: 20, most: 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			handle(func(http.ResponseWriter, *http.Request) error { return tt.err })(w, httptest.NewRequest(http.MethodPost, "/api/orders", nil))
+			var problem web.Problem
+			if err := json.Unmarshal(w.Body.Bytes(), &problem); err != nil {
+				t.Fatal(err)
+			}
+			if w.Code != tt.status || problem.Type != tt.kind || w.Header().Get("Location") != tt.location ||
+				strings.Contains(problem.Detail, "Location") != tt.mentionsLocation {
+				t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+			}
+			retry, given := w.Header()["Retry-After"]
+			seconds := 0
+			if given {
+				seconds, _ = strconv.Atoi(retry[0])
+			}
+			if given != (tt.least > 0) || seconds < tt.least || seconds > tt.most {
+				t.Errorf("Retry-After %v, want %d to %d", retry, tt.least, tt.most)
+			}
+		})
 	}
 }
 

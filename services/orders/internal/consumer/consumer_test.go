@@ -27,13 +27,13 @@ func setup(t *testing.T) *store.Store {
 	if err := postgres.Migrate(t.Context(), pool, store.Migrations()); err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.New(pool, func([]bus.Event) {})
+	s, err := store.New(pool, time.Hour, func([]bus.Event) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, time.Hour) }()
+	go func() { done <- s.Run(ctx) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {

@@ -241,6 +241,10 @@ from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigi
 where o.order_id = c.order_id
   and o.order_id = any($1::uuid[])`, // again, or a new table is scanned whole until its first analyze
 		ids, statuses, reasons, items, shortages, totals, currencies, versions, times, answers)
+	// Whatever an order changes to, it waits no longer.
+	b.Queue(`
+delete from pending_orders
+where order_id = any($1::uuid[])`, ids)
 	outbox.Insert(b, emitted)
 	return nil
 }

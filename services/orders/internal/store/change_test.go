@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -248,13 +247,14 @@ create function never() returns trigger language plpgsql as $$ begin raise 'neve
 create constraint trigger never after insert on outbox_events deferrable initially deferred for each row execute function never()`); err != nil {
 		t.Fatal(err)
 	}
+	makeDue(t, pool)
 	sent := len(r.sent)
 	for name, do := range map[string]func() error{
 		"confirm": func() error { return r.Answer(t.Context(), []Answer{reserved(o)}) },
 		"refuse":  func() error { return r.Answer(t.Context(), []Answer{notAvailable(o)}) },
 		"cancel":  func() error { _, err := r.Cancel(t.Context(), o.ID); return err },
 		"time out": func() error {
-			_, err := r.TimeOut(t.Context(), -time.Second)
+			_, err := r.TimeOut(t.Context())
 			return err
 		},
 		"place": func() error { _, _, err := r.Place(t.Context(), newOrder(t), Key{}); return err },

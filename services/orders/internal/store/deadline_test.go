@@ -1,7 +1,8 @@
 package store
 
 import (
-	"fmt"
+	"context"
+	"encoding/binary"
 	"sync"
 	"testing"
 	"time"
@@ -37,16 +38,15 @@ func TestTimeOut(t *testing.T) {
 	placing.Wait()
 	answered := mustPlace(t, one, newOrder(t))
 	mustAnswer(t, one, reserved(answered))
-	fresh := newOrder(t)
-	fresh.ID = idsAt(time.Now().Add(time.Minute))
-	mustPlace(t, one, fresh)
+	makeDue(t, pool)
+	fresh := mustPlace(t, one, newOrder(t))
 
 	var both sync.WaitGroup
 	var total [2]int
 	for i, r := range []*replica{one, other} {
 		both.Go(func() {
 			var err error
-			if total[i], err = r.TimeOut(t.Context(), -time.Second); err != nil {
+			if total[i], err = r.TimeOut(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -80,14 +80,16 @@ func TestTimeOutContinuesTheTrace(t *testing.T) {
 		otel.SetTracerProvider(noop.NewTracerProvider())
 		otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator())
 	})
-	r := newReplica(t, openDatabase(t)).run(t)
+	pool := openDatabase(t)
+	r := newReplica(t, pool).run(t)
 	ctx, root := tracing.Tracer("test").Start(t.Context(), "POST")
 	if _, _, err := r.Place(ctx, newOrder(t), Key{}); err != nil {
 		t.Fatal(err)
 	}
 	root.End()
+	makeDue(t, pool)
 
-	if n, err := r.TimeOut(t.Context(), -time.Second); n != 1 || err != nil {
+	if n, err := r.TimeOut(t.Context()); n != 1 || err != nil {
 		t.Fatalf("timed out %d, error %v", n, err)
 	}
 
@@ -102,7 +104,146 @@ func TestTimeOutContinuesTheTrace(t *testing.T) {
 	}
 }
 
-func Example_idsAt() {
-	fmt.Println(idsAt(time.UnixMilli(0x0198e1b27c3d)))
-	// Output: 0198e1b2-7c3d-7000-0000-000000000000
+// The deadline is the one that is configured, by the database's clock, in the
+// event as in the table.
+func TestDeadlineIsTheConfiguredOne(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	const deadline = 90 * time.Second
+	r := newReplicaUntil(t, pool, deadline).run(t)
+	o := mustPlace(t, r, newOrder(t))
+	var wait time.Duration
+	if err := pool.QueryRow(t.Context(), `
+select p.due - o.created_at
+from pending_orders p
+join orders o using (order_id)
+where order_id = $1`, o.ID).Scan(&wait); err != nil {
+		t.Fatal(err)
+	}
+	if wait < deadline-5*time.Second || wait > deadline+5*time.Second {
+		t.Errorf("the order waits for %s, want %s", wait, deadline)
+	}
+	created, err := events.DecodeOrderCreated(r.sent[0].Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := created.ExpiresAt.Sub(created.CreatedAt); got != deadline {
+		t.Errorf("the event expires after %s, want %s", got, deadline)
+	}
+}
+
+// Whatever the clock of the host that placed an order, and whatever its id says:
+// it times out by the database's clock, neither early nor late.
+func TestHostsClocksDoNotDecide(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	const deadline = 2 * time.Second
+	r := newReplicaUntil(t, pool, deadline)
+	placing := newReplicaUntil(t, pool, deadline)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); placing.runPlacements(ctx) }()
+	t.Cleanup(func() { stop(); <-done })
+	var ids []uuid.UUID
+	for _, off := range []time.Duration{-time.Hour, 45 * time.Second, time.Hour} {
+		o, err := order.New(uuid.New(), []order.Item{{ProductID: cup, Quantity: 1}}, time.Now().Add(off))
+		if err != nil {
+			t.Fatal(err)
+		}
+		binary.BigEndian.PutUint64(o.ID[:], uint64(time.Now().Add(off).UnixMilli())<<16|0x7abc)
+		mustPlace(t, placing, o)
+		ids = append(ids, o.ID)
+	}
+	if n, err := r.TimeOut(t.Context()); n != 0 || err != nil {
+		t.Fatalf("timed out %d at once, error %v", n, err)
+	}
+	began := time.Now()
+	for timedOut := 0; timedOut < len(ids); {
+		n, err := r.TimeOut(t.Context())
+		if err != nil || time.Since(began) > deadline+2*time.Second {
+			t.Fatalf("timed out %d of %d after %s, error %v", timedOut, len(ids), time.Since(began), err)
+		}
+		timedOut += n
+	}
+}
+
+// A row that has lost its order, or whose order was answered behind our back,
+// neither stays nor keeps others from timing out.
+func TestStrayPendingRowsAreForgotten(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool).run(t)
+	overdue := mustPlace(t, r, newOrder(t))
+	answered := mustPlace(t, r, newOrder(t))
+	mustAnswer(t, r, reserved(answered))
+	if _, err := pool.Exec(t.Context(), `
+insert into pending_orders (order_id, due, created_at)
+select id, now() - interval '1 day', now() - interval '2 days'
+from unnest($1::uuid[] || array(select gen_random_uuid() from generate_series(1, $2))) as id`, []uuid.UUID{answered.ID}, overdueAtOnce+10); err != nil {
+		t.Fatal(err)
+	}
+	makeDue(t, pool)
+	if n, err := r.TimeOut(t.Context()); n != 1 || err != nil {
+		t.Errorf("timed out %d, error %v", n, err)
+	}
+	if got := mustGet(t, r, overdue.ID); got.Reason != order.TimedOut {
+		t.Errorf("the overdue order is %s", got.Status)
+	}
+	if n := count(t, pool, `select count(*) from pending_orders`); n != 0 {
+		t.Errorf("%d rows left", n)
+	}
+}
+
+// An order is in the small table exactly while it is Pending, whoever changes
+// it: this release, or a replica of the one before during a rolling upgrade.
+func TestPendingOrdersAreThePendingOrders(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool).run(t)
+	check := func(when string) {
+		t.Helper()
+		if n := count(t, pool, `
+select count(*)
+from orders o
+full join pending_orders p using (order_id)
+where coalesce(o.status, '') = 'Pending' and p.order_id is null
+   or coalesce(o.status, '') <> 'Pending' and p.order_id is not null`); n != 0 {
+			t.Errorf("%s: %d orders are in the wrong place", when, n)
+		}
+	}
+	var orders []order.Order
+	for range 6 {
+		orders = append(orders, mustPlace(t, r, newOrder(t)))
+	}
+	check("placed")
+	mustAnswer(t, r, reserved(orders[0]), notAvailable(orders[1]))
+	if _, err := r.Cancel(t.Context(), orders[2].ID); err != nil {
+		t.Fatal(err)
+	}
+	check("answered and cancelled")
+
+	// The statements of the release before, in short.
+	if _, err := pool.Exec(t.Context(), `
+insert into orders (order_id, customer_id, status, items, version, created_at, updated_at)
+select gen_random_uuid(), gen_random_uuid(), 'Pending', '[]', 1, now(), now()
+from generate_series(1, 5)`); err != nil {
+		t.Fatal(err)
+	}
+	check("placed by the release before")
+	if n := count(t, pool, `select count(*) from pending_orders where due < now() + interval '14 minutes'`); n != 0 {
+		t.Errorf("%d orders of the release before are due too soon", n)
+	}
+	if _, err := pool.Exec(t.Context(), `
+update orders
+set status = 'Confirmed', version = 2
+where order_id in (select order_id from orders where items = '[]' limit 3)
+   or order_id = $1`, orders[3].ID); err != nil {
+		t.Fatal(err)
+	}
+	check("answered by the release before")
+	makeDue(t, pool)
+	if n, err := r.TimeOut(t.Context()); n != 4 || err != nil {
+		t.Errorf("timed out %d of 4, error %v", n, err)
+	}
+	check("timed out")
 }

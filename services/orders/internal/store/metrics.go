@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -24,6 +25,7 @@ type sagaMetrics struct {
 	duration   metric.Float64Histogram
 	pending    metric.Int64Gauge
 	pendingAge metric.Float64Gauge
+	open       metric.Int64Gauge
 	outcomes   map[outcome]metric.MeasurementOption // made once: attributes are costly to build
 }
 
@@ -48,6 +50,12 @@ func newSagaMetrics() (*sagaMetrics, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pending orders' age metric: %w", err)
 	}
+	open, err := meter.Int64Gauge("orderflow.orders.open",
+		metric.WithUnit("1"),
+		metric.WithDescription("1 while new orders are taken, 0 while the pending ones wait too long."))
+	if err != nil {
+		return nil, fmt.Errorf("admission metric: %w", err)
+	}
 	outcomes := map[outcome]metric.MeasurementOption{}
 	for _, o := range []outcome{
 		{order.Confirmed, ""},
@@ -61,7 +69,7 @@ func newSagaMetrics() (*sagaMetrics, error) {
 		}
 		outcomes[o] = metric.WithAttributeSet(attribute.NewSet(attributes...))
 	}
-	return &sagaMetrics{duration: duration, pending: pending, pendingAge: pendingAge, outcomes: outcomes}, nil
+	return &sagaMetrics{duration: duration, pending: pending, pendingAge: pendingAge, open: open, outcomes: outcomes}, nil
 }
 
 // ended records the end of an order's saga, which is when it leaves Pending.
@@ -73,9 +81,16 @@ func (m *sagaMetrics) ended(ctx context.Context, o *order.Order) {
 	m.duration.Record(ctx, o.UpdatedAt.Sub(o.CreatedAt).Seconds(), m.outcomes[outcome{o.Status, o.Reason}])
 }
 
-// waiting records how many orders are Pending, and for how many seconds the
-// oldest of them has been.
-func (m *sagaMetrics) waiting(ctx context.Context, orders int64, age float64) {
-	m.pending.Record(ctx, orders)
-	m.pendingAge.Record(ctx, age)
+// waiting records how many orders are Pending.
+func (m *sagaMetrics) waiting(ctx context.Context, orders int64) { m.pending.Record(ctx, orders) }
+
+// admission records for how long the oldest Pending order has waited, and
+// whether new ones are taken.
+func (m *sagaMetrics) admission(ctx context.Context, age time.Duration, open bool) {
+	m.pendingAge.Record(ctx, age.Seconds())
+	if open {
+		m.open.Record(ctx, 1)
+	} else {
+		m.open.Record(ctx, 0)
+	}
 }

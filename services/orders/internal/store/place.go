@@ -7,7 +7,10 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,6 +18,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
@@ -24,23 +28,30 @@ import (
 // form the next one, so that a commit is shared by as many as there are and
 // nobody waits when there is only one.
 //
-// Under load a batch also waits for company, the longer the more company there
-// was the last time. Here is the best place to wait in the whole saga: what is
+// Under load a batch also waits for more orders, the longer the more there were
+// in the last one. Here is the best place to wait in the whole saga: what is
 // stored together is published together and arrives together, so that the
 // consumers that follow have large batches without waiting themselves.
 const (
-	placementQueue    = 1024             // orders waiting to be stored; more are ErrBusy
-	placementBatch    = 128              // orders in one transaction
-	placementLinger   = time.Millisecond // for company, for each order in the last transaction
-	placementLongest  = 24 * time.Millisecond
-	placementTimeout  = 5 * time.Second // for one transaction
-	placementPatience = 5 * time.Second // an order queued for longer is ErrBusy
+	placementQueue   = 1024             // orders waiting to be stored; more are refused
+	placementBatch   = 128              // orders in one transaction
+	placementLinger  = time.Millisecond // for each order in the last transaction
+	placementLongest = 24 * time.Millisecond
+	maxQueueWait     = 5 * time.Second // an order queued for longer is refused
 )
+
+// limits bound the placing of a batch.
+type limits struct {
+	transaction time.Duration // one transaction
+	resolve     time.Duration // finding out whether it was stored
+}
+
+var defaultLimits = limits{transaction: 4 * time.Second, resolve: 8 * time.Second}
 
 // KeyLifetime is how long an idempotency key is kept.
 const KeyLifetime = 24 * time.Hour
 
-// Key makes a request idempotent. The zero Key makes none of it.
+// Key makes a request of its customer idempotent. The zero Key does not.
 type Key struct {
 	Text string
 	Hash [sha256.Size]byte // of the canonical request
@@ -59,13 +70,28 @@ type placement struct {
 	done  chan struct{}
 }
 
+// UnknownError is a placement of which nobody can tell yet whether it took
+// effect. If it did, or comes to, it is OrderID.
+type UnknownError struct {
+	OrderID uuid.UUID
+	Err     error // the database's
+}
+
+func (e *UnknownError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *UnknownError) Unwrap() error { return e.Err }
+
 // Place stores a new order with its OrderCreated, caused by the span in ctx.
-// When key was used for the same request before, it stores nothing and returns
-// that order as it is now, and replayed. An error means that nothing was
-// stored, except that nobody can tell when the connection is lost during
-// commit. ErrKeyReused and ErrBusy are told apart.
+// When its customer used the key for the same request before, it stores nothing
+// and returns that order as it is now, and replayed. Any error but an
+// *UnknownError means that nothing was stored: a *RefusedError when the service
+// takes no more orders for now, ErrKeyReused, or the database's.
 func (s *Store) Place(ctx context.Context, o order.Order, key Key) (placed order.Order, replayed bool, err error) {
-	event, err := createdEvent(ctx, o)
+	if err := s.admit(); err != nil {
+		return order.Order{}, false, err
+	}
+	event, err := createdEvent(ctx, o, o.CreatedAt.Add(s.deadline))
 	if err != nil {
 		return order.Order{}, false, err
 	}
@@ -73,7 +99,7 @@ func (s *Store) Place(ctx context.Context, o order.Order, key Key) (placed order
 	select {
 	case s.placements <- p:
 	default:
-		return order.Order{}, false, ErrBusy
+		return order.Order{}, false, s.busy.refuse(ErrBusy)
 	}
 	select {
 	case <-p.done:
@@ -81,6 +107,8 @@ func (s *Store) Place(ctx context.Context, o order.Order, key Key) (placed order
 		return order.Order{}, false, ctx.Err()
 	}
 	switch {
+	case postgres.Classify(p.err) == fault.Unknown:
+		return order.Order{}, false, &UnknownError{OrderID: p.owner, Err: p.err}
 	case p.err != nil:
 		return order.Order{}, false, p.err
 	case p.owner != o.ID:
@@ -110,14 +138,14 @@ func (s *Store) runPlacements(ctx context.Context) {
 // length tells how many there were the last time. It returns nothing when ctx
 // is done and nothing is left.
 func (s *Store) gather(ctx context.Context, batch []*placement) []*placement {
-	company := len(batch)
+	last := len(batch)
 	clear(batch)
 	batch = batch[:0]
 	select {
 	case p := <-s.placements:
 		batch = append(batch, p)
-		if company > 1 && len(s.placements) < placementBatch {
-			time.Sleep(min(time.Duration(company)*placementLinger, placementLongest))
+		if last > 1 && len(s.placements) < placementBatch {
+			time.Sleep(min(time.Duration(last)*placementLinger, placementLongest))
 		}
 	case <-ctx.Done():
 	}
@@ -140,35 +168,74 @@ func (s *Store) placeBatch(ctx context.Context, batch []*placement) {
 		switch {
 		case p.ctx.Err() != nil:
 			p.err = p.ctx.Err()
-		case time.Since(p.queued) > placementPatience:
-			p.err = ErrBusy
+		case time.Since(p.queued) > maxQueueWait:
+			p.err = s.busy.refuse(ErrBusy)
 		default:
 			todo = append(todo, p)
 		}
 	}
+	if len(todo) == 0 {
+		return
+	}
 	err := s.place(ctx, todo)
-	if err == nil {
-		return
+	if postgres.Classify(err) == fault.Conflict {
+		err = s.place(ctx, todo) // nothing was stored, and the others are done
 	}
-	if postgres.Unavailable(err) || len(todo) == 1 {
-		for _, p := range todo {
-			p.err = err
+	switch kind := postgres.Classify(err); {
+	case err == nil:
+	case kind == fault.Unknown:
+		slog.WarnContext(ctx, "unknown whether orders were stored, storing them again to find out", "orders", len(todo), "error", err)
+		s.resolve(ctx, todo, err)
+	case kind == fault.Other && len(todo) > 1:
+		// One order that the database refuses must not fail the others.
+		for i := range todo {
+			s.placeBatch(ctx, todo[i:i+1])
 		}
-		return
-	}
-	// One order that the database refuses must not fail the others.
-	for i, p := range todo {
-		p.err = s.place(ctx, todo[i:i+1])
+	default:
+		fail(todo, err)
 	}
 }
 
-// place stores orders in one transaction. With keys among them it takes two
-// round trips, without one.
-func (s *Store) place(ctx context.Context, batch []*placement) error {
-	if len(batch) == 0 {
-		return nil
+func fail(batch []*placement, err error) {
+	for _, p := range batch {
+		p.err = err
 	}
-	ctx, cancel := context.WithTimeout(ctx, placementTimeout)
+}
+
+// resolve finds out whether the batch was stored whose COMMIT was not answered,
+// and sets each order's outcome. It does so by storing the same orders again:
+// the key of a row that a transaction still commits is waited for, so that this
+// tells the truth, which looking for the rows would not. What is not known in
+// time stays an error of unknown outcome.
+func (s *Store) resolve(ctx context.Context, batch []*placement, unknown error) {
+	ctx, cancel := context.WithTimeout(ctx, s.limits.resolve)
+	defer cancel()
+	for pause := 20 * time.Millisecond; sleep(ctx, pause/2+rand.N(pause)); pause = min(2*pause, time.Second) { //nolint:gosec // jitter is no secret
+		err := s.place(ctx, batch)
+		switch {
+		case err == nil:
+			return
+		case postgres.Classify(err) != fault.Other:
+			continue
+		case len(batch) == 1:
+			fail(batch, fmt.Errorf("%w; then: %w", unknown, err))
+			return
+		}
+		// The database refuses one of them, now at least: each for itself.
+		var each sync.WaitGroup
+		for i := range batch {
+			each.Go(func() { s.resolve(ctx, batch[i:i+1], unknown) })
+		}
+		each.Wait()
+		return
+	}
+	fail(batch, unknown)
+}
+
+// place stores orders in one transaction; one that is stored already stays as
+// it is. With keys among them it takes two round trips, without one.
+func (s *Store) place(ctx context.Context, batch []*placement) error {
+	ctx, cancel := context.WithTimeout(ctx, s.limits.transaction)
 	defer cancel()
 	claim, claimed := claimKeys(batch)
 	var created []bus.Event
@@ -177,7 +244,7 @@ func (s *Store) place(ctx context.Context, batch []*placement) error {
 		for _, p := range batch {
 			p.owner, p.err = p.order.ID, nil
 			if p.key.Text != "" {
-				owner, ok := claimed[p.key.Text]
+				owner, ok := claimed[p.scopedKey()]
 				if !ok {
 					return nil, fmt.Errorf("idempotency key of order %s went away", p.order.ID)
 				}
@@ -195,7 +262,7 @@ func (s *Store) place(ctx context.Context, batch []*placement) error {
 			return nil, nil
 		}
 		last := &pgx.Batch{}
-		if err := insertOrders(last, fresh); err != nil {
+		if err := s.insertOrders(last, fresh); err != nil {
 			return nil, err
 		}
 		outbox.Insert(last, created)
@@ -208,6 +275,18 @@ func (s *Store) place(ctx context.Context, batch []*placement) error {
 	return nil
 }
 
+// scopedKey is a key of one customer.
+type scopedKey struct {
+	customer uuid.UUID
+	key      string
+}
+
+func (k scopedKey) compare(other scopedKey) int {
+	return cmp.Or(bytes.Compare(k.customer[:], other.customer[:]), cmp.Compare(k.key, other.key))
+}
+
+func (p *placement) scopedKey() scopedKey { return scopedKey{p.order.CustomerID, p.key.Text} }
+
 // keyOwner is what is stored for an idempotency key.
 type keyOwner struct {
 	order uuid.UUID
@@ -217,15 +296,15 @@ type keyOwner struct {
 // claimKeys queues the storing of the batch's idempotency keys and the reading
 // of who has them then; nil when there are none. A key that another
 // transaction is just storing is waited for.
-func claimKeys(batch []*placement) (*pgx.Batch, map[string]keyOwner) {
-	owners := map[string]keyOwner{}
+func claimKeys(batch []*placement) (*pgx.Batch, map[scopedKey]keyOwner) {
+	owners := map[scopedKey]keyOwner{}
 	var keyed []*placement
 	for _, p := range batch {
 		if p.key.Text == "" {
 			continue
 		}
-		if _, twice := owners[p.key.Text]; !twice { // the first in the batch claims
-			owners[p.key.Text] = keyOwner{}
+		if _, twice := owners[p.scopedKey()]; !twice { // the first in the batch claims
+			owners[p.scopedKey()] = keyOwner{}
 			keyed = append(keyed, p)
 		}
 	}
@@ -234,30 +313,34 @@ func claimKeys(batch []*placement) (*pgx.Batch, map[string]keyOwner) {
 	}
 	clear(owners)
 	// Sorted, so that two transactions with common keys cannot deadlock.
-	slices.SortFunc(keyed, func(a, b *placement) int { return cmp.Compare(a.key.Text, b.key.Text) })
+	slices.SortFunc(keyed, func(a, b *placement) int { return a.scopedKey().compare(b.scopedKey()) })
+	customers := make([][16]byte, len(keyed))
 	keys := make([]string, len(keyed))
 	hashes := make([][]byte, len(keyed))
 	ids := make([][16]byte, len(keyed))
 	for i, p := range keyed {
-		keys[i], hashes[i], ids[i] = p.key.Text, p.key.Hash[:], p.order.ID
+		customers[i] = p.order.CustomerID
+		keys[i] = p.key.Text
+		hashes[i] = p.key.Hash[:]
+		ids[i] = p.order.ID
 	}
 	b := &pgx.Batch{}
 	b.Queue(`
-insert into idempotency_keys (key, request_hash, order_id, created_at)
-select key, request_hash, order_id, now()
-from unnest($1::text[], $2::bytea[], $3::uuid[]) with ordinality as k(key, request_hash, order_id, n)
+insert into order_keys (customer_id, key, request_hash, order_id)
+select customer_id, key, request_hash, order_id
+from unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[]) with ordinality as k(customer_id, key, request_hash, order_id, n)
 order by n
-on conflict (key) do update
+on conflict (customer_id, key) do update
 set request_hash = excluded.request_hash, order_id = excluded.order_id, created_at = excluded.created_at
-where idempotency_keys.created_at < now() - $4::interval`, keys, hashes, ids, KeyLifetime)
+where order_keys.created_at < now() - $5::interval`, customers, keys, hashes, ids, KeyLifetime)
 	b.Queue(`
-select key, request_hash, order_id
-from idempotency_keys
-where key = any($1::text[])`, keys).Query(func(rows pgx.Rows) error {
+select k.customer_id, k.key, k.request_hash, k.order_id
+from unnest($1::uuid[], $2::text[]) as claimed(customer_id, key)
+join order_keys k using (customer_id, key)`, customers, keys).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
-			var key string
+			var key scopedKey
 			var owner keyOwner
-			if err := rows.Scan(&key, &owner.hash, (*[16]byte)(&owner.order)); err != nil {
+			if err := rows.Scan((*[16]byte)(&key.customer), &key.key, &owner.hash, (*[16]byte)(&owner.order)); err != nil {
 				return err
 			}
 			owners[key] = owner
@@ -267,7 +350,9 @@ where key = any($1::text[])`, keys).Query(func(rows pgx.Rows) error {
 	return b, owners
 }
 
-func insertOrders(b *pgx.Batch, batch []*placement) error {
+// insertOrders queues the storing of orders that are not stored yet, each
+// Pending until it is due by the database's clock.
+func (s *Store) insertOrders(b *pgx.Batch, batch []*placement) error {
 	n := len(batch)
 	ids := make([][16]byte, n)
 	customers := make([][16]byte, n)
@@ -279,25 +364,33 @@ func insertOrders(b *pgx.Batch, batch []*placement) error {
 		if err != nil {
 			return fmt.Errorf("encode items of order %s: %w", p.order.ID, err)
 		}
-		ids[i], customers[i], items[i], times[i] = p.order.ID, p.order.CustomerID, string(text), p.order.CreatedAt
 		if len(p.event.Trace) > 0 {
 			text, err := json.Marshal(p.event.Trace)
 			if err != nil {
 				return fmt.Errorf("encode trace of order %s: %w", p.order.ID, err)
 			}
-			trace := string(text)
-			traces[i] = &trace
+			traces[i] = new(string(text))
 		}
+		ids[i] = p.order.ID
+		customers[i] = p.order.CustomerID
+		items[i] = string(text)
+		times[i] = p.order.CreatedAt
 	}
 	b.Queue(`
-insert into orders (order_id, customer_id, status, items, version, created_at, updated_at, trace)
-select order_id, customer_id, 'Pending', items::jsonb, 1, created_at, created_at, trace::jsonb
-from unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[])
-  as o(order_id, customer_id, items, created_at, trace)`, ids, customers, items, times, traces)
+with stored as (
+  insert into orders (order_id, customer_id, status, items, version, created_at, updated_at, trace)
+  select order_id, customer_id, 'Pending', items::jsonb, 1, created_at, created_at, trace::jsonb
+  from unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[])
+    as o(order_id, customer_id, items, created_at, trace)
+  on conflict (order_id) do nothing
+  returning order_id)
+insert into pending_orders (order_id, due)
+select order_id, now() + $6::interval
+from stored`, ids, customers, items, times, traces, s.deadline)
 	return nil
 }
 
-func createdEvent(ctx context.Context, o order.Order) (bus.Event, error) {
+func createdEvent(ctx context.Context, o order.Order, expiresAt time.Time) (bus.Event, error) {
 	items := make([]events.Item, len(o.Items))
 	for i, item := range o.Items {
 		items[i] = events.Item{ProductID: item.ProductID, Quantity: item.Quantity}
@@ -308,5 +401,6 @@ func createdEvent(ctx context.Context, o order.Order) (bus.Event, error) {
 		Items:      items,
 		Version:    o.Version,
 		CreatedAt:  o.CreatedAt,
+		ExpiresAt:  expiresAt,
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
@@ -40,7 +41,7 @@ func TestPlaceStoresOrderAndEvent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := events.OrderCreated{OrderID: o.ID, CustomerID: o.CustomerID, Version: 1, CreatedAt: o.CreatedAt,
+	want := events.OrderCreated{OrderID: o.ID, CustomerID: o.CustomerID, Version: 1, CreatedAt: o.CreatedAt, ExpiresAt: o.CreatedAt.Add(time.Hour),
 		Items: []events.Item{{ProductID: cup, Quantity: 2}, {ProductID: pot, Quantity: 1}}}
 	if diff := cmp.Diff(want, created); diff != "" {
 		t.Errorf("event (-want +got):\n%s", diff)
@@ -94,31 +95,58 @@ func TestOrdersPlacedTogetherShareATransaction(t *testing.T) {
 func TestARefusedOrderDoesNotFailItsMates(t *testing.T) {
 	t.Parallel()
 	pool := openDatabase(t)
-	taken := newOrder(t)
-	mustPlace(t, newReplica(t, pool).run(t), taken)
-	good, alsoGood := newOrder(t), newOrder(t)
+	good, bad, alsoGood := newOrder(t), newOrder(t), newOrder(t)
+	refusable(t, pool)
+	refuse(t, pool, bad)
 
 	r := newReplica(t, pool)
-	place := func(o order.Order) func(context.Context) error {
-		return func(ctx context.Context) error {
-			_, _, err := r.Place(ctx, o, Key{})
-			return err
-		}
-	}
-	errs := placeTogether(t, r, place(good), place(taken), place(alsoGood))
+	errs := placeTogether(t, r, placing(r, good), placing(r, bad), placing(r, alsoGood))
 
 	var pg *pgconn.PgError
-	if !errors.As(errs[1], &pg) || pg.Code != "23505" {
-		t.Errorf("an order whose id is taken: %v", errs[1])
+	if !errors.As(errs[1], &pg) || pg.Code != "23514" {
+		t.Errorf("an order that breaks a rule of the database: %v", errs[1])
 	}
-	for i, o := range []order.Order{good, taken, alsoGood} {
-		if i != 1 && errs[i] != nil {
-			t.Errorf("mate %d: %v", i, errs[i])
+	for i, o := range []order.Order{good, alsoGood} {
+		if errs[2*i] != nil {
+			t.Errorf("mate %d: %v", i, errs[2*i])
 		}
 		mustGet(t, r, o.ID)
 	}
-	if got := r.events(); len(got) != 2 || got[taken.ID.String()] != nil {
+	if got := r.events(); len(got) != 2 || got[bad.ID.String()] != nil {
 		t.Errorf("events: %v", got)
+	}
+}
+
+// refusable lets the test refuse orders, see refuse.
+func refusable(t testing.TB, pool *pgxpool.Pool) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), `
+create table refused (id uuid);
+create function refuse() returns trigger language plpgsql as $$
+begin
+  if exists (select from refused where id = new.order_id) then
+    raise check_violation;
+  end if;
+  return new;
+end $$;
+create trigger refuse before insert on orders for each row execute function refuse()`); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refuse makes the database refuse an order.
+func refuse(t testing.TB, pool *pgxpool.Pool, o order.Order) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), `insert into refused values ($1)`, o.ID); err != nil {
+		t.Error(err)
+	}
+}
+
+// placing is an order to place without a key.
+func placing(r *replica, o order.Order) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, _, err := r.Place(ctx, o, Key{})
+		return err
 	}
 }
 
@@ -166,7 +194,7 @@ func TestPlaceRefusesWhenTooManyWait(t *testing.T) {
 func TestPlaceGivesUpOnAnOrderQueuedForTooLong(t *testing.T) {
 	t.Parallel()
 	r := newReplica(t, openDatabase(t))
-	p := &placement{ctx: t.Context(), order: newOrder(t), queued: time.Now().Add(-placementPatience - time.Second), done: make(chan struct{})}
+	p := &placement{ctx: t.Context(), order: newOrder(t), queued: time.Now().Add(-maxQueueWait - time.Second), done: make(chan struct{})}
 	r.placements <- p
 	r.run(t)
 	<-p.done
@@ -190,13 +218,22 @@ func TestPlacementsInHandSurviveTheStop(t *testing.T) {
 	for len(r.placements) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	if err := r.Run(ctx, time.Hour); err != nil {
+	if err := r.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	mustGet(t, r, o.ID)
+}
+
+// shopper is the customer of those orders that come with a key.
+var shopper = uuid.New()
+
+func keyedOrder(t testing.TB) order.Order {
+	o := newOrder(t)
+	o.CustomerID = shopper
+	return o
 }
 
 func key(text, request string) Key { return Key{Text: text, Hash: sha256.Sum256([]byte(request))} }
@@ -206,13 +243,13 @@ func TestIdempotencyKey(t *testing.T) {
 	pool := openDatabase(t)
 	r := newReplica(t, pool).run(t)
 	ctx := t.Context()
-	first := newOrder(t)
+	first := keyedOrder(t)
 	if _, replayed, err := r.Place(ctx, first, key("k1", "two cups")); err != nil || replayed {
 		t.Fatalf("first: replayed %v, error %v", replayed, err)
 	}
 
 	t.Run("same request", func(t *testing.T) {
-		got, replayed, err := r.Place(ctx, newOrder(t), key("k1", "two cups"))
+		got, replayed, err := r.Place(ctx, keyedOrder(t), key("k1", "two cups"))
 		if err != nil || !replayed {
 			t.Fatalf("replayed %v, error %v", replayed, err)
 		}
@@ -221,19 +258,19 @@ func TestIdempotencyKey(t *testing.T) {
 		}
 	})
 	t.Run("another request", func(t *testing.T) {
-		if _, _, err := r.Place(ctx, newOrder(t), key("k1", "three cups")); !errors.Is(err, ErrKeyReused) {
+		if _, _, err := r.Place(ctx, keyedOrder(t), key("k1", "three cups")); !errors.Is(err, ErrKeyReused) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("same request after the end", func(t *testing.T) {
 		mustAnswer(t, r, reserved(first))
-		got, replayed, err := r.Place(ctx, newOrder(t), key("k1", "two cups"))
+		got, replayed, err := r.Place(ctx, keyedOrder(t), key("k1", "two cups"))
 		if err != nil || !replayed || got.ID != first.ID || got.Status != order.Confirmed {
 			t.Errorf("replayed %v, order %s %s, error %v", replayed, got.ID, got.Status, err)
 		}
 	})
 	t.Run("another key", func(t *testing.T) {
-		o := newOrder(t)
+		o := keyedOrder(t)
 		if got, replayed, err := r.Place(ctx, o, key("k2", "two cups")); err != nil || replayed || got.ID != o.ID {
 			t.Errorf("replayed %v, order %s, error %v", replayed, got.ID, err)
 		}
@@ -242,14 +279,14 @@ func TestIdempotencyKey(t *testing.T) {
 		t.Errorf("%d orders", n)
 	}
 	t.Run("expired", func(t *testing.T) {
-		if _, err := pool.Exec(ctx, `update idempotency_keys set created_at = now() - interval '24 hours 1 second' where key = 'k1'`); err != nil {
+		if _, err := pool.Exec(ctx, `update order_keys set created_at = now() - interval '24 hours 1 second' where key = 'k1'`); err != nil {
 			t.Fatal(err)
 		}
-		o := newOrder(t)
+		o := keyedOrder(t)
 		if got, replayed, err := r.Place(ctx, o, key("k1", "three cups")); err != nil || replayed || got.ID != o.ID {
 			t.Errorf("replayed %v, order %s, error %v", replayed, got.ID, err)
 		}
-		if got, replayed, err := r.Place(ctx, newOrder(t), key("k1", "three cups")); err != nil || !replayed || got.ID != o.ID {
+		if got, replayed, err := r.Place(ctx, keyedOrder(t), key("k1", "three cups")); err != nil || !replayed || got.ID != o.ID {
 			t.Errorf("again: replayed %v, order %s, error %v", replayed, got.ID, err)
 		}
 	})
@@ -263,7 +300,7 @@ func TestIdempotencyKeysInOneBatch(t *testing.T) {
 	var replays [5]bool
 	place := func(i int, k Key) func(context.Context) error {
 		return func(ctx context.Context) error {
-			o, replayed, err := r.Place(ctx, newOrder(t), k)
+			o, replayed, err := r.Place(ctx, keyedOrder(t), k)
 			ids[i], replays[i] = o.ID, replayed
 			return err
 		}
@@ -302,7 +339,7 @@ func TestIdempotencyKeyRace(t *testing.T) {
 		for k := range keys {
 			all.Go(func() {
 				text := fmt.Sprint("key ", (k*7+try*11)%keys)
-				o, replayed, err := replicas[try%2].Place(t.Context(), newOrder(t), key(text, text))
+				o, replayed, err := replicas[try%2].Place(t.Context(), keyedOrder(t), key(text, text))
 				if err != nil {
 					t.Error(err)
 					return
@@ -330,20 +367,79 @@ func TestIdempotencyKeyRace(t *testing.T) {
 	}
 }
 
+// Two customers may use the same key, also in the same transaction.
+func TestIdempotencyKeysBelongToTheirCustomers(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool)
+	var placed [3]uuid.UUID
+	var placements []func(context.Context) error
+	for i, o := range []order.Order{keyedOrder(t), newOrder(t), newOrder(t)} {
+		placements = append(placements, func(ctx context.Context) error {
+			got, replayed, err := r.Place(ctx, o, key("1", o.CustomerID.String()))
+			if replayed || got.ID != o.ID {
+				t.Errorf("order %d: replayed %v, got %s", i, replayed, got.ID)
+			}
+			placed[i] = got.ID
+			return err
+		})
+	}
+	if err := errors.Join(placeTogether(t, r, placements...)...); err != nil {
+		t.Fatal(err)
+	}
+	again := keyedOrder(t)
+	if got, replayed, err := r.Place(t.Context(), again, key("1", shopper.String())); err != nil || !replayed || got.ID != placed[0] {
+		t.Errorf("again: replayed %v, got %s, error %v", replayed, got.ID, err)
+	}
+}
+
+// During a rolling upgrade a request may come to a replica of the release before
+// and again to one of this release, or the other way round.
+func TestIdempotencyKeysOfTheReleaseBefore(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool).run(t)
+	before := keyedOrder(t)
+	hash := key("old", "two cups").Hash
+	// Its transaction, in short: the key first, then the order.
+	if _, err := pool.Exec(t.Context(), fmt.Sprintf(`
+begin;
+insert into idempotency_keys (key, request_hash, order_id, created_at)
+values ('old', '\x%x', '%s', now());
+insert into orders (order_id, customer_id, status, items, version, created_at, updated_at)
+values ('%[2]s', '%[3]s', 'Pending', '[]', 1, now(), now());
+commit`, hash, before.ID, shopper)); err != nil {
+		t.Fatal(err)
+	}
+	if got, replayed, err := r.Place(t.Context(), keyedOrder(t), key("old", "two cups")); err != nil || !replayed || got.ID != before.ID {
+		t.Errorf("first there, then here: replayed %v, got %s, error %v", replayed, got.ID, err)
+	}
+	o := keyedOrder(t)
+	if _, _, err := r.Place(t.Context(), o, key("new", "two cups")); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, pool, `select count(*) from idempotency_keys where key = 'new' and order_id = $1`, o.ID); n != 1 {
+		t.Error("first here, then there: the key is not known there")
+	}
+	if n := count(t, pool, `select count(*) from order_keys`); n != 2 {
+		t.Errorf("%d keys", n)
+	}
+}
+
 func TestForgetKeys(t *testing.T) {
 	t.Parallel()
 	pool := openDatabase(t)
 	r := newReplica(t, pool)
 	if _, err := pool.Exec(t.Context(), `
-insert into idempotency_keys (key, request_hash, order_id, created_at)
-select n::text, '', gen_random_uuid(), now() - n * interval '1 minute'
+insert into order_keys (customer_id, key, request_hash, order_id, created_at)
+select gen_random_uuid(), n::text, '', gen_random_uuid(), now() - n * interval '1 minute'
 from generate_series(1, 4000) as n`); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.forgetKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := count(t, pool, `select count(*) from idempotency_keys`); n < 1439 || n > 1440 {
+	if n := count(t, pool, `select count(*) from order_keys`); n < 1439 || n > 1440 {
 		t.Errorf("%d keys left, want those of 24 hours", n)
 	}
 }
@@ -353,7 +449,7 @@ func BenchmarkPlace(b *testing.B) {
 	for _, concurrency := range []int{1, 64, 256} {
 		b.Run(fmt.Sprint(concurrency), func(b *testing.B) {
 			pool := openDatabase(b)
-			s, err := New(pool, func([]bus.Event) {})
+			s, err := New(pool, time.Hour, func([]bus.Event) {})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -6,7 +6,6 @@ package store
 import (
 	"context"
 	"embed"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/fault"
+	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -37,9 +38,10 @@ func Migrations() fs.FS {
 var (
 	// ErrNotFound: there is no such order.
 	ErrNotFound = errors.New("no such order")
-	// ErrBusy: more orders wait to be stored than the service takes. Nothing
-	// was stored.
+	// ErrBusy: more orders wait to be stored than the service takes.
 	ErrBusy = errors.New("too many orders at once")
+	// ErrBehind: orders wait too long for their stock answer to take more.
+	ErrBehind = errors.New("the oldest pending order is too old")
 	// ErrKeyReused: the idempotency key belongs to another request.
 	ErrKeyReused = errors.New("the idempotency key was used with another request")
 )
@@ -47,17 +49,26 @@ var (
 // Store is the orders' database. Its loops (Run) must run for Place to return.
 type Store struct {
 	pool       *pgxpool.Pool
+	clock      *postgres.Clock
+	deadline   time.Duration
+	limits     limits
 	committed  func([]bus.Event)
 	placements chan *placement
+	busy       overload // more orders than can be stored
+	behind     overload // more orders than get their answer in time
 	waiters    waiters
 	saga       *sagaMetrics
 }
 
-// New makes a store on pool. It calls committed with the events of each
+// New makes a store on pool. An order without a stock answer is timed out
+// deadline after it was placed. It calls committed with the events of each
 // committed transaction; committed must not block.
-func New(pool *pgxpool.Pool, committed func([]bus.Event)) (*Store, error) {
+func New(pool *pgxpool.Pool, deadline time.Duration, committed func([]bus.Event)) (*Store, error) {
 	s := &Store{
 		pool:       pool,
+		clock:      postgres.NewClock(pool),
+		deadline:   deadline,
+		limits:     defaultLimits,
 		committed:  committed,
 		placements: make(chan *placement, placementQueue),
 	}
@@ -65,6 +76,20 @@ func New(pool *pgxpool.Pool, committed func([]bus.Event)) (*Store, error) {
 	var err error
 	s.saga, err = newSagaMetrics()
 	return s, err
+}
+
+// Now is the time by the database's clock, once that was synchronized.
+func (s *Store) Now() time.Time { return s.clock.Now() }
+
+// Synchronize sets the clock before the store is used. While the database is
+// away it waits and tries again, until ctx is done.
+func (s *Store) Synchronize(ctx context.Context) error {
+	for {
+		err := s.clock.Sync(ctx)
+		if err == nil || postgres.Classify(err) == fault.Other || !sleep(ctx, time.Second) {
+			return err
+		}
+	}
 }
 
 const columns = `order_id, customer_id, status, reason, items, shortages,
@@ -151,23 +176,18 @@ where true`
 	return orders, false, nil
 }
 
-// idsAt is the smallest id of an order made at t: UUIDv7 starts with the time
-// in milliseconds.
-func idsAt(t time.Time) uuid.UUID {
-	var id uuid.UUID
-	binary.BigEndian.PutUint64(id[:], uint64(t.UnixMilli())<<16|0x7000)
-	return id
-}
-
 // Run does the store's background work until ctx is done: it stores placed
-// orders in groups, times orders out after deadline, and tells waiters what
-// other replicas did.
-func (s *Store) Run(ctx context.Context, deadline time.Duration) error {
+// orders in groups, times out those that are due, and tells waiters what other
+// replicas did.
+func (s *Store) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
+	loops.Go(func() { _ = s.clock.Run(ctx) })
 	loops.Go(func() { s.runPlacements(ctx) })
 	loops.Go(func() { s.runPolls(ctx) })
-	loops.Go(func() { s.runTimeOuts(ctx, deadline) })
-	loops.Go(func() { s.runHousekeeping(ctx) })
+	loops.Go(func() { s.runTimeOuts(ctx) })
+	loops.Go(func() { s.runAdmission(ctx) })
+	loops.Go(func() { s.runCount(ctx) })
+	loops.Go(func() { s.runForgetKeys(ctx) })
 	loops.Wait()
 	return nil
 }

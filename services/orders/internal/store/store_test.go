@@ -50,9 +50,14 @@ type replica struct {
 // newReplica makes a store whose loops do not run.
 func newReplica(t testing.TB, pool *pgxpool.Pool) *replica {
 	t.Helper()
+	return newReplicaUntil(t, pool, time.Hour)
+}
+
+func newReplicaUntil(t testing.TB, pool *pgxpool.Pool, deadline time.Duration) *replica {
+	t.Helper()
 	r := &replica{}
 	var err error
-	r.Store, err = New(pool, func(events []bus.Event) {
+	r.Store, err = New(pool, deadline, func(events []bus.Event) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.sent = append(r.sent, events...)
@@ -68,7 +73,7 @@ func (r *replica) run(t testing.TB) *replica {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx, time.Hour) }()
+	go func() { done <- r.Run(ctx) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {
@@ -135,6 +140,14 @@ func mustGet(t testing.TB, r *replica, id uuid.UUID) order.Order {
 		t.Fatal(err)
 	}
 	return o
+}
+
+// makeDue lets the deadlines of all pending orders pass.
+func makeDue(t testing.TB, pool *pgxpool.Pool) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), `update pending_orders set due = now()`); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // count returns what a query of one number says.
@@ -257,7 +270,7 @@ func TestUnavailableDatabase(t *testing.T) {
 	_, getErr := r.Get(t.Context(), o.ID)
 	_, cancelErr := r.Cancel(t.Context(), o.ID)
 	_, _, listErr := r.List(t.Context(), Filter{}, 1)
-	_, timeOutErr := r.TimeOut(t.Context(), time.Second)
+	_, timeOutErr := r.TimeOut(t.Context())
 	for what, err := range map[string]error{
 		"place": placeErr, "get": getErr, "cancel": cancelErr, "list": listErr, "time out": timeOutErr,
 		"answer": r.Answer(t.Context(), []Answer{reserved(o)}),

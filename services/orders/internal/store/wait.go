@@ -196,3 +196,15 @@ where order_id = any($1::uuid[])
 	}
 	return found, rows.Err()
 }
+
+// sleep reports whether it slept for d without ctx being done.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -83,12 +83,12 @@ func TestWaitersAreTold(t *testing.T) {
 
 func TestWaitersAreToldOfATimeOut(t *testing.T) {
 	t.Parallel()
-	r := newReplica(t, openDatabase(t))
+	r := newReplicaUntil(t, openDatabase(t), 100*time.Millisecond)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = r.Run(ctx, 100*time.Millisecond) // always nil
+		_ = r.Run(ctx) // always nil
 	}()
 	t.Cleanup(func() { stop(); <-done })
 	o := newOrder(t)

@@ -36,7 +36,7 @@ func created(d bus.Delivery[events.OrderCreated]) store.Order {
 	for i, item := range d.Payload.Items {
 		items[i] = product.Item(item)
 	}
-	return store.Order{ID: d.Payload.OrderID, Items: items, Context: d.Context}
+	return store.Order{ID: d.Payload.OrderID, Items: items, ExpiresAt: d.Payload.ExpiresAt, Context: d.Context}
 }
 
 func cancelled(d bus.Delivery[events.OrderCancelled]) store.Cancellation {

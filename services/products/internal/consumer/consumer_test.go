@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -18,9 +19,10 @@ func TestEventsBecomeTheStoresValues(t *testing.T) {
 	t.Parallel()
 	orderID, cup, pot := uuid.New(), uuid.New(), uuid.New()
 	ctx := t.Context()
+	expires := time.Date(2026, 11, 5, 9, 45, 0, 0, time.UTC)
 	order := created(bus.Delivery[events.OrderCreated]{Context: ctx, Payload: events.OrderCreated{
-		OrderID: orderID, Items: []events.Item{{ProductID: cup, Quantity: 2}, {ProductID: pot, Quantity: 1}}}})
-	want := store.Order{ID: orderID, Context: ctx, Items: []product.Item{{ProductID: cup, Quantity: 2}, {ProductID: pot, Quantity: 1}}}
+		OrderID: orderID, ExpiresAt: expires, Items: []events.Item{{ProductID: cup, Quantity: 2}, {ProductID: pot, Quantity: 1}}}})
+	want := store.Order{ID: orderID, ExpiresAt: expires, Context: ctx, Items: []product.Item{{ProductID: cup, Quantity: 2}, {ProductID: pot, Quantity: 1}}}
 	sameContext := cmpopts.EquateComparable(ctx)
 	if diff := cmp.Diff(want, order, sameContext); diff != "" {
 		t.Errorf("created (-want +got):\n%s", diff)

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"orderflow.internal/kit/postgres"
 	"orderflow.internal/products/internal/product"
 )
 
@@ -17,6 +18,13 @@ func scanProduct(row pgx.CollectableRow) (product.Product, error) {
 	var p product.Product
 	err := row.Scan(&p.ID, &p.Name, &p.PriceCents, &p.Currency, &p.Stock, &p.Reserved, &p.Version, &p.CreatedAt, &p.UpdatedAt)
 	return p, err
+}
+
+// write is one for a statement that writes, which may have taken effect when its
+// error is of unknown outcome.
+func (s *Store) write(ctx context.Context, sql string, args ...any) (product.Product, error) {
+	p, err := s.one(ctx, sql, args...)
+	return p, postgres.Written(err)
 }
 
 // one runs a query that returns one product or, for pgx.ErrNoRows, none.
@@ -67,7 +75,7 @@ where product_id = $1
 
 // Create adds a product and returns it as stored, or product.ErrExists.
 func (s *Store) Create(ctx context.Context, p product.Product) (product.Product, error) {
-	created, err := s.one(ctx, `
+	created, err := s.write(ctx, `
 insert into products (product_id, name, price_cents, currency, stock)
 values ($1, $2, $3, $4, $5)
 on conflict (product_id) do nothing
@@ -85,7 +93,7 @@ returning `+productColumns, p.ID, p.Name, p.PriceCents, p.Currency, p.Stock)
 // one of the versions (nil: whichever it has), and returns it as stored;
 // otherwise product.ErrStale or product.ErrNotFound.
 func (s *Store) Edit(ctx context.Context, id uuid.UUID, versions []int64, name string, priceCents int64, currency *string) (product.Product, error) {
-	p, err := s.one(ctx, `
+	p, err := s.write(ctx, `
 update products
 set name = $3,
     price_cents = $4,
@@ -112,7 +120,7 @@ set deleted_at = now(),
 where product_id = $1
   and ($2::bigint[] is null or version = any($2))
   and deleted_at is null`, id, versions)
-	if err == nil && tag.RowsAffected() == 0 {
+	if err = postgres.Written(err); err == nil && tag.RowsAffected() == 0 {
 		err = s.whyNone(ctx, pgx.ErrNoRows, id, product.ErrStale)
 	}
 	if err != nil {
@@ -121,10 +129,10 @@ where product_id = $1
 	return nil
 }
 
-// Restock adds quantity pieces and returns the product as stored, or
+// Restock adds quantity units and returns the product as stored, or
 // product.ErrTooMuchStock or product.ErrNotFound.
 func (s *Store) Restock(ctx context.Context, id uuid.UUID, quantity int) (product.Product, error) {
-	p, err := s.one(ctx, `
+	p, err := s.write(ctx, `
 update products
 set stock = stock + $2,
     version = version + 1,

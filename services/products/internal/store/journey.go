@@ -17,7 +17,7 @@ import (
 type Journey struct {
 	OrderCreated   *time.Time // processed
 	OrderCancelled *time.Time // processed
-	NotReserved    bool       // OrderCreated came after OrderCancelled: nothing was done for it
+	NotReserved    bool       // OrderCreated came after OrderCancelled, or too late: nothing was done for it
 	NotReleased    bool       // nothing was reserved that OrderCancelled could have given back
 	Events         []outbox.Record
 }
@@ -27,7 +27,7 @@ type Journey struct {
 func (s *Store) Journey(ctx context.Context, orderID uuid.UUID) (Journey, error) {
 	var j Journey
 	err := s.pool.QueryRow(ctx, `
-select order_created_at, order_cancelled_at, status = 'Cancelled', status in ('Cancelled', 'Refused')
+select order_created_at, order_cancelled_at, status in ('Cancelled', 'Expired'), status in ('Cancelled', 'Expired', 'Refused')
 from reservations
 where order_id = $1`, orderID).Scan(&j.OrderCreated, &j.OrderCancelled, &j.NotReserved, &j.NotReleased)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {

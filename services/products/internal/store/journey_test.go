@@ -36,6 +36,11 @@ func TestJourney(t *testing.T) {
 		return func(t testing.TB, id uuid.UUID) { f.reserve(t, created(t, id, item(cup, pieces))) }
 	}
 	few, tooMany := order(1), order(5000)
+	late := func(t testing.TB, id uuid.UUID) {
+		o := created(t, id, item(cup, 1))
+		o.ExpiresAt = now(t, f).Add(-time.Hour)
+		f.reserve(t, o)
+	}
 	cancel := func(t testing.TB, id uuid.UUID) { f.release(t, cancelled(t, id)) }
 	for name, tt := range map[string]struct {
 		steps []step
@@ -56,6 +61,10 @@ func TestJourney(t *testing.T) {
 		"cancelled first": {[]step{cancel}, outcome{Cancelled: true, NotReserved: true, NotReleased: true}},
 		"cancelled before it was created": {
 			[]step{cancel, few},
+			outcome{Created: true, Cancelled: true, NotReserved: true, NotReleased: true},
+		},
+		"came too late": {
+			[]step{late, cancel},
 			outcome{Created: true, Cancelled: true, NotReserved: true, NotReleased: true},
 		},
 	} {

@@ -22,11 +22,25 @@ const source = "products"
 // Locks are taken in one order everywhere: reservations, then products, each
 // sorted by id. Two batches can then wait for each other but not deadlock.
 
-// Order asks for stock. Context carries the span of the message that asks.
+// expiryMargin is how long after its end an order still gets an answer. Until
+// then the orders' database, whose clock may differ from ours, may still take it.
+const expiryMargin = 10 * time.Second
+
+// Order asks for stock, until ExpiresAt if that is not zero. Context carries
+// the span of the message that asks.
 type Order struct {
-	ID      uuid.UUID
-	Items   []product.Item
-	Context context.Context
+	ID        uuid.UUID
+	Items     []product.Item
+	ExpiresAt time.Time
+	Context   context.Context
+}
+
+// expiresAt is nil for an order that does not expire.
+func (o *Order) expiresAt() *time.Time {
+	if o.ExpiresAt.IsZero() {
+		return nil
+	}
+	return &o.ExpiresAt
 }
 
 // Cancellation ends an order. Context carries the span of the message that
@@ -38,7 +52,9 @@ type Cancellation struct {
 
 // Reserve answers a batch of orders in their order of arrival: each gets all
 // of its items or none, and StockReserved or StockNotAvailable says so. An
-// order that was answered or cancelled before changes nothing.
+// order that was answered or cancelled before changes nothing. One that has
+// expired is marked and gets no answer: it has timed out, or is about to, and
+// when there are many of them, nothing may be cheap enough.
 func (s *Store) Reserve(ctx context.Context, orders []Order) error {
 	orders = firstOfEach(orders, func(o Order) uuid.UUID { return o.ID })
 	first := &pgx.Batch{}
@@ -94,6 +110,7 @@ type claims struct {
 func claimOrders(b *pgx.Batch, orders []Order) (*claims, error) {
 	ids := make([]uuid.UUID, len(orders))
 	items := make([]string, len(orders))
+	expiries := make([]*time.Time, len(orders))
 	for i, o := range orders {
 		text, err := json.Marshal(o.Items)
 		if err != nil {
@@ -101,18 +118,19 @@ func claimOrders(b *pgx.Batch, orders []Order) (*claims, error) {
 		}
 		ids[i] = o.ID
 		items[i] = string(text)
+		expiries[i] = o.expiresAt()
 	}
 	claimed := &claims{orders: make(map[uuid.UUID]bool, len(orders))}
 	b.Queue(`
 insert into reservations as r (order_id, status, items, order_created_at)
-select order_id, 'Reserved', items, now()
-from unnest($1::uuid[], $2::jsonb[]) as o(order_id, items)
+select order_id, case when expires_at < now() - $4::interval then 'Expired' else 'Reserved' end, items, now()
+from unnest($1::uuid[], $2::jsonb[], $3::timestamptz[]) as o(order_id, items, expires_at)
 order by order_id
 on conflict (order_id) do update
 set order_created_at = now() -- for the mark of a cancellation: it came after that
 where r.status = 'Cancelled'
   and r.order_created_at is null
-returning order_id, status = 'Reserved', now()`, ids, items).Query(func(rows pgx.Rows) error {
+returning order_id, status = 'Reserved', now()`, ids, items, expiries, expiryMargin).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var inserted bool
 		_, err := pgx.ForEachRow(rows, []any{&id, &inserted, &claimed.at}, func() error {
@@ -127,27 +145,36 @@ returning order_id, status = 'Reserved', now()`, ids, items).Query(func(rows pgx
 // locked are products that nobody else sells meanwhile.
 type locked struct{ products []product.Product }
 
-// lockStock queues the locking and reading of the orders' products. Those that
-// are unknown or deleted are not among them.
+// lockStock queues the locking and reading of the products of orders that have
+// not expired. Products that are unknown or deleted are not among them.
 func lockStock(b *pgx.Batch, orders []Order) *locked {
-	var ids []uuid.UUID
-	wanted := make(map[uuid.UUID]struct{}, len(orders))
+	wanted := make(map[uuid.UUID]*time.Time, len(orders)) // until when; nil: for ever
 	for _, o := range orders {
+		until := o.expiresAt()
 		for _, item := range o.Items {
-			if _, ok := wanted[item.ProductID]; !ok {
-				wanted[item.ProductID] = struct{}{}
-				ids = append(ids, item.ProductID)
+			known, ok := wanted[item.ProductID]
+			if !ok || known != nil && (until == nil || until.After(*known)) {
+				wanted[item.ProductID] = until
 			}
 		}
+	}
+	ids := make([]uuid.UUID, 0, len(wanted))
+	expiries := make([]*time.Time, 0, len(wanted))
+	for id, until := range wanted {
+		ids = append(ids, id)
+		expiries = append(expiries, until)
 	}
 	stock := &locked{}
 	b.Queue(`
 select product_id, price_cents, currency, stock
 from products
-where product_id = any($1)
+where product_id = any(array(
+    select product_id
+    from unnest($1::uuid[], $2::timestamptz[]) as w(product_id, expires_at)
+    where coalesce(expires_at, 'infinity') >= now() - $3::interval))
   and deleted_at is null
 order by product_id
-for no key update`, ids).Query(func(rows pgx.Rows) error {
+for no key update`, ids, expiries, expiryMargin).Query(func(rows pgx.Rows) error {
 		var p product.Product
 		_, err := pgx.ForEachRow(rows, []any{&p.ID, &p.PriceCents, &p.Currency, &p.Stock}, func() error {
 			stock.products = append(stock.products, p)
@@ -306,7 +333,7 @@ func noteCancelled(b *pgx.Batch, ids []uuid.UUID) {
 update reservations
 set order_cancelled_at = now()
 where order_id = any($1)
-  and status = 'Refused'
+  and status in ('Refused', 'Expired')
   and order_cancelled_at is null`, ids)
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/products/internal/product"
+	"orderflow.internal/products/internal/store"
 )
 
 var ignoreTimes = cmpopts.IgnoreTypes(time.Time{})
@@ -94,6 +95,46 @@ func TestReserve(t *testing.T) {
 		f.reserve(t, created(t, order.ID, item(cup, 2)))
 		expect(t, f, stockReserved(order.ID, item(cup, 2)))
 		f.stock(t, cup, 8, 2)
+	})
+
+	t.Run("an order that has expired is marked, and holds up nobody", func(t *testing.T) {
+		t.Parallel()
+		f := setup(t)
+		f.create(t, cup, 10)
+		f.create(t, plate, 10)
+		at := now(t, f)
+		expired, inTime, lately, old := uuid.New(), uuid.New(), uuid.New(), uuid.New()
+		until := func(o store.Order, at time.Time) store.Order { o.ExpiresAt = at; return o }
+		// Somebody has the product of the expired order locked.
+		tx, err := f.pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+		if _, err := tx.Exec(t.Context(), "select from products where product_id = $1 for update", plate); err != nil {
+			t.Fatal(err)
+		}
+		f.reserve(t,
+			until(created(t, expired, item(plate, 1), item(cup, 1)), at.Add(-time.Minute)),
+			until(created(t, inTime, item(cup, 2)), at.Add(time.Minute)),
+			until(created(t, lately, item(cup, 3)), at.Add(-time.Second)), // within the margin
+			created(t, old, item(cup, 4)))                                 // from before there were expiries
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, f, stockReserved(inTime, item(cup, 2)), stockReserved(lately, item(cup, 3)), stockReserved(old, item(cup, 4)))
+		f.stock(t, cup, 1, 9)
+		f.stock(t, plate, 10, 0)
+
+		f.reserve(t, created(t, expired, item(plate, 1)))
+		f.release(t, cancelled(t, expired))
+		f.reserve(t, created(t, expired, item(plate, 1)))
+		f.release(t, cancelled(t, expired))
+		expect(t, f)
+		f.stock(t, plate, 10, 0)
+		if got := f.status(t, expired); got != "Expired" {
+			t.Errorf("the order is %s", got)
+		}
 	})
 
 	t.Run("a deleted product is unknown", func(t *testing.T) {

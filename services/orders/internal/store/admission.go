@@ -1,0 +1,127 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"orderflow.internal/kit/run"
+)
+
+// RefusedError says that the service takes no more orders for now, and for how
+// long a client should stay away. Nothing was stored.
+type RefusedError struct {
+	Reason     error // ErrBusy or ErrBehind
+	RetryAfter time.Duration
+}
+
+func (e *RefusedError) Error() string { return "order refused: " + e.Reason.Error() }
+
+// Unwrap returns the reason.
+func (e *RefusedError) Unwrap() error { return e.Reason }
+
+const (
+	// overloadQuiet is how long an overload must be over to be another one when
+	// it comes back: at its limit the service changes its mind every second.
+	overloadQuiet = 10 * time.Second
+	minRetryAfter = time.Second
+	maxRetryAfter = 30 * time.Second
+)
+
+// overload is a time of more work than can be done. The longer it has lasted
+// the longer clients are asked to stay away.
+type overload struct {
+	on    atomic.Bool
+	mu    sync.Mutex
+	since time.Time // zero: there is none
+	last  time.Time
+}
+
+// note says that there is too much work now, and reports whether that is new.
+func (o *overload) note(now time.Time) (began bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.since.IsZero() || now.Sub(o.last) > overloadQuiet {
+		o.since, began = now, true
+	}
+	o.last = now
+	return began
+}
+
+// over reports, once, that an overload is over.
+func (o *overload) over(now time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.since.IsZero() || now.Sub(o.last) <= overloadQuiet {
+		return false
+	}
+	o.since = time.Time{}
+	return true
+}
+
+// refuse makes the error for an order that comes in an overload.
+func (o *overload) refuse(reason error) error {
+	now := time.Now()
+	o.note(now)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return &RefusedError{reason, min(max(now.Sub(o.since)/4, minRetryAfter), maxRetryAfter)}
+}
+
+// admit refuses new orders while the pending ones wait too long.
+func (s *Store) admit() error {
+	if s.behind.on.Load() {
+		return s.behind.refuse(ErrBehind)
+	}
+	return nil
+}
+
+// runAdmission decides about every second whether new orders are taken.
+func (s *Store) runAdmission(ctx context.Context) {
+	_ = run.Every(ctx, run.Job{
+		Name:     "measure pending orders",
+		Interval: max(min(time.Second, s.deadline/8), 10*time.Millisecond),
+		Timeout:  workTimeout,
+		Do:       s.measurePending,
+	})
+}
+
+// measurePending stops taking orders while the oldest pending one is older than
+// half the deadline. Those that are taken would not get their answer in time:
+// an overload would cost ever more work for orders that are cancelled, and never
+// end. An order that others have long overtaken does not count. It does not wait
+// for its turn, it was lost, and the others need not suffer for that.
+func (s *Store) measurePending(ctx context.Context) error {
+	var age time.Duration
+	var overtaken bool
+	err := s.pool.QueryRow(ctx, `
+select now() - p.created_at,
+       coalesce((
+         select o.created_at > p.created_at + $1::interval
+         from orders o
+         where o.status = 'Confirmed'
+         order by o.order_id desc
+         limit 1), false)
+from pending_orders p
+order by p.due
+limit 1`, s.deadline/4).Scan(&age, &overtaken)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("measure pending orders: %w", err)
+	}
+	closed := age > s.deadline/2 && !overtaken
+	s.behind.on.Store(closed)
+	s.saga.admission(ctx, max(0, age), !closed)
+	switch now := time.Now(); {
+	case closed && s.behind.note(now):
+		slog.WarnContext(ctx, "no new orders are taken: the pending ones wait too long for their stock answer", "oldest_for", age.String())
+	case !closed && s.behind.over(now):
+		slog.InfoContext(ctx, "new orders are taken again")
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package store
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// age makes an order look as if it had been placed some time ago.
+func age(t *testing.T, pool *pgxpool.Pool, by time.Duration, id any) {
+	t.Helper()
+	for _, statement := range []string{
+		`update pending_orders set created_at = created_at - $1::interval, due = due - $1::interval where order_id = $2`,
+		`update orders set created_at = created_at - $1::interval where order_id = $2`,
+	} {
+		if _, err := pool.Exec(t.Context(), statement, by, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func mustMeasure(t *testing.T, r *replica) {
+	t.Helper()
+	if err := r.measurePending(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// New orders are refused while the oldest pending one is older than half the
+// deadline, and for no longer. What is not placing goes on.
+func TestAdmissionClosesWhileTheOldestPendingOrderIsTooOld(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	const deadline = time.Hour
+	r := newReplicaUntil(t, pool, deadline).run(t)
+	oldest, next := mustPlace(t, r, newOrder(t)), mustPlace(t, r, newOrder(t))
+	for _, tt := range []struct {
+		name   string
+		by     time.Duration
+		closed bool
+	}{
+		{"not half of the deadline", deadline/2 - time.Minute, false},
+		{"more than half", 2 * time.Minute, true},
+	} {
+		age(t, pool, tt.by, oldest.ID)
+		mustMeasure(t, r)
+		_, _, err := r.Place(t.Context(), newOrder(t), Key{})
+		var refused *RefusedError
+		if closed := errors.As(err, &refused) && errors.Is(err, ErrBehind); closed != tt.closed {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+	if _, err := r.Cancel(t.Context(), next.ID); err != nil {
+		t.Errorf("cancelling: %v", err)
+	}
+	mustAnswer(t, r, reserved(oldest))
+	mustMeasure(t, r)
+	mustPlace(t, r, newOrder(t))
+}
+
+// One order whose answer was lost closes the shop for nobody.
+func TestAdmissionStaysOpenForAnOrderThatOthersOvertook(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	const deadline = time.Hour
+	r := newReplicaUntil(t, pool, deadline).run(t)
+	lost, served := mustPlace(t, r, newOrder(t)), mustPlace(t, r, newOrder(t))
+	age(t, pool, deadline*5/8, lost.ID)
+	age(t, pool, deadline*4/8, served.ID)
+	mustAnswer(t, r, reserved(served))
+	mustMeasure(t, r)
+	if err := r.admit(); !errors.Is(err, ErrBehind) {
+		t.Errorf("served close after the oldest one: %v", err)
+	}
+	r.behind.on.Store(false)
+	late := mustPlace(t, r, newOrder(t))
+	mustAnswer(t, r, reserved(late))
+	mustMeasure(t, r)
+	if err := r.admit(); err != nil {
+		t.Errorf("served long after the oldest one: %v", err)
+	}
+}
+
+func TestRetryAfterGrowsWithTheOverload(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	var o overload
+	var last time.Duration
+	for _, tt := range []struct{ lasted, want time.Duration }{
+		{0, time.Second},
+		{8 * time.Second, 2 * time.Second},
+		{16 * time.Second, 4 * time.Second},
+		{10 * time.Minute, maxRetryAfter},
+	} {
+		o.since, o.last = start.Add(-tt.lasted), start
+		var refused *RefusedError
+		if !errors.As(o.refuse(ErrBusy), &refused) || refused.RetryAfter.Round(time.Second) != tt.want || refused.RetryAfter < last {
+			t.Errorf("after %s: %+v, want %s", tt.lasted, refused, tt.want)
+		}
+		last = refused.RetryAfter
+	}
+	if o.over(start.Add(overloadQuiet / 2)) {
+		t.Error("over while it may come back")
+	}
+	if !o.over(start.Add(2*overloadQuiet)) || o.over(start.Add(3*overloadQuiet)) {
+		t.Error("the end of an overload is not told once")
+	}
+	if !o.note(start.Add(4 * overloadQuiet)) {
+		t.Error("another overload is taken for the one before")
+	}
+}

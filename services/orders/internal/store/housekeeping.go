@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
+)
+
+// workTimeout bounds one run of whatever the store does in the background.
+const workTimeout = 5 * time.Second
+
+// runCount counts what is pending, for the metrics.
+func (s *Store) runCount(ctx context.Context) {
+	_ = run.Every(ctx, run.Job{Name: "count pending orders", Interval: 15 * time.Second, Timeout: workTimeout, Do: s.countPending})
+}
+
+func (s *Store) countPending(ctx context.Context) error {
+	var n int64
+	if err := s.pool.QueryRow(ctx, `
+select count(*)
+from pending_orders`).Scan(&n); err != nil {
+		return fmt.Errorf("count pending orders: %w", err)
+	}
+	s.saga.waiting(ctx, n)
+	return nil
+}
+
+// keysAtOnce bounds the idempotency keys that one transaction forgets.
+const keysAtOnce = 1000
+
+// runForgetKeys forgets expired idempotency keys, on one replica at a time.
+func (s *Store) runForgetKeys(ctx context.Context) {
+	_ = run.Every(ctx, run.Job{Name: "forget idempotency keys", Interval: time.Minute, Timeout: 30 * time.Second, Do: s.forgetKeys})
+}
+
+func (s *Store) forgetKeys(ctx context.Context) error {
+	for forgotten := int64(keysAtOnce); forgotten == keysAtOnce; {
+		forgotten = 0
+		_, err := postgres.Exclusive(ctx, s.pool, "forget idempotency keys", func(tx pgx.Tx) error {
+			// A key that is being claimed again right now is locked and left alone.
+			tag, err := tx.Exec(ctx, `
+delete from order_keys
+where (customer_id, key) in (
+  select customer_id, key
+  from order_keys
+  where created_at < now() - $1::interval
+  order by created_at
+  limit $2
+  for update skip locked)`, KeyLifetime, keysAtOnce)
+			forgotten = tag.RowsAffected()
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("forget idempotency keys: %w", err)
+		}
+	}
+	return nil
+}
