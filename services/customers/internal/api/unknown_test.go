@@ -1,9 +1,7 @@
 package api_test
 
 import (
-	"net"
 	"net/http"
-	"strconv"
 	"testing"
 	"time"
 
@@ -17,15 +15,13 @@ import (
 // statement is lost, nobody is told to try again.
 func TestACustomerOfUnknownOutcomeIsNotToBeAddedAgain(t *testing.T) {
 	t.Parallel()
-	url := kittest.Postgres(t)
-	direct, err := pgx.Connect(t.Context(), url)
+	proxy, through, past := kittest.PostgresProxy(t)
+	direct, err := pgx.Connect(t.Context(), past)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = direct.Close(t.Context()) })
-	config := direct.Config()
-	proxy := kittest.NewProxy(t, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))))
-	c := serve(t, proxy.Through(t, url))
+	c := serve(t, through)
 	const customer = `{"name":"Ada","email":"ada@example.com"}`
 	// Once before: a new statement has another round trip, which would get no answer.
 	if a := c.call(t, "POST", "/api/customers", customer); a.status != http.StatusCreated {

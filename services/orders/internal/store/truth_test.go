@@ -3,14 +3,11 @@ package store
 import (
 	"context"
 	"errors"
-	"net"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"orderflow.internal/kit/fault"
@@ -41,16 +38,14 @@ func onlyOnce(t *testing.T, pool *pgxpool.Pool, orders ...order.Order) {
 // client hears so.
 func TestPlaceFindsOutAboutALostCommit(t *testing.T) {
 	t.Parallel()
-	url := kittest.Postgres(t)
-	direct := open(t, url)
-	if err := postgres.Migrate(t.Context(), direct, Migrations()); err != nil {
-		t.Fatal(err)
-	}
 	for name, k := range map[string]Key{"without a key": {}, "with a key": key("lost", "two cups")} {
 		t.Run(name, func(t *testing.T) {
-			proxy := kittest.NewProxy(t, hostOf(t, url))
-			through := open(t, proxy.Through(t, url))
-			r := newReplica(t, through)
+			proxy, through, past := kittest.PostgresProxy(t)
+			direct := open(t, past)
+			if err := postgres.Migrate(t.Context(), direct, Migrations()); err != nil {
+				t.Fatal(err)
+			}
+			r := newReplica(t, open(t, through))
 			r.limits.transaction = 10 * time.Second
 			r.run(t)
 			mustPlace(t, r, newOrder(t)) // connections are open
@@ -182,15 +177,6 @@ func open(t *testing.T, url string) *pgxpool.Pool {
 	}
 	t.Cleanup(pool.Close)
 	return pool
-}
-
-func hostOf(t *testing.T, url string) string {
-	t.Helper()
-	config, err := pgx.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
 }
 
 // commitLock is the advisory lock that COMMITs wait for, see holdCommits.

@@ -1,9 +1,7 @@
 package api_test
 
 import (
-	"net"
 	"net/http"
-	"strconv"
 	"testing"
 	"time"
 
@@ -17,15 +15,13 @@ import (
 // statement is lost, nobody is told to try again.
 func TestARestockOfUnknownOutcomeIsNotToBeTriedAgain(t *testing.T) {
 	t.Parallel()
-	url := kittest.Postgres(t)
-	direct, err := pgx.Connect(t.Context(), url)
+	proxy, through, past := kittest.PostgresProxy(t)
+	direct, err := pgx.Connect(t.Context(), past)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = direct.Close(t.Context()) })
-	config := direct.Config()
-	proxy := kittest.NewProxy(t, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))))
-	c := serve(t, proxy.Through(t, url))
+	c := serve(t, through)
 	ok[productBody](t, c.call(t, "POST", "/api/products", `{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`), http.StatusCreated)
 	// Once before: a new statement has another round trip, which would get no answer.
 	ok[productBody](t, c.call(t, "POST", "/api/products/"+cup+"/restock", `{"quantity":5}`), http.StatusOK)
