@@ -26,12 +26,12 @@ const overdueAtOnce = 500
 // cancellation belongs to the trace of the request that placed the order.
 func (s *Store) TimeOut(ctx context.Context) (int, error) {
 	for total := 0; ; {
-		timedOut, forgotten, err := s.timeOutSome(ctx)
+		timedOut, more, err := s.timeOutSome(ctx)
 		if err != nil {
 			return total, fmt.Errorf("time out orders: %w", err)
 		}
 		total += timedOut
-		if timedOut+forgotten < overdueAtOnce {
+		if !more {
 			return total, nil
 		}
 	}
@@ -39,7 +39,9 @@ func (s *Store) TimeOut(ctx context.Context) (int, error) {
 
 // timeOutSome times out at most overdueAtOnce orders and forgets those among the
 // overdue ones that are not Pending, which only a hand on the tables can cause.
-func (s *Store) timeOutSome(ctx context.Context) (timedOut, forgotten int, err error) {
+// There may be more, unless other replicas have all that are due in hand.
+func (s *Store) timeOutSome(ctx context.Context) (timedOut int, more bool, err error) {
+	forgotten := 0
 	first := &pgx.Batch{}
 	due := findDue(first)
 	overdue := lockDue(first)
@@ -70,7 +72,7 @@ func (s *Store) timeOutSome(ctx context.Context) (timedOut, forgotten int, err e
 		return last, writeChanges(last, changes)
 	})
 	if err != nil {
-		return 0, 0, err
+		return 0, false, err
 	}
 	s.tell(changes)
 	for _, c := range changes {
@@ -79,7 +81,7 @@ func (s *Store) timeOutSome(ctx context.Context) (timedOut, forgotten int, err e
 	if len(changes) > 0 { // one line: in an outage there are thousands
 		slog.WarnContext(ctx, "orders timed out: no stock answer came", "orders", len(changes), "first_order_id", changes[0].order.ID)
 	}
-	return len(changes), forgotten, nil
+	return len(changes), len(due.ids) == overdueAtOnce && len(changes)+forgotten > 0, nil
 }
 
 type dueOrders struct{ ids []uuid.UUID }

@@ -27,7 +27,7 @@ func onlyOnce(t *testing.T, pool *pgxpool.Pool, orders ...order.Order) {
 	if n := count(t, pool, `select count(*) from orders where order_id = any($1)`, ids); n != len(orders) {
 		t.Errorf("%d of %d orders are stored", n, len(orders))
 	}
-	for _, table := range []string{"orders", "pending_orders", "outbox"} {
+	for _, table := range []string{"orders", "pending_orders", "outbox_events"} {
 		if n := count(t, pool, `select count(*) from `+table); n != len(orders) {
 			t.Errorf("%d rows in %s for %d orders", n, table, len(orders))
 		}
@@ -80,7 +80,7 @@ func TestPlaceFindsOutAboutALostCommit(t *testing.T) {
 			if got.err != nil || got.replayed || got.order.ID != o.ID {
 				t.Errorf("replayed %v, order %s, error %v", got.replayed, got.order.ID, got.err)
 			}
-			if n := count(t, direct, `select count(*) from outbox where subject = $1`, o.ID.String()); n != 1 {
+			if n := count(t, direct, `select count(*) from outbox_events where subject = $1`, o.ID.String()); n != 1 {
 				t.Errorf("%d events", n)
 			}
 			if len(r.sent) != sent+1 {
