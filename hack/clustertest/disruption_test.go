@@ -95,7 +95,7 @@ func newVersion(t *testing.T) (values []string) {
 	for service, table := range migrated {
 		folder := migrations(service)
 		sql := filepath.Join(t.TempDir(), service+".sql")
-		text := "alter table " + table + " add column added_by_clustertest text not null default 'new';\n" +
+		text := "-- +goose Up\n" + "alter table " + table + " add column added_by_clustertest text not null default 'new';\n" +
 			"create index " + table + "_by_clustertest on " + table + " (added_by_clustertest);\n"
 		if err := os.WriteFile(sql, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -144,7 +144,7 @@ func undoMigration(t *testing.T) {
 	ctx := context.WithoutCancel(t.Context()) // after an interruption, too
 	for service, table := range migrated {
 		ours.query(ctx, t, service, fmt.Sprintf("alter table %s drop column if exists added_by_clustertest; "+
-			"update schema_version set version = %d", table, schemaVersion(t, service)))
+			"delete from goose_db_version where version_id > %d", table, schemaVersion(t, service)))
 	}
 }
 

@@ -3,11 +3,8 @@ package postgres_test
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
-	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/google/uuid"
@@ -184,63 +181,6 @@ func TestTxRollsBackEvenWhenTheCallerHasGone(t *testing.T) {
 	}
 	if n := scan[int](t, pool, "select count(*)::int from pg_stat_activity where datname = current_database() and state like 'idle in%'"); n != 0 {
 		t.Errorf("%d transactions were left open", n)
-	}
-}
-
-func TestMigrateByManyReplicasAtOnce(t *testing.T) {
-	pool := open(t)
-	first := fstest.MapFS{"001_things.sql": {Data: []byte("create table things (id int);")}}
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			if err := postgres.Migrate(context.Background(), pool, first); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	second := fstest.MapFS{"001_things.sql": first["001_things.sql"], "002_names.sql": {Data: []byte("alter table things add name text;")}}
-	if err := postgres.Migrate(context.Background(), pool, second); err != nil {
-		t.Fatal(err)
-	}
-	scan[int](t, pool, "select count(name)::int from things")
-	if err := postgres.Migrate(context.Background(), pool, first); err != nil {
-		t.Errorf("an older release refuses a newer schema: %v", err)
-	}
-	bad := fstest.MapFS{"001_things.sql": first["001_things.sql"], "002_names.sql": second["002_names.sql"], "003_bad.sql": {Data: []byte("create tabel x;")}}
-	if err := postgres.Migrate(context.Background(), pool, bad); err == nil || !strings.Contains(err.Error(), "syntax error") {
-		t.Errorf("a broken migration: error is %v", err)
-	}
-}
-
-func TestMigrationsMustBeNumberedWithoutGaps(t *testing.T) {
-	pool := open(t)
-	err := postgres.Migrate(context.Background(), pool, fstest.MapFS{"001_a.sql": {}, "003_c.sql": {}})
-	if err == nil || !strings.Contains(err.Error(), "003_c.sql: its name must begin with 002_") {
-		t.Errorf("error is %v", err)
-	}
-}
-
-func TestMigrateWaitsForTheDatabase(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := listener.Addr().String()
-	listener.Close()
-	pool, err := postgres.Open(context.Background(), postgres.Config{URL: "postgres://x:secret@" + addr + "/x", MaxConns: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 400*time.Millisecond)
-	defer cancel()
-	started := time.Now()
-	if err := postgres.Migrate(ctx, pool, fstest.MapFS{}); err == nil {
-		t.Error("migrated without a database")
-	}
-	if time.Since(started) < 300*time.Millisecond {
-		t.Error("gave up instead of waiting")
 	}
 }
 

@@ -1,3 +1,4 @@
+-- +goose Up
 create table customers (
   customer_id uuid primary key,
   name text not null,

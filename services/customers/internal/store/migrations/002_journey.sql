@@ -1,3 +1,4 @@
+-- +goose Up
 -- When each event was processed; null while it was not.
 alter table orders
   add column order_created_at timestamptz,

@@ -1,3 +1,4 @@
+-- +goose Up
 -- A rough idea of the values is enough for the planner where rows are read by
 -- key; an automatic ANALYZE with the default target samples 30,000 of them,
 -- unpacking each one's JSON, again and again while many come in.

@@ -1,3 +1,4 @@
+-- +goose Up
 create table orders (
   order_id uuid primary key, -- UUIDv7: sorts by time of creation
   customer_id uuid not null,

@@ -1,3 +1,4 @@
+-- +goose Up
 -- These tables are read by key, so a rough idea of their values is enough for
 -- the planner, and of what no query compares it needs none. With the default
 -- target an automatic ANALYZE samples 30,000 rows, unpacking each one's JSON:

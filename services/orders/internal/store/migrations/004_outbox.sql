@@ -1,3 +1,4 @@
+-- +goose Up
 -- One table for what is to be published and what was: package outbox says how
 -- it is used. It takes the place of outbox and published, which stay for a
 -- release: processes of the one before still write them during the upgrade. A

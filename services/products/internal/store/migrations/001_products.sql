@@ -1,3 +1,4 @@
+-- +goose Up
 -- stock is what can still be ordered, reserved what orders hold. The sum is
 -- bounded so that giving a reservation back can never overflow.
 -- A product is deleted by marking it: orders may still give stock back to it.

@@ -1,3 +1,4 @@
+-- +goose Up
 -- Outbox rows in short, once they were published: who follows an order later
 -- sees when its events were stored and sent.
 create table published (
