@@ -66,7 +66,7 @@ func TestNothingIsLost(t *testing.T) {
 	})
 	t.Run("a policy changes", func(t *testing.T) {
 		underLoad(t, 5*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
-			for _, limit := range []int{5, 8} {
+			for _, limit := range []int{5, 20} {
 				ours.upgrade(ctx, t, fmt.Sprintf("global.rabbitmq.deliveryLimit=%d", limit))
 				eventually(ctx, t, func() error {
 					var queue struct {

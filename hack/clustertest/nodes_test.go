@@ -1,0 +1,221 @@
+package clustertest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"orderflow.internal/hack/internal/bench"
+)
+
+// What a client may notice of a lost node, and when it must be over.
+const (
+	nodeRate       = 30 // orders per second
+	nodeLoad       = 150 * time.Second
+	powerCut       = 60 * time.Second // until the machine has power again
+	partition      = 90 * time.Second
+	acceptedPower  = 20 * time.Second
+	acceptedCut    = 10 * time.Second
+	calmAgainAfter = 10 * time.Second // of the fault's end
+	calm           = time.Second      // p99 from a POST to the final state
+)
+
+// A worker that loses its power costs no order, nor does one whose pods can reach nobody and are reached by nobody; every
+// order is accepted within seconds, and soon after the fault nobody can tell that there was one. It is skipped unless
+// there are three broker nodes and two pods of each service: hack/kind-up --values
+// charts/orderflow/ci/three-nodes-values.yaml, with --kind-config naming k8s/kind.yaml and three more lines "- role:
+// worker".
+func TestLostNodes(t *testing.T) {
+	ctx := testContext(t, 30*time.Minute)
+	worker := ours.lostWorker(ctx, t)
+	t.Logf("the worker to lose is %s", worker)
+	ours.ready(ctx, t)
+	ours.wholeQueues(ctx, t)
+	t.Run("a worker's power is cut", func(t *testing.T) {
+		outlives(t, acceptedPower, powerCut, func() { docker(t, "kill", worker) }, func() { docker(t, "start", worker) })
+	})
+	recovered := testContext(t, 10*time.Minute)
+	ours.ready(recovered, t)
+	ours.wholeQueues(recovered, t)
+	t.Run("a worker's pods are cut off", func(t *testing.T) {
+		outlives(t, acceptedCut, partition,
+			func() { docker(t, "exec", worker, "iptables", "-I", "FORWARD", "1", "-j", "DROP") },
+			func() { docker(t, "exec", worker, "iptables", "-D", "FORWARD", "1") })
+	})
+}
+
+// lostWorker is a worker with a broker node, but without the only database: nothing outlives the loss of that. Of
+// those it is the one with the most pods.
+func (s *system) lostWorker(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	var list struct {
+		Items []struct {
+			Metadata struct {
+				Labels map[string]string
+			}
+			Spec struct{ NodeName string }
+		}
+	}
+	out := s.kubectl(ctx, t, "get", "pods", "--output", "json")
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		t.Fatal(err)
+	}
+	on := map[string]map[string]int{} // workload -> node -> pods
+	all := map[string]int{}           // node -> pods
+	for _, pod := range list.Items {
+		name := strings.TrimPrefix(pod.Metadata.Labels["app.kubernetes.io/name"], release+"-")
+		if on[name] == nil {
+			on[name] = map[string]int{}
+		}
+		on[name][pod.Spec.NodeName]++
+		all[pod.Spec.NodeName]++
+	}
+	if len(on["rabbitmq"]) != 3 {
+		t.Skipf("the broker runs on the nodes %v, want three", on["rabbitmq"])
+	}
+	for _, node := range slices.SortedFunc(maps.Keys(on["rabbitmq"]), func(a, b string) int { return all[b] - all[a] }) {
+		if on["postgres"][node] > 0 {
+			continue
+		}
+		alone := ""
+		for name, nodes := range on {
+			if len(nodes) == 1 && nodes[node] > 0 && name != "client" {
+				alone = name
+			}
+		}
+		if alone == "" {
+			return node
+		}
+		t.Logf("all pods of %s are on %s", alone, node)
+	}
+	t.Fatalf("no worker can be lost: %v", on)
+	return ""
+}
+
+// wholeQueues waits until each queue has its three members, all of them there.
+func (s *system) wholeQueues(ctx context.Context, t *testing.T) {
+	t.Helper()
+	eventually(ctx, t, func() error {
+		var queues []struct {
+			Name            string
+			Members, Online []string
+		}
+		s.broker(ctx, t, "GET", "/queues/%2F", "", &queues)
+		for _, q := range queues {
+			if len(q.Members) != 3 || len(q.Online) != 3 {
+				return fmt.Errorf("%s has the members %v, of which %v are there", q.Name, q.Members, q.Online)
+			}
+		}
+		if len(queues) == 0 {
+			return fmt.Errorf("there are no queues")
+		}
+		return nil
+	})
+}
+
+// outlives judges a run of nodeLoad during which begin and, after a time, end are called.
+func outlives(t *testing.T, accepted, lasts time.Duration, begin, end func()) {
+	t.Helper()
+	ctx := testContext(t, nodeLoad+10*time.Minute)
+	o := bench.Defaults()
+	o.BaseURL, o.Orders, o.Rate, o.Concurrency, o.Products = gateway, int(nodeLoad.Seconds()*nodeRate), nodeRate, 512, 20
+	// Some are sent to a gateway that is no more: its silence has to cost little.
+	o.Retry, o.RetryFor, o.Wait, o.AnswerLimit, o.Settle = true, 2*time.Minute, 1, 3*time.Second, 3*time.Minute
+	o.Dial = (&net.Dialer{Timeout: 2 * time.Second}).DialContext
+	type result struct {
+		bench.Report
+		err error
+	}
+	results := make(chan result, 1)
+	go func() {
+		r, err := bench.Run(ctx, o)
+		results <- result{r, err}
+	}()
+	pause(ctx, t, 20*time.Second)
+	began := time.Now()
+	begin()
+	t.Cleanup(func() {
+		if ctx.Err() != nil {
+			end()
+		}
+	})
+	pause(ctx, t, lasts)
+	end()
+	ended := time.Now()
+	r := <-results
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	judge(t, r.Report, accepted, began.Sub(r.Began), ended.Sub(r.Began))
+}
+
+func judge(t *testing.T, r bench.Report, accepted, began, ended time.Duration) {
+	t.Helper()
+	if err := r.Err(); err != nil {
+		t.Error(err)
+	}
+	if n := r.Reasons["TimedOut"]; n > 0 {
+		t.Errorf("%d orders timed out", n)
+	}
+	var slowest time.Duration
+	var before, after []time.Duration
+	over := ended // when the last slow order before a calm time was due
+	for _, o := range r.Orders {
+		slowest = max(slowest, o.Accepted-o.Due)
+		took := o.Final - o.Due
+		if o.Final == 0 {
+			took = time.Hour
+		}
+		switch {
+		case o.Due >= ended+calmAgainAfter:
+			after = append(after, took)
+		case o.Due < began-time.Second:
+			before = append(before, took)
+		}
+		if took >= calm && o.Due > over {
+			over = o.Due
+		}
+	}
+	if slowest > accepted {
+		t.Errorf("an order was accepted after %.1f s, want %s", slowest.Seconds(), accepted)
+	}
+	if len(after) == 0 || len(before) == 0 {
+		t.Fatal("there was no load before or after the fault")
+	}
+	p99 := percentile99(after)
+	if p99 >= calm {
+		t.Errorf("p99 of the orders placed later than %s after the fault is %s, want less than %s", calmAgainAfter, p99, calm)
+	}
+	t.Logf("fault from %.0f s to %.0f s; %d orders, %v %v; slowest acceptance %.1f s; p99 before the fault %d ms, after it %d ms; "+
+		"the last order slower than %s was due %.1f s after its end", began.Seconds(), ended.Seconds(), r.Accepted, r.States, r.Reasons,
+		slowest.Seconds(), percentile99(before).Milliseconds(), p99.Milliseconds(), calm, (over - ended).Seconds())
+	t.Logf("all orders: p50 %.0f ms, p95 %.0f ms, p99 %.0f ms, max %.0f ms; errors %v", r.Latency.P50, r.Latency.P95, r.Latency.P99, r.Latency.Max, r.Errors)
+}
+
+func percentile99(of []time.Duration) time.Duration {
+	slices.Sort(of)
+	return of[len(of)*99/100]
+}
+
+func docker(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil { //nolint:gosec // the test's own words
+		t.Errorf("docker %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+func pause(ctx context.Context, t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+		t.Fatal(ctx.Err())
+	}
+}
