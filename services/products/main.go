@@ -31,6 +31,9 @@ func main() {
 		Subject:  "order_id",
 		Serve:    serve,
 		Migrate:  migrate,
+		Commands: []run.Command[config]{
+			{Name: "republish", Summary: outbox.RepublishSummary, Help: outbox.RepublishHelp, Run: republish},
+		},
 	})
 }
 
@@ -41,6 +44,16 @@ func migrate(ctx context.Context, cfg config) error {
 	}
 	defer postgres.Close(pool)
 	return postgres.Migrate(ctx, pool, store.Migrations())
+}
+
+func republish(ctx context.Context, call run.Call, cfg config) error {
+	pool, err := postgres.Open(ctx, cfg.Postgres)
+	if err != nil {
+		return err
+	}
+	defer postgres.Close(pool)
+	publisher := bus.NewPublisher(cfg.Bus, "products republish", events.Exchange, events.RedeliveryExchange, events.StockReleasedKey)
+	return outbox.RepublishCommand(ctx, call, pool, publisher, events.Routes)
 }
 
 func serve(ctx context.Context, info run.Info, cfg config) error {

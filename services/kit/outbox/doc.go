@@ -52,7 +52,7 @@
 //   - A queue does not confirm in time: as if it refused.
 //   - A queue is gone, or its binding to the redelivery exchange: what it owes
 //     stays owed, under its name.
-//   - A row cannot be read: it is owed, with the reason; its neighbours are
+//   - A row cannot be read: it is owed, with the reason; its neighbors are
 //     published.
 //   - A process dies: what it had in memory is found by the sweep of another,
 //     what it had claimed is due again after claimTime.
@@ -107,4 +107,17 @@
 //	create index outbox_events_fresh on outbox_events (created_at) where published_at is null and next_attempt_at is null;
 //	create index outbox_events_owed on outbox_events (routing_key, next_attempt_at) where next_attempt_at is not null;
 //	create index outbox_events_created_at on outbox_events using brin (created_at) with (autosummarize = on);
+//
+//	create table outbox_republished (
+//	  id uuid primary key default gen_random_uuid(),
+//	  started_at timestamptz not null default now(),
+//	  started_by text not null,
+//	  selection jsonb not null,
+//	  queue text, -- null: everybody's
+//	  total bigint not null,
+//	  published bigint not null default 0,
+//	  refused bigint not null default 0,
+//	  finished_at timestamptz,
+//	  error text
+//	);
 package outbox

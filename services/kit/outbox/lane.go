@@ -77,9 +77,9 @@ func newLane(r *Relay, key string) *lane {
 	}
 }
 
-func (l *lane) put(items []item) {
+func (l *lane) put(it item) {
 	l.mu.Lock()
-	l.waiting = append(l.waiting, items...)
+	l.waiting = append(l.waiting, it)
 	l.mu.Unlock()
 	l.signal()
 }

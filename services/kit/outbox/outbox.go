@@ -73,7 +73,7 @@ type stored struct {
 const storedColumns = "id, type, source, subject, routing_key, time, body, trace, attempts, queues"
 
 // scanStored reads storedColumns. A row that makes no event is not an error
-// here: its neighbours are well.
+// here: its neighbors are well.
 func scanStored(row pgx.CollectableRow) (stored, error) {
 	var s stored
 	var body, trace []byte

@@ -270,7 +270,7 @@ from (
   join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0
   left join pg_attrdef as d on d.adrelid = c.oid and d.adnum = a.attnum
   left join pg_collation as co on co.oid = a.attcollation
-  where c.relname in ('outbox_events', 'outbox_events_default')
+  where c.relname in ('outbox_events', 'outbox_events_default', 'outbox_republished')
   union all
   select pg_get_indexdef(i.indexrelid)
   from pg_index as i

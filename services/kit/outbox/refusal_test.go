@@ -138,7 +138,7 @@ func TestWhatAMissingQueueOwesIsKept(t *testing.T) {
 }
 
 // A key that the broker's user may not write closes the channel each time. Its
-// neighbours do not notice, neither fresh from memory nor from the table.
+// neighbors do not notice, neither fresh from memory nor from the table.
 func TestAForbiddenKeyHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

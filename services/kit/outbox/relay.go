@@ -62,20 +62,16 @@ func (r *Relay) Committed(events []bus.Event) {
 	}
 }
 
-// handOver reports whether the event is in memory now; otherwise the broker is
-// away or slower than we are, and the row is safe.
-func (r *Relay) handOver(e bus.Event) bool {
+// handOver takes an event into memory unless it is there, or memory is full: the
+// broker is away or slower than we are, and the row is safe.
+func (r *Relay) handOver(e bus.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, is := r.held[e.ID]; is {
-		return true
-	}
-	if len(r.held) >= handOver {
-		return false
+	if _, is := r.held[e.ID]; is || len(r.held) >= handOver {
+		return
 	}
 	r.held[e.ID] = struct{}{}
-	r.laneLocked(e.RoutingKey).put([]item{{Event: e}})
-	return true
+	r.laneLocked(e.RoutingKey).put(item{Event: e})
 }
 
 func (r *Relay) lane(key string) *lane {

@@ -92,11 +92,10 @@ func (r *Relay) sweepLoop(ctx, work context.Context) {
 	var retries sync.WaitGroup
 	defer retries.Wait()
 	_ = run.Every(ctx, run.Job{Name: "outbox sweep", Interval: sweepInterval, Timeout: sweepTimeout, Do: func(sweeping context.Context) error {
-		if r.publisher.Ready(ctx) != nil {
+		if down := r.publisher.Ready(ctx) != nil; down {
 			s.down = time.Now()
-			return nil
 		}
-		if time.Since(s.down) < settleTime && !s.down.IsZero() {
+		if !s.down.IsZero() && time.Since(s.down) < settleTime {
 			return nil
 		}
 		for _, key := range r.keys() {

@@ -166,6 +166,9 @@ func (p Program[C]) help() string {
 	if p.Migrate != nil {
 		fmt.Fprintf(w, "  %s migrate\tbring the database up to date and exit\n", p.Name)
 	}
+	for _, command := range p.Commands {
+		fmt.Fprintf(w, "  %s %s\t%s (--help says how)\n", p.Name, command.Name, command.Summary)
+	}
 	fmt.Fprintf(w, "  %s --version\n  %s --help\n", p.Name, p.Name)
 	fmt.Fprint(w, "\nEnvironment:\n")
 	for _, v := range append(variables(reflect.TypeFor[C]()), variables(reflect.TypeFor[base]())...) {

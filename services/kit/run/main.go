@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -61,7 +62,30 @@ type Program[C any] struct {
 
 	// Migrate brings the database up to date. Nil: there is no such command.
 	Migrate func(ctx context.Context, cfg C) error
+
+	// Commands are what else the program can do.
+	Commands []Command[C]
 }
+
+// Command is something that a program does for an operator and then exits, with
+// the configuration that it serves with.
+type Command[C any] struct {
+	Name    string
+	Summary string // in the program's help
+	Help    string // printed for --help
+	// Run does it. An error that is ErrUsage is one of the arguments.
+	Run func(ctx context.Context, call Call, cfg C) error
+}
+
+// Call is how a command was called.
+type Call struct {
+	Args   []string // those after its name
+	Stdin  io.Reader
+	Stdout io.Writer // logs go elsewhere
+}
+
+// ErrUsage means that a command's arguments are wrong.
+var ErrUsage = errors.New("wrong arguments")
 
 // Main runs p with the arguments and the environment of the process and exits:
 // 0 after a clean end, 1 after a failure, 2 when arguments or configuration are
@@ -76,17 +100,13 @@ type base struct {
 }
 
 func (p Program[C]) main(args []string, environ map[string]string, stdout, stderr io.Writer) int {
-	command, err := p.parse(args)
+	do, text, err := p.parse(args)
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: %v\nTry '%s --help'.\n", p.Name, err, p.Name)
 		return exitUsage
 	}
-	switch command {
-	case "help":
-		fmt.Fprint(stdout, p.help())
-		return exitOK
-	case "version":
-		fmt.Fprintf(stdout, "%s %s (%s)\n", p.Name, buildVersion(), runtime.Version())
+	if do == nil {
+		fmt.Fprint(stdout, text)
 		return exitOK
 	}
 
@@ -112,19 +132,12 @@ func (p Program[C]) main(args []string, environ map[string]string, stdout, stder
 		return exitUsage
 	}
 
-	if command == "migrate" {
-		err = p.Migrate(ctx, own)
-		if err == nil {
-			slog.Info("migrated")
-		}
-	} else {
-		slog.Info("starting", "version", buildVersion(), "go", runtime.Version())
-		err = p.Serve(ctx, Info{Name: p.Name, Version: buildVersion(), Metrics: tel.Metrics()}, own)
-	}
-	if err != nil {
+	err = do(ctx, task[C]{own, Info{Name: p.Name, Version: buildVersion(), Metrics: tel.Metrics()}, stdout})
+	switch {
+	case errors.Is(err, ErrUsage):
+		fmt.Fprintf(stderr, "%s: %v\nTry '%s %s --help'.\n", p.Name, err, p.Name, args[0])
+	case err != nil:
 		slog.Error("failed", "error", err)
-	} else if command == "serve" {
-		slog.Info("stopped")
 	}
 
 	flush, cancel := context.WithTimeout(context.Background(), flushTimeout)
@@ -132,31 +145,69 @@ func (p Program[C]) main(args []string, environ map[string]string, stdout, stder
 	if err := tel.Shutdown(flush); err != nil {
 		slog.Warn("telemetry not flushed", "error", err)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrUsage):
+		return exitUsage
+	case err != nil:
 		return exitFailed
 	}
 	return exitOK
 }
 
-// parse returns the command: serve, migrate, help or version.
-func (p Program[C]) parse(args []string) (string, error) {
+// task is what something is done with.
+type task[C any] struct {
+	cfg    C
+	info   Info
+	stdout io.Writer
+}
+
+// parse returns what to do or, with that nil, the text to print.
+func (p Program[C]) parse(args []string) (do func(context.Context, task[C]) error, text string, err error) {
 	if len(args) == 0 {
-		return "serve", nil
+		return p.serve, "", nil
 	}
-	if len(args) > 1 {
-		return "", fmt.Errorf("takes one argument, not %d", len(args))
-	}
-	switch arg := args[0]; arg {
-	case "--help", "-help", "-h", "help":
-		return "help", nil
-	case "--version", "-version":
-		return "version", nil
-	case "migrate":
-		if p.Migrate != nil {
-			return arg, nil
+	name, args := args[0], args[1:]
+	for _, command := range p.Commands {
+		switch {
+		case command.Name != name:
+		case slices.ContainsFunc(args, isHelp):
+			return nil, command.Help, nil
+		default:
+			return func(ctx context.Context, t task[C]) error {
+				return command.Run(ctx, Call{args, os.Stdin, t.stdout}, t.cfg)
+			}, "", nil
 		}
 	}
-	return "", fmt.Errorf("does not know %q", args[0])
+	switch {
+	case len(args) > 0:
+		return nil, "", fmt.Errorf("takes one argument, not %d", len(args)+1)
+	case isHelp(name), name == "help":
+		return nil, p.help(), nil
+	case name == "--version", name == "-version":
+		return nil, fmt.Sprintf("%s %s (%s)\n", p.Name, buildVersion(), runtime.Version()), nil
+	case name == "migrate" && p.Migrate != nil:
+		return p.migrate, "", nil
+	}
+	return nil, "", fmt.Errorf("does not know %q", name)
+}
+
+func isHelp(arg string) bool { return arg == "--help" || arg == "-help" || arg == "-h" }
+
+func (p Program[C]) serve(ctx context.Context, t task[C]) error {
+	slog.Info("starting", "version", t.info.Version, "go", runtime.Version())
+	if err := p.Serve(ctx, t.info, t.cfg); err != nil {
+		return err
+	}
+	slog.Info("stopped")
+	return nil
+}
+
+func (p Program[C]) migrate(ctx context.Context, t task[C]) error {
+	if err := p.Migrate(ctx, t.cfg); err != nil {
+		return err
+	}
+	slog.Info("migrated")
+	return nil
 }
 
 // withSignals returns a context that ends with the first SIGTERM or SIGINT.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -65,6 +66,22 @@ func testProgram() Program[programConfig] {
 			}
 			return nil
 		},
+		Commands: []Command[programConfig]{{
+			Name:    "repeat",
+			Summary: "say what comes in",
+			Help:    "Usage: tester repeat WORD\n",
+			Run: func(_ context.Context, call Call, cfg programConfig) error {
+				if len(call.Args) != 1 {
+					return fmt.Errorf("%w: one word", ErrUsage)
+				}
+				if cfg.Mode == "fail" {
+					return errors.New("speechless")
+				}
+				in, err := io.ReadAll(call.Stdin)
+				fmt.Fprintf(call.Stdout, "%s %s %d", call.Args[0], in, cfg.Size)
+				return err
+			},
+		}},
 	}
 }
 
@@ -88,6 +105,11 @@ func TestExitCodes(t *testing.T) {
 		"version":          {[]string{"--version"}, nil, 0, "tester ", ""},
 		"migrate":          {[]string{"migrate"}, nil, 0, "", `"msg":"migrated"`},
 		"migrate fails":    {[]string{"migrate"}, []string{"MODE=fail"}, 1, "", `"error":"no such table"`},
+		"command":          {[]string{"repeat", "hello"}, []string{"SIZE=3"}, 0, "hello  3", ""},
+		"command's help":   {[]string{"repeat", "--help"}, []string{"SIZE=x"}, 0, "Usage: tester repeat WORD\n", ""},
+		"misused command":  {[]string{"repeat"}, nil, 2, "", "tester: wrong arguments: one word\nTry 'tester repeat --help'."},
+		"command fails":    {[]string{"repeat", "hello"}, []string{"MODE=fail"}, 1, "", `"error":"speechless"`},
+		"help of commands": {[]string{"--help"}, nil, 0, "tester repeat   say what comes in", ""},
 		"unknown argument": {[]string{"serve"}, nil, 2, "", `tester: does not know "serve"`},
 		"two arguments":    {[]string{"migrate", "now"}, nil, 2, "", "takes one argument, not 2"},
 		"wrong config":     {nil, []string{"SIZE=x", "LOG_FORMAT=xml"}, 2, "", "  LOG_FORMAT=\"xml\": is none of auto, text, json\n  SIZE=\"x\": "},

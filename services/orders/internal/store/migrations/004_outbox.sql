@@ -44,6 +44,20 @@ alter table outbox_events_default
   alter column last_error set statistics 0,
   alter column queues set statistics 0;
 
+-- Who published what again, and what came of it.
+create table outbox_republished (
+  id uuid primary key default gen_random_uuid(),
+  started_at timestamptz not null default now(),
+  started_by text not null,
+  selection jsonb not null,
+  queue text, -- null: everybody's
+  total bigint not null,
+  published bigint not null default 0,
+  refused bigint not null default 0,
+  finished_at timestamptz,
+  error text
+);
+
 -- What processes of the release before store goes to the new table. They still
 -- publish it themselves; then it is published twice, which is allowed.
 lock table outbox in exclusive mode;

@@ -1,0 +1,325 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"orderflow.internal/kit/bus"
+)
+
+const (
+	// republishPage is how many events are read at a time, and republishSubjects
+	// how many subjects they are looked for by.
+	republishPage     = 2_000
+	republishSubjects = 200
+	// republishTries is how often an event of unknown outcome is published
+	// before the whole is given up.
+	republishTries = 5
+)
+
+// Selection chooses events that were published once. Those that are not are the
+// relay's.
+type Selection struct {
+	Since    time.Time `json:"since,omitzero"` // stored then or later, by the database's clock
+	Until    time.Time `json:"until,omitzero"` // stored before
+	Keys     []string  `json:"keys,omitempty"`
+	Subjects []string  `json:"subjects,omitempty"`
+}
+
+// Republication publishes events again: to everybody, or to one queue alone.
+// Consumers are idempotent, so that doing it twice changes nothing.
+type Republication struct {
+	Selection
+	Queue string
+	Rate  int    // events per second at most
+	By    string // who wants it, for the record
+}
+
+// Selected is how many events of a routing key a selection holds.
+type Selected struct {
+	RoutingKey string
+	Events     int64
+}
+
+// Republished is what came of it.
+type Republished struct {
+	Total, Published, Refused int64
+	Words                     []string // the broker's, on what it refused
+}
+
+// Preview counts what a republication would publish.
+func (p *Republication) Preview(ctx context.Context, pool *pgxpool.Pool) ([]Selected, error) {
+	counts := map[string]int64{}
+	err := p.spans(ctx, pool, func(span selectedSpan) (next time.Duration, err error) {
+		return previewStep, span.read(ctx, pool, `
+select routing_key, count(*)
+from outbox_events
+where `+spanCondition+`
+group by 1`, func(rows pgx.Rows) error {
+			var key string
+			var n int64
+			_, err := pgx.ForEachRow(rows, []any{&key, &n}, func() error { counts[key] += n; return nil })
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preview: %w", err)
+	}
+	var all []Selected
+	for key, n := range counts {
+		all = append(all, Selected{key, n})
+	}
+	slices.SortFunc(all, func(a, b Selected) int { return strings.Compare(a.RoutingKey, b.RoutingKey) })
+	return all, nil
+}
+
+// Run publishes and keeps a record of it in outbox_republished. An event that
+// the broker refuses is counted, not tried again; the error is for what stopped
+// the whole. Progress is called now and then.
+func (p *Republication) Run(ctx context.Context, pool *pgxpool.Pool, publisher *bus.Publisher, total int64, progress func(Republished)) (done Republished, err error) {
+	done.Total = total
+	id, err := p.begin(ctx, pool, total)
+	if err != nil {
+		return done, err
+	}
+	started := time.Now()
+	err = p.each(ctx, pool, func(events []bus.Event) error {
+		for part := range slices.Chunk(events, max(1, min(publishBatch, p.Rate/4))) {
+			if err := p.publish(ctx, publisher, part, &done); err != nil {
+				return err
+			}
+			if err := p.note(ctx, pool, id, done); err != nil {
+				return err
+			}
+			progress(done)
+			sent := time.Duration(done.Published+done.Refused) * time.Second / time.Duration(p.Rate)
+			if wait(ctx, time.Until(started.Add(sent)), nil); ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	return done, errors.Join(err, p.end(ctx, pool, id, done, err))
+}
+
+func (p *Republication) publish(ctx context.Context, publisher *bus.Publisher, events []bus.Event, done *Republished) error {
+	for tries := 1; ; tries++ {
+		if err := publisher.Await(ctx); err != nil {
+			return err
+		}
+		var errs []error
+		if p.Queue != "" {
+			errs = publisher.PublishTo(ctx, p.Queue, events)
+		} else {
+			errs = publisher.Publish(ctx, events)
+		}
+		var again []bus.Event
+		var unknown error
+		for i, err := range errs {
+			switch {
+			case err == nil:
+				done.Published++
+			case errors.Is(err, bus.ErrRefused):
+				done.refused(events[i], err)
+			default:
+				again, unknown = append(again, events[i]), err
+			}
+		}
+		if len(again) == 0 {
+			return nil
+		}
+		if tries == republishTries {
+			return fmt.Errorf("%d events, the first of %s: %w", len(again), again[0].Subject, unknown)
+		}
+		events = again
+	}
+}
+
+func (r *Republished) refused(e bus.Event, err error) {
+	r.Refused++
+	if words := e.RoutingKey + ": " + reason(err); len(r.Words) < 10 && !slices.Contains(r.Words, words) {
+		r.Words = append(r.Words, words)
+	}
+}
+
+func (p *Republication) begin(ctx context.Context, pool *pgxpool.Pool, total int64) (id uuid.UUID, err error) {
+	selection, err := json.Marshal(p.Selection)
+	if err != nil {
+		return id, fmt.Errorf("republish: %w", err)
+	}
+	err = pool.QueryRow(ctx, `
+insert into outbox_republished (started_by, selection, queue, total)
+values ($1, $2, nullif($3, ''), $4)
+returning id`, p.By, string(selection), p.Queue, total).Scan(&id)
+	if err != nil {
+		return id, fmt.Errorf("republish: keep a record: %w", err)
+	}
+	return id, nil
+}
+
+func (p *Republication) note(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID, done Republished) error {
+	if _, err := pool.Exec(ctx, `
+update outbox_republished
+set published = $2, refused = $3
+where id = $1`, id, done.Published, done.Refused); err != nil {
+		return fmt.Errorf("keep a record: %w", err)
+	}
+	return nil
+}
+
+// end completes the record, also of what was interrupted.
+func (p *Republication) end(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID, done Republished, failed error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+	defer cancel()
+	words := strings.Join(done.Words, "; ")
+	if failed != nil {
+		words = reason(failed)
+	}
+	if _, err := pool.Exec(ctx, `
+update outbox_republished
+set published = $2, refused = $3, error = nullif($4, ''), finished_at = now()
+where id = $1`, id, done.Published, done.Refused, words); err != nil {
+		return fmt.Errorf("complete the record: %w", err)
+	}
+	return nil
+}
+
+// each reads the selected events in pages, without keeping a snapshot open
+// while they are published.
+func (p *Republication) each(ctx context.Context, pool *pgxpool.Pool, do func([]bus.Event) error) error {
+	return p.spans(ctx, pool, func(span selectedSpan) (next time.Duration, err error) {
+		var page []stored
+		if err := span.read(ctx, pool, `
+select `+storedColumns+`
+from outbox_events
+where `+spanCondition+`
+order by created_at, id
+limit $5`, func(rows pgx.Rows) (err error) {
+			page, err = pgx.CollectRows(rows, scanStored)
+			return err
+		}, span.limit()); err != nil {
+			return 0, err
+		}
+		switch {
+		case len(page) == span.limit():
+			return -span.step / 2, nil // too many: again, with less
+		case len(page) < republishPage/4:
+			next = 2 * span.step
+		default:
+			next = span.step
+		}
+		for _, row := range page {
+			if row.bad != nil {
+				return 0, fmt.Errorf("event %s: %w", row.ID, row.bad)
+			}
+		}
+		if len(page) == 0 {
+			return next, nil
+		}
+		return next, do(event(page))
+	})
+}
+
+const (
+	previewStep = 10 * time.Minute
+	longestSpan = 24 * time.Hour
+	// shortestSpan has no limit: what was stored in one moment cannot be told
+	// apart by it.
+	shortestSpan = time.Millisecond
+)
+
+// selectedSpan is a part of a selection that is read in one query: a span of
+// time, or some subjects.
+type selectedSpan struct {
+	since, until time.Time
+	step         time.Duration
+	keys         []string
+	subjects     []string
+}
+
+func (s selectedSpan) limit() int {
+	if s.subjects != nil || s.step <= shortestSpan {
+		return 1 << 30
+	}
+	return republishPage + 1
+}
+
+const spanCondition = `
+  created_at >= $1
+  and created_at < $2
+  and (cardinality($3::text[]) = 0 or routing_key = any($3))
+  and ($4::text[] is null or subject = any($4))
+  and published_at is not null`
+
+func (s selectedSpan) read(ctx context.Context, pool *pgxpool.Pool, sql string, rows func(pgx.Rows) error, more ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	// Neither the time nor the subjects are always given: a plan that fits all
+	// cases would fit none.
+	found, err := pool.Query(ctx, sql, append([]any{pgx.QueryExecModeExec, s.since, s.until, s.keys, s.subjects}, more...)...)
+	if err != nil {
+		return err
+	}
+	return rows(found)
+}
+
+// spans walks through the selection. do returns the length of the next span; a
+// negative one means that this one is to be repeated with that length.
+func (p *Republication) spans(ctx context.Context, pool *pgxpool.Pool, do func(selectedSpan) (next time.Duration, err error)) error {
+	until, err := p.until(ctx, pool)
+	if err != nil {
+		return err
+	}
+	whole := selectedSpan{since: p.Since, until: until, keys: p.Keys}
+	if whole.keys == nil {
+		whole.keys = []string{}
+	}
+	if p.Subjects != nil {
+		for part := range slices.Chunk(p.Subjects, republishSubjects) {
+			whole.subjects = part
+			if _, err := do(whole); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	step := time.Second
+	for at := p.Since; at.Before(until); {
+		span := whole
+		span.since, span.step = at, step
+		if span.until = at.Add(step); span.until.After(until) {
+			span.until = until
+		}
+		next, err := do(span)
+		if err != nil {
+			return err
+		}
+		if next >= 0 {
+			at = span.until
+		} else {
+			next = -next
+		}
+		step = min(max(next, shortestSpan), longestSpan)
+	}
+	return nil
+}
+
+// until is the end of the selection: now at the latest.
+func (p *Republication) until(ctx context.Context, pool *pgxpool.Pool) (until time.Time, err error) {
+	if err := pool.QueryRow(ctx, "select now()").Scan(&until); err != nil {
+		return until, fmt.Errorf("republish: %w", err)
+	}
+	if !p.Until.IsZero() && p.Until.Before(until) {
+		until = p.Until
+	}
+	return until, nil
+}
