@@ -13,6 +13,8 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/go-chi/chi/v5"
+
 	"orderflow.internal/gateway/internal/journey"
 	"orderflow.internal/gateway/internal/proxy"
 	"orderflow.internal/kit/run"
@@ -105,6 +107,19 @@ var routes = map[string][]string{
 
 // newHandler returns the handler of the public port.
 func newHandler(cfg config, transport http.RoundTripper) http.Handler {
+	return dropBaggage(newRouter(cfg, transport))
+}
+
+// dropBaggage keeps out what strangers want to be passed on with each of an
+// order's events (W3C Baggage, section 4): it would be stored with them.
+func dropBaggage(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Baggage")
+		next.ServeHTTP(w, r)
+	})
+}
+
+func newRouter(cfg config, transport http.RoundTripper) *chi.Mux {
 	router := web.NewRouter()
 	router.Use(nosniff, refuseDotSegments)
 	upstream := proxy.Config{

@@ -16,6 +16,11 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/go-chi/chi/v5"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"orderflow.internal/gateway/internal/proxy"
 	"orderflow.internal/kit/run"
@@ -25,8 +30,10 @@ import (
 // fixture is a gateway with a service of each kind behind it.
 type fixture struct {
 	handler http.Handler
+	routes  *chi.Mux
 	door    *httptest.Server
 	service atomic.Pointer[http.HandlerFunc]
+	cfg     config
 }
 
 // serve says what all services do now; X-Test-Service has the one asked.
@@ -52,9 +59,10 @@ func newFixture(t testing.TB, withClient bool) *fixture {
 }
 
 func (f *fixture) open(t testing.TB, cfg config) {
+	f.cfg = cfg
 	transport := proxy.NewTransport()
 	transport.ResponseHeaderTimeout = 50 * time.Millisecond
-	f.handler = newHandler(cfg, transport)
+	f.routes, f.handler = newRouter(cfg, transport), newHandler(cfg, transport)
 	f.door = httptest.NewServer(f.handler)
 	t.Cleanup(func() {
 		f.door.Close()
@@ -144,7 +152,7 @@ func TestDocumentedRoutes(t *testing.T) {
 				}
 			}
 			// Its own pattern names its spans and metrics.
-			if got := f.handler.(*chi.Mux).Find(chi.NewRouteContext(), o.method, o.path); got != o.pattern {
+			if got := f.routes.Find(chi.NewRouteContext(), o.method, o.path); got != o.pattern {
 				t.Errorf("route is %q, want %q", got, o.pattern)
 			}
 		})
@@ -241,6 +249,32 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 			t.Errorf("%s %s answers %d %s, want 503", o.method, o.path, resp.StatusCode, body)
 		}
 	}
+}
+
+// What strangers send is not passed on, however often they send it; their trace
+// context is.
+func TestBaggageOfStrangersIsDropped(t *testing.T) {
+	f := newFixture(t, false)
+	f.serve(func(_ http.ResponseWriter, r *http.Request) {
+		if r.Header["Baggage"] != nil || r.Header.Get("Traceparent") == "" {
+			t.Errorf("the service got %v", r.Header)
+		}
+	})
+	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
+	t.Cleanup(func() { otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator()) })
+	for _, tracing := range []trace.TracerProvider{noop.NewTracerProvider(), sdktrace.NewTracerProvider()} {
+		otel.SetTracerProvider(tracing)
+		f.handler = newHandler(f.cfg, proxy.NewTransport())
+		r := httptest.NewRequest(http.MethodGet, "/orders", nil)
+		r.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+		r.Header["Baggage"] = []string{"tenant=a", strings.Repeat("x=1,", 1000)}
+		answer := httptest.NewRecorder()
+		f.handler.ServeHTTP(answer, r.WithContext(t.Context()))
+		if answer.Code != http.StatusOK {
+			t.Errorf("answer is %d %s", answer.Code, answer.Body)
+		}
+	}
+	otel.SetTracerProvider(noop.NewTracerProvider())
 }
 
 func TestLocationIsPublic(t *testing.T) {
