@@ -217,7 +217,7 @@ func TestBadRequestsNameTheFieldAndStoreNothing(t *testing.T) {
 		{"wrong type", `{"customerId":"` + customer + `","productId":"` + id + `","quantity":"two"}`, 400, "quantity"},
 		{"bad UUID", placing("me", id, 1), 400, "customerId"},
 		{"not JSON", `{"customerId"`, 400, ""},
-		{"too large", `{"customerId":"` + strings.Repeat("x", 1<<20) + `"}`, 413, ""},
+		{"too large", `{"customerId":"` + strings.Repeat("x", 64<<10) + `"}`, 413, ""},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -236,6 +236,11 @@ func TestBadRequestsNameTheFieldAndStoreNothing(t *testing.T) {
 	if len(list.Orders) != 0 {
 		t.Errorf("stored %+v", list.Orders)
 	}
+	for _, path := range []string{"/orders/", "/orders//", "/orders/.", "/orders/?"} { // with a key or without, no other address places an order
+		s.do("POST", path, header{"Idempotency-Key": customer}, placing(customer, id, 1), 404, nil)
+	}
+	s.do("GET", "/orders?customerId="+customer+";limit=1", nil, nil, 400, nil)
+	s.do("GET", "/orders?customerId=", nil, nil, 400, nil)
 	s.do("GET", "/orders?after=nonsense", nil, nil, 400, nil)
 	s.do("GET", "/orders?limit=201", nil, nil, 400, nil)
 	s.do("GET", "/orders/nonsense", nil, nil, 400, nil)

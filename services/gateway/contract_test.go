@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"orderflow.internal/kit/web"
 )
 
 var update = flag.Bool("update", false, "write the services' documents anew from openapi.yaml")
@@ -94,6 +96,36 @@ func serviceDocument(t *testing.T, service, port string) []byte {
 		t.Fatal(err)
 	}
 	return out.Bytes()
+}
+
+// A problem in an example is one that the code answers with.
+func TestExamplesAreTheCodes(t *testing.T) {
+	var file yaml.Node
+	if err := yaml.Unmarshal(contract, &file); err != nil {
+		t.Fatal(err)
+	}
+	titles := map[string]string{}
+	for _, p := range []*web.Problem{web.Invalid(), web.IdempotencyMismatch(), web.OutcomeUnknown("")} {
+		titles[p.Type] = p.Title
+	}
+	var found int
+	var walk func(n *yaml.Node)
+	walk = func(n *yaml.Node) {
+		kind, title := value(n, "type"), value(n, "title")
+		if kind != nil && title != nil && strings.HasPrefix(kind.Value, "/problems/") {
+			found++
+			if title.Value != titles[kind.Value] {
+				t.Errorf("line %d: %s has the title %q, want %q", title.Line, kind.Value, title.Value, titles[kind.Value])
+			}
+		}
+		for _, child := range n.Content {
+			walk(child)
+		}
+	}
+	walk(file.Content[0])
+	if found < len(titles) {
+		t.Errorf("%d examples were found, want at least %d", found, len(titles))
+	}
 }
 
 // tellsPart reports whether the path is one that the gateway serves from the

@@ -76,6 +76,7 @@ func TestJourney(t *testing.T) {
 			`{"type":"/problems/unavailable","title":"Temporarily unavailable","status":503,"detail":"The orders service is not ready."}`},
 		{"orders talks nonsense", refuse("orders", 200, "nonsense"), journeyPath, 502, ""},
 		{"no order id", tellPart, "/orders/nonsense/journey", 400, ""},
+		{"unknown parameter", tellPart, journeyPath + "?step=1", 400, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFixture(t, false)

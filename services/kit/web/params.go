@@ -3,6 +3,8 @@ package web
 import (
 	"encoding/base64"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,14 +19,53 @@ const (
 	MaxLimit     = 200
 )
 
-// PathUUID returns the UUID in the path parameter name, in the canonical form
-// only: one resource has one address.
+// PathUUID returns the UUID in the path parameter name: 36 characters, in upper
+// case, too (RFC 9562, section 4).
 func PathUUID(r *http.Request, name string) (uuid.UUID, error) {
 	return parseUUID(name, chi.URLParam(r, name))
 }
 
+// CheckQuery refuses, with a 400 that names it, each query parameter that is
+// not one of known, is empty, is given twice or cannot be read. What net/http
+// cannot read it leaves out: a filter with a slip in it would list everything.
+func CheckQuery(r *http.Request, known ...string) error {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	var faults []FieldError
+	seen := make(map[string]bool)
+	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		rawName, rawValue, _ := strings.Cut(pair, "=")
+		name, errName := url.QueryUnescape(rawName)
+		_, errValue := url.QueryUnescape(rawValue)
+		fault := ""
+		switch {
+		case errName != nil:
+			name, fault = rawName, "has a name that cannot be read"
+		case !slices.Contains(known, name):
+			fault = "is not a parameter of this request"
+		case strings.Contains(pair, ";"):
+			fault = "must not contain a semicolon: parameters are separated by &"
+		case errValue != nil:
+			fault = "has a value that cannot be read"
+		case rawValue == "":
+			fault = "must not be empty"
+		case seen[name]:
+			fault = "must be given once"
+		}
+		seen[name] = true
+		if fault != "" {
+			faults = append(faults, FieldError{Field: name, Detail: fault})
+		}
+	}
+	if faults == nil {
+		return nil
+	}
+	return badParameters(faults...)
+}
+
 // QueryUUID returns the UUID in the query parameter name; ok tells whether it
-// was given.
+// was given. The query is one that CheckQuery took.
 func QueryUUID(r *http.Request, name string) (id uuid.UUID, ok bool, err error) {
 	value := r.URL.Query().Get(name)
 	if value == "" {
@@ -46,7 +87,7 @@ func parseUUID(name, value string) (uuid.UUID, error) {
 }
 
 // Page returns the query's limit, 1 to 200 (50 when not given), and cursor, ""
-// for the first page. See ParseCursor.
+// for the first page. See ParseCursor. The query is one that CheckQuery took.
 func Page(r *http.Request) (limit int, after string, err error) {
 	query := r.URL.Query()
 	limit = DefaultLimit

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,6 +36,45 @@ func TestPathUUID(t *testing.T) {
 			if p := Error(err); p.Status != 400 || p.Errors[0].Field != "orderId" {
 				t.Errorf("%q: %v %v", value, got, err)
 			}
+		}
+	}
+}
+
+func TestCheckQuery(t *testing.T) {
+	for query, want := range map[string]string{ // the parameter at fault, and why
+		"":                           "",
+		"limit=1&customerId=x":       "",
+		"limit=1;customerId=x":       "limit must not contain a semicolon: parameters are separated by &",
+		"customerId=%zz":             "customerId has a value that cannot be read",
+		"%zz=1":                      "%zz has a name that cannot be read",
+		"customerId=":                "customerId must not be empty",
+		"customerId":                 "customerId must not be empty",
+		"customerID=x":               "customerID is not a parameter of this request",
+		"limit=1&limit=2":            "limit must be given once",
+		"l%69mit=1&limit=2":          "limit must be given once",
+		"&limit=1":                   " is not a parameter of this request",
+		"limit=1&":                   " is not a parameter of this request",
+		"=1":                         " is not a parameter of this request",
+		"?limit=1":                   "?limit is not a parameter of this request",
+		"limit=1&a=1&limit=2&b=;":    "a is not a parameter of this request, limit must be given once, b is not a parameter of this request",
+		"limit;x=1":                  "limit;x is not a parameter of this request",
+		"customerId=550e8400%2De29b": "",
+	} {
+		err := CheckQuery(httptest.NewRequest(http.MethodGet, "/?"+query, nil), "limit", "customerId")
+		got := ""
+		if err != nil {
+			p := Error(err)
+			if p.Status != 400 || p.Type != "/problems/invalid-parameter" {
+				t.Errorf("%q: %v", query, p)
+			}
+			var faults []string
+			for _, e := range p.Errors {
+				faults = append(faults, e.Field+" "+e.Detail)
+			}
+			got = strings.Join(faults, ", ")
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", query, got, want)
 		}
 	}
 }

@@ -88,8 +88,11 @@ func Invalid(fields ...FieldError) *Problem {
 
 // BadParameter is a path, query or header parameter that cannot be read: 400.
 func BadParameter(name, detail string) *Problem {
-	return &Problem{Type: "/problems/invalid-parameter", Title: "A parameter is not valid", Status: http.StatusBadRequest,
-		Errors: []FieldError{{name, detail}}}
+	return badParameters(FieldError{name, detail})
+}
+
+func badParameters(faults ...FieldError) *Problem {
+	return &Problem{Type: "/problems/invalid-parameter", Title: "A parameter is not valid", Status: http.StatusBadRequest, Errors: faults}
 }
 
 // NotFound is a resource that does not exist: 404.

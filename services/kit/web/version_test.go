@@ -19,6 +19,14 @@ func TestIfMatch(t *testing.T) {
 		{header: []string{`"3", "5"`, "\"8\"\t"}, want: []int64{3, 5, 8}},
 		{header: []string{`W/"3"`}, want: []int64{}},
 		{header: []string{`"three"`}, want: []int64{}},
+		{header: []string{`"+6"`, `"07"`, `" 7"`, `"-0"`}, want: []int64{}},
+		{header: []string{" * "}},
+		{header: []string{""}, bad: true},
+		{header: []string{" "}, bad: true},
+		{header: []string{`*, "3"`}, bad: true},
+		{header: []string{`"3" "4"`}, bad: true},
+		{header: []string{`"3`, `4"`}, bad: true},
+		{header: []string{`w/"3"`}, bad: true},
 		{header: []string{"3"}, bad: true},
 		{header: []string{`"3",`}, bad: true},
 		{header: []string{`"`}, bad: true},
@@ -34,6 +42,16 @@ func TestIfMatch(t *testing.T) {
 		}
 		if err != nil || !slices.Equal(got, c.want) || (got == nil) != (c.want == nil) {
 			t.Errorf("%q: %v, %v, want %v", c.header, got, err, c.want)
+		}
+	}
+}
+
+func TestIfNoneMatchNeverHoldsForAChange(t *testing.T) {
+	for _, header := range []string{"*", `"3"`, ""} {
+		r := httptest.NewRequest(http.MethodPut, "/", nil)
+		r.Header["If-None-Match"] = []string{header}
+		if got, err := IfMatch(r); err == nil || Error(err).Status != http.StatusPreconditionFailed {
+			t.Errorf("%q: %v, %v", header, got, err)
 		}
 	}
 }

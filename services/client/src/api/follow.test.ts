@@ -203,6 +203,14 @@ describe('follow', () => {
     await expect(t.begin()).rejects.toMatchObject({ type: '/problems/not-found', status: 404 });
   });
 
+  it('ends when the known state is the final one', async () => {
+    const { answers, streams, orders, begin } = start(2);
+    answers.push(new Response(null, { status: 204 }));
+    await expect(begin()).resolves.toBeUndefined();
+    expect(orders).toEqual([]);
+    expect(streams).toEqual([]);
+  });
+
   it('ends without a word when it is stopped', async () => {
     const t = start();
     const done = t.begin();

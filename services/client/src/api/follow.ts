@@ -46,7 +46,7 @@ export async function follow(orderId: string, follower: Follower): Promise<void>
         if (order.status !== 'Pending') return;
       }
     } catch (error) {
-      if (follower.signal.aborted) return;
+      if (follower.signal.aborted || error instanceof NothingToCome) return;
       if (error instanceof Problem && error.status >= 400 && error.status < 500) throw error;
       wait = Math.max(delay * (0.5 + Math.random()), error instanceof Problem ? (error.retryAfter ?? 0) : 0);
     }
@@ -56,6 +56,9 @@ export async function follow(orderId: string, follower: Follower): Promise<void>
     delay = Math.min(delay * 2, longestDelay);
   }
 }
+
+/** The version that is known is the final one. */
+class NothingToCome extends Error {}
 
 /** The orders of one connection, until it ends or breaks. */
 async function* events(orderId: string, version: number, { onConnection, signal }: Follower): AsyncGenerator<Order> {
@@ -98,6 +101,7 @@ async function open(orderId: string, version: number, signal: AbortSignal): Prom
     throw error instanceof TypeError ? noAnswer() : error;
   }
   if (!response.ok) throw toProblem(response, await response.json().catch(() => undefined));
+  if (response.status === 204) throw new NothingToCome();
   return response;
 }
 

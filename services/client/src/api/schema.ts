@@ -90,8 +90,9 @@ export interface paths {
          *     change, as `event: order` with the order's version as `id` and the
          *     Order as `data`. Versions only grow; one that was overtaken may be left
          *     out. Comments keep the connection alive. The stream ends after
-         *     Confirmed or Cancelled: a browser's EventSource must then be closed, or
-         *     it asks again. With `Last-Event-ID` only newer versions are sent.
+         *     Confirmed or Cancelled; a browser's EventSource that is not closed then
+         *     asks once more and is told 204, after which it is quiet. With
+         *     `Last-Event-ID` only newer versions are sent.
          */
         get: operations["followOrder"];
         put?: never;
@@ -313,11 +314,6 @@ export interface components {
          * @enum {string}
          */
         OrderStatus: "Pending" | "Confirmed" | "Cancelled";
-        Money: {
-            /** Format: int64 */
-            amountCents: number;
-            currency: components["schemas"]["Currency"];
-        };
         /**
          * @description ISO 4217 code
          * @example EUR
@@ -329,6 +325,7 @@ export interface components {
             productId: string;
             quantity: number;
         };
+        PlaceOrderRequest: components["schemas"]["PlaceOrder"] | components["schemas"]["PlaceOrderOfOneProduct"];
         PlaceOrder: {
             /** Format: uuid */
             customerId: string;
@@ -621,7 +618,8 @@ export interface components {
     responses: {
         /**
          * @description The request cannot be read: malformed JSON, an unknown field, a value
-         *     of a wrong type, a bad id, cursor or query parameter
+         *     of a wrong type, a bad id or cursor, a query parameter that is unknown,
+         *     empty or given twice
          */
         BadRequest: {
             headers: {
@@ -697,8 +695,8 @@ export interface components {
         };
         /**
          * @description The connection to the service broke before it answered. Whether the
-         *     request took effect is unknown; with an Idempotency-Key it can be sent
-         *     again.
+         *     request took effect is unknown: look before you send it again. An order
+         *     with an Idempotency-Key can be sent again at once.
          */
         BadGateway: {
             headers: {
@@ -709,10 +707,25 @@ export interface components {
             };
         };
         /**
-         * @description The service did not answer the gateway in time. Whether the request
-         *     took effect is unknown; with an Idempotency-Key it can be sent again.
+         * @description Whether the request took effect is unknown: the service did not answer
+         *     the gateway in time (type `/problems/upstream-timeout`), or the database
+         *     did not say whether the change was committed
+         *     (`/problems/outcome-unknown`). Look before you send it again.
          */
         UpstreamTimeout: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description Whether the request took effect is unknown: the database did not say so
+         *     (type `/problems/outcome-unknown`), or the service did not answer the
+         *     gateway in time. Look before you try again.
+         */
+        OutcomeUnknown: {
             headers: {
                 [name: string]: unknown;
             };
@@ -755,8 +768,8 @@ export interface components {
          */
         IdempotencyKey: string;
         /**
-         * @description The ETag the change is based on; 412 when there was another change
-         *     since. Without it the last change wins.
+         * @description The ETag the change is based on, or several, or `*`; 412 when there was
+         *     another change since. Without it the last change wins.
          * @example "3"
          */
         IfMatch: string;
@@ -839,7 +852,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["PlaceOrder"] | components["schemas"]["PlaceOrderOfOneProduct"];
+                "application/json": components["schemas"]["PlaceOrderRequest"];
             };
         };
         responses: {
@@ -1105,7 +1118,7 @@ export interface operations {
             422: components["responses"]["Invalid"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["UpstreamTimeout"];
+            504: components["responses"]["OutcomeUnknown"];
             default: components["responses"]["Error"];
         };
     };
@@ -1144,8 +1157,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The ETag the change is based on; 412 when there was another change
-                 *     since. Without it the last change wins.
+                 * @description The ETag the change is based on, or several, or `*`; 412 when there was
+                 *     another change since. Without it the last change wins.
                  * @example "3"
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -1180,7 +1193,7 @@ export interface operations {
             422: components["responses"]["Invalid"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["UpstreamTimeout"];
+            504: components["responses"]["OutcomeUnknown"];
             default: components["responses"]["Error"];
         };
     };
@@ -1189,8 +1202,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The ETag the change is based on; 412 when there was another change
-                 *     since. Without it the last change wins.
+                 * @description The ETag the change is based on, or several, or `*`; 412 when there was
+                 *     another change since. Without it the last change wins.
                  * @example "3"
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -1216,14 +1229,21 @@ export interface operations {
             413: components["responses"]["TooLarge"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["UpstreamTimeout"];
+            504: components["responses"]["OutcomeUnknown"];
             default: components["responses"]["Error"];
         };
     };
     restockProduct: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description The ETag the change is based on, or several, or `*`; 412 when there was
+                 *     another change since. Without it the last change wins.
+                 * @example "3"
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+            };
             path: {
                 /** @example 550e8400-e29b-41d4-a716-446655440001 */
                 productId: components["parameters"]["ProductId"];
@@ -1248,12 +1268,13 @@ export interface operations {
             };
             400: components["responses"]["BadRequest"];
             404: components["responses"]["NotFound"];
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["UpstreamTimeout"];
+            504: components["responses"]["OutcomeUnknown"];
             default: components["responses"]["Error"];
         };
     };
@@ -1321,7 +1342,7 @@ export interface operations {
             422: components["responses"]["Invalid"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["UpstreamTimeout"];
+            504: components["responses"]["OutcomeUnknown"];
             default: components["responses"]["Error"];
         };
     };
@@ -1360,8 +1381,8 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The ETag the change is based on; 412 when there was another change
-                 *     since. Without it the last change wins.
+                 * @description The ETag the change is based on, or several, or `*`; 412 when there was
+                 *     another change since. Without it the last change wins.
                  * @example "3"
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
@@ -1396,7 +1417,7 @@ export interface operations {
             422: components["responses"]["Invalid"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["UpstreamTimeout"];
+            504: components["responses"]["OutcomeUnknown"];
             default: components["responses"]["Error"];
         };
     };

@@ -23,19 +23,23 @@ type api struct {
 func New(s *store.Store) http.Handler {
 	a := &api{store: s}
 	r := web.NewRouter()
-	r.Get("/api/customers", handle(a.list))
+	r.Get("/api/customers", handle(a.list, "limit", "after"))
 	r.Post("/api/customers", handle(a.add))
 	r.Get("/api/customers/{customerId}", handle(a.get))
 	r.Put("/api/customers/{customerId}", handle(a.change))
-	r.Get("/api/customers/{customerId}/orders", handle(a.orders))
+	r.Get("/api/customers/{customerId}/orders", handle(a.orders, "limit", "after"))
 	r.Get("/api/orders/{orderId}/journey", handle(a.journey))
 	return r
 }
 
-// handle adds to web's table of errors what only this service knows.
-func handle(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+// handle adds to web's table of errors what only this service knows, and lets
+// only the query parameters through that the route has.
+func handle(fn func(http.ResponseWriter, *http.Request) error, query ...string) http.HandlerFunc {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
-		err := web.Within(fn)(w, r)
+		err := web.CheckQuery(r, query...)
+		if err == nil {
+			err = web.Within(fn)(w, r)
+		}
 		switch {
 		case errors.Is(err, customer.ErrNotFound):
 			return web.NotFound("There is no such customer.")

@@ -272,7 +272,7 @@ func TestBadRequests(t *testing.T) {
 		"bad id":              {"POST", path, `{"customerId":"ada","name":"Ada","email":"ada@example.com"}`, nil, 400, []string{"customerId"}},
 		"not JSON":            {"POST", path, `name=Ada`, nil, 400, nil},
 		"form":                {"POST", path, `name=Ada`, []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, nil},
-		"too large":           {"POST", path, `{"name":"` + strings.Repeat("a", 1<<20) + `"}`, nil, 413, nil},
+		"too large":           {"POST", path, `{"name":"` + strings.Repeat("a", 64<<10) + `"}`, nil, 413, nil},
 		"limit":               {"GET", path + "?limit=0", "", nil, 400, []string{"limit"}},
 		"cursor":              {"GET", path + "?after=x", "", nil, 400, []string{"after"}},
 		"cursor of two words": {"GET", path + "?after=" + web.Cursor("now", ada), "", nil, 400, []string{"after"}},
@@ -281,6 +281,11 @@ func TestBadRequests(t *testing.T) {
 		"history of no id":    {"GET", path + "/ada/orders", "", nil, 400, []string{"customerId"}},
 		"path":                {"GET", path + "/ada", "", nil, 400, []string{"customerId"}},
 		"change nothing":      {"PUT", path + "/" + ada, `{}`, nil, 422, []string{"name", "email"}},
+		"unknown parameter":   {"GET", path + "?email=ada@example.com", "", nil, 400, []string{"email"}},
+		"not read by Go":      {"GET", path + "?limit=%zz", "", nil, 400, []string{"limit"}},
+		"history's parameter": {"GET", path + "/" + ada + "/orders?status=Pending", "", nil, 400, []string{"status"}},
+		"slash at the end":    {"POST", path + "/", valid, nil, 404, nil},
+		"If-Match empty":      {"PUT", path + "/" + ada, valid, []string{"If-Match", ""}, 400, []string{"If-Match"}},
 		"If-Match unquoted":   {"PUT", path + "/" + ada, valid, []string{"If-Match", "1"}, 400, []string{"If-Match"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -40,6 +40,9 @@ type step struct {
 // of others that is not to be had is said to be missing.
 func Handler(orders *proxy.Service, others map[string]*proxy.Service) http.HandlerFunc {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		if err := web.CheckQuery(r); err != nil {
+			return err
+		}
 		id, err := web.PathUUID(r, "orderId")
 		if err != nil {
 			return err

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
 	"orderflow.internal/kit/fault"
@@ -25,21 +24,23 @@ type handlers struct {
 func New(s *store.Store) http.Handler {
 	h := &handlers{store: s}
 	router := web.NewRouter()
-	router.Route("/api/orders", func(r chi.Router) {
-		r.Post("/", handle(h.place))
-		r.Get("/", handle(web.Within(h.list)))
-		r.Get("/{orderId}", handle(web.Within(h.get)))
-		r.Post("/{orderId}/cancel", handle(h.cancel))
-		r.Get("/{orderId}/events", handle(h.follow))
-		r.Get("/{orderId}/journey", handle(web.Within(h.journey)))
-	})
+	router.Post("/api/orders", handle(h.place))
+	router.Get("/api/orders", handle(web.Within(h.list), "customerId", "status", "limit", "after"))
+	router.Get("/api/orders/{orderId}", handle(web.Within(h.get)))
+	router.Post("/api/orders/{orderId}/cancel", handle(h.cancel))
+	router.Get("/api/orders/{orderId}/events", handle(h.follow))
+	router.Get("/api/orders/{orderId}/journey", handle(web.Within(h.journey)))
 	return router
 }
 
-// handle adds to web's table of errors what only orders know.
-func handle(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+// handle adds to web's table of errors what only orders know, and lets
+// only the query parameters through that the route has.
+func handle(fn func(http.ResponseWriter, *http.Request) error, query ...string) http.HandlerFunc {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
-		err := fn(w, r)
+		err := web.CheckQuery(r, query...)
+		if err == nil {
+			err = fn(w, r)
+		}
 		var refused *store.RefusedError
 		var unknown *store.UnknownError
 		switch {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -207,7 +208,7 @@ func TestGetAndCancel(t *testing.T) {
 		t.Errorf("(-cancelled +read):\n%s", diff)
 	}
 
-	if got := e.do(t, "POST", at+"/cancel", strings.Repeat(" ", 1<<20+1)); got.status != http.StatusRequestEntityTooLarge {
+	if got := e.do(t, "POST", at+"/cancel", strings.Repeat(" ", 64<<10+1)); got.status != http.StatusRequestEntityTooLarge {
 		t.Errorf("cancel with a large body: %d %s", got.status, got.body)
 	}
 	for _, path := range []string{"", "/cancel", "/events"} {
@@ -224,8 +225,31 @@ func TestGetAndCancel(t *testing.T) {
 			}
 		}
 	}
-	if got := e.do(t, "DELETE", at, ""); got.status != http.StatusMethodNotAllowed {
-		t.Errorf("delete: %d", got.status)
+}
+
+// Every path has its methods and says which; one with a slash at its end is no
+// path of ours, whatever the method.
+func TestMethods(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	at := e.do(t, "POST", "/api/orders", oneCup, "Prefer", "respond-async").header.Get("Location")
+	for path, allow := range map[string]string{
+		"/api/orders": "GET, HEAD, POST", at: "GET, HEAD", at + "/cancel": "POST", at + "/events": "GET, HEAD", at + "/journey": "GET, HEAD",
+	} {
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"} {
+			if strings.HasSuffix(path, "/events") && method == "GET" {
+				continue // it would wait
+			}
+			got := e.do(t, method, path, "")
+			if refused := got.status == http.StatusMethodNotAllowed; refused == slices.Contains(strings.Split(allow, ", "), method) {
+				t.Errorf("%s %s: %d, allowed are %s", method, path, got.status, allow)
+			} else if refused && got.header.Get("Allow") != allow {
+				t.Errorf("%s %s: Allow is %q, want %q", method, path, got.header.Get("Allow"), allow)
+			}
+			if got := e.do(t, method, path+"/", oneCup, "Idempotency-Key", "k1"); got.status != http.StatusNotFound {
+				t.Errorf("%s %s/: %d, want 404", method, path, got.status)
+			}
+		}
 	}
 }
 
@@ -246,7 +270,7 @@ func TestList(t *testing.T) {
 	}
 	n := newestFirst
 	for query, want := range map[string][]string{
-		"?":                                      n,
+		"?limit=4":                               n,
 		"?limit=2":                               n,
 		"?limit=5":                               n,
 		"?limit=1&customerId=" + customer:        {n[0], n[1], n[3], n[4]},
@@ -274,10 +298,15 @@ func TestList(t *testing.T) {
 			}
 		})
 	}
+	if got := e.do(t, "GET", "/api/orders?", ""); got.status != http.StatusOK {
+		t.Errorf("an empty query: %d", got.status)
+	}
 	for query, field := range map[string]string{
+		"?customerId=": "customerId", "?customerId=" + customer + ";limit=1": "customerId", "?customerId=%zz": "customerId",
+		"?customerID=" + customer: "customerID", "?limit=1&limit=2": "limit", "?status=": "status", "?after=": "after", "?page=2": "page",
 		"?limit=0": "limit", "?limit=201": "limit", "?limit=x": "limit", "?customerId=x": "customerId",
 		"?customerId=" + uuid.Nil.String(): "customerId", "?after=" + web.Cursor(uuid.Nil.String()): "after",
-		"?customerId=": "customerId", "?status=": "status", "?status=Done": "status", "?after=x": "after", "?after=" + web.Cursor("x"): "after", "?after=" + web.Cursor("x", "y"): "after",
+		"?status=Done": "status", "?after=x": "after", "?after=" + web.Cursor("x"): "after", "?after=" + web.Cursor("x", "y"): "after",
 	} {
 		if got := e.do(t, "GET", "/api/orders"+query, ""); got.status != http.StatusBadRequest || !bytes.Contains(got.body, []byte(`"`+field+`"`)) {
 			t.Errorf("%s: %d %s", query, got.status, got.body)

@@ -145,7 +145,7 @@ func TestPlaceRefusesWhatBreaksARule(t *testing.T) {
 		{"quantity is a fraction", withItems(`[{"productId":"` + cup + `","quantity":1.5}]`), nil, 400, malformed, []string{"items[0].quantity"}},
 		{"quantity is huge", withItems(`[{"productId":"` + cup + `","quantity":99999999999999999999}]`), nil, 400, malformed, []string{"items[0].quantity"}},
 		{"items is an object", withItems(`{}`), nil, 400, malformed, []string{"items"}},
-		{"too large", `{"customerId":"` + strings.Repeat("x", 1<<20) + `"}`, nil, 413, "/problems/too-large", nil},
+		{"too large", `{"customerId":"` + strings.Repeat("x", 64<<10) + `"}`, nil, 413, "/problems/too-large", nil},
 		{"form", "customerId=1", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, "/problems/unsupported-media-type", nil},
 		{"key is empty", oneCup, []string{"Idempotency-Key", ""}, 400, parameter, []string{"Idempotency-Key"}},
 		{"key has a space", oneCup, []string{"Idempotency-Key", "a b"}, 400, parameter, []string{"Idempotency-Key"}},

@@ -23,7 +23,7 @@ type api struct {
 func New(s *store.Store) http.Handler {
 	a := &api{store: s}
 	r := web.NewRouter()
-	r.Get("/api/products", handle(a.list))
+	r.Get("/api/products", handle(a.list, "limit", "after"))
 	r.Post("/api/products", handle(a.add))
 	r.Get("/api/products/{productId}", handle(a.get))
 	r.Put("/api/products/{productId}", handle(a.change))
@@ -33,10 +33,14 @@ func New(s *store.Store) http.Handler {
 	return r
 }
 
-// handle adds to web's table of errors what only this service knows.
-func handle(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+// handle adds to web's table of errors what only this service knows, and lets
+// only the query parameters through that the route has.
+func handle(fn func(http.ResponseWriter, *http.Request) error, query ...string) http.HandlerFunc {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
-		err := web.Within(fn)(w, r)
+		err := web.CheckQuery(r, query...)
+		if err == nil {
+			err = web.Within(fn)(w, r)
+		}
 		switch {
 		case errors.Is(err, product.ErrNotFound):
 			return web.NotFound("There is no such product.")
@@ -181,11 +185,15 @@ func (a *api) restock(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	versions, err := web.IfMatch(r)
+	if err != nil {
+		return err
+	}
 	quantity, err := readRestock(w, r)
 	if err != nil {
 		return err
 	}
-	p, err := a.store.Restock(r.Context(), id, quantity)
+	p, err := a.store.Restock(r.Context(), id, versions, quantity)
 	if err != nil {
 		return err
 	}

@@ -154,7 +154,8 @@ func TestProducts(t *testing.T) {
 		ok[web.Problem](t, c.call(t, "PUT", path, `{"name":"Bowl","priceCents":1}`, "If-Match", tag), http.StatusPreconditionFailed)
 		ok[web.Problem](t, c.call(t, "DELETE", path, "", "If-Match", tag), http.StatusPreconditionFailed)
 
-		got = ok[productBody](t, c.call(t, "POST", path+"/restock", `{"quantity":5}`), http.StatusOK)
+		ok[web.Problem](t, c.call(t, "POST", path+"/restock", `{"quantity":5}`, "If-Match", tag), http.StatusPreconditionFailed)
+		got = ok[productBody](t, c.call(t, "POST", path+"/restock", `{"quantity":5}`, "If-Match", `"2"`), http.StatusOK)
 		if got.Stock != 15 || got.Version != 3 {
 			t.Errorf("restocked: %+v", got)
 		}
@@ -201,6 +202,19 @@ func TestProducts(t *testing.T) {
 		}
 		if page := ok[pageBody](t, c.call(t, "GET", "/api/products?limit=5", ""), http.StatusOK); page.Next != "" {
 			t.Errorf("a full last page has next %q", page.Next)
+		}
+	})
+
+	t.Run("methods", func(t *testing.T) {
+		t.Parallel()
+		c := setup(t)
+		for path, allow := range map[string]string{"": "GET, HEAD, POST", "/" + cup: "GET, HEAD, PUT, DELETE", "/" + cup + "/restock": "POST"} {
+			a := c.call(t, "PATCH", "/api/products"+path, "")
+			ok[web.Problem](t, a, http.StatusMethodNotAllowed)
+			if got := a.header.Get("Allow"); got != allow {
+				t.Errorf("%s: Allow is %q, want %q", path, got, allow)
+			}
+			ok[web.Problem](t, c.call(t, "POST", "/api/products"+path+"/", `{"name":"Cup","priceCents":1,"stock":0}`), http.StatusNotFound)
 		}
 	})
 
@@ -261,7 +275,7 @@ func TestBadRequests(t *testing.T) {
 		"no object":           {"POST", path, `[]`, nil, 400, nil},
 		"empty":               {"POST", path, ` `, nil, 400, nil},
 		"form":                {"POST", path, `name=a`, []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, nil},
-		"too large":           {"POST", path, `{"name":"` + strings.Repeat("a", 1<<20) + `"}`, nil, 413, nil},
+		"too large":           {"POST", path, `{"name":"` + strings.Repeat("a", 64<<10) + `"}`, nil, 413, nil},
 		"limit 0":             {"GET", path + "?limit=0", "", nil, 400, []string{"limit"}},
 		"limit 201":           {"GET", path + "?limit=201", "", nil, 400, []string{"limit"}},
 		"cursor":              {"GET", path + "?after=x", "", nil, 400, []string{"after"}},
@@ -277,6 +291,15 @@ func TestBadRequests(t *testing.T) {
 		"change stock":        {"PUT", path + "/" + cup, `{"name":"a","priceCents":1,"stock":5}`, nil, 400, []string{"stock"}},
 		"If-Match unquoted":   {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", "1"}, 400, []string{"If-Match"}},
 		"If-Match weak":       {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", `W/"1"`}, 412, nil},
+		"If-Match empty":      {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", ""}, 400, []string{"If-Match"}},
+		"If-Match with a +":   {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", `"+1"`}, 412, nil},
+		"If-Match with a 0":   {"DELETE", path + "/" + cup, "", []string{"If-Match", `"01"`}, 412, nil},
+		"If-None-Match":       {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-None-Match", "*"}, 412, nil},
+		"unknown parameter":   {"GET", path + "?name=cup", "", nil, 400, []string{"name"}},
+		"parameter of a list": {"GET", path + "/" + cup + "?limit=1", "", nil, 400, []string{"limit"}},
+		"parameter of a POST": {"POST", path + "?dry=1", `{"name":"a","priceCents":1,"stock":1}`, nil, 400, []string{"dry"}},
+		"semicolon":           {"GET", path + "?limit=1;after=x", "", nil, 400, []string{"limit"}},
+		"empty parameter":     {"GET", path + "?after=", "", nil, 400, []string{"after"}},
 		"If-Match of others":  {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", `"abc"`}, 412, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -105,7 +106,7 @@ where product_id = $1
   and deleted_at is null
 returning `+productColumns, id, versions, name, priceCents, currency)
 	if err != nil {
-		return p, fmt.Errorf("edit product %s: %w", id, s.whyNone(ctx, err, id, product.ErrStale))
+		return p, fmt.Errorf("edit product %s: %w", id, s.whyNone(ctx, err, id, versions, product.ErrStale))
 	}
 	return p, nil
 }
@@ -121,7 +122,7 @@ where product_id = $1
   and ($2::bigint[] is null or version = any($2))
   and deleted_at is null`, id, versions)
 	if err = postgres.Written(err); err == nil && tag.RowsAffected() == 0 {
-		err = s.whyNone(ctx, pgx.ErrNoRows, id, product.ErrStale)
+		err = s.whyNone(ctx, pgx.ErrNoRows, id, versions, product.ErrStale)
 	}
 	if err != nil {
 		return fmt.Errorf("delete product %s: %w", id, err)
@@ -129,41 +130,45 @@ where product_id = $1
 	return nil
 }
 
-// Restock adds quantity units and returns the product as stored, or
-// product.ErrTooMuchStock or product.ErrNotFound.
-func (s *Store) Restock(ctx context.Context, id uuid.UUID, quantity int) (product.Product, error) {
+// Restock adds quantity units if the product has one of the versions, with the
+// errors of Edit or product.ErrTooMuchStock, and returns it as stored.
+func (s *Store) Restock(ctx context.Context, id uuid.UUID, versions []int64, quantity int) (product.Product, error) {
 	p, err := s.write(ctx, `
 update products
-set stock = stock + $2,
+set stock = stock + $3,
     version = version + 1,
     updated_at = now()
 where product_id = $1
-  and stock::bigint + reserved + $2 <= $3
+  and ($2::bigint[] is null or version = any($2))
+  and stock::bigint + reserved + $3 <= $4
   and deleted_at is null
-returning `+productColumns, id, quantity, product.MaxStock)
+returning `+productColumns, id, versions, quantity, product.MaxStock)
 	if err != nil {
-		return p, fmt.Errorf("restock product %s: %w", id, s.whyNone(ctx, err, id, product.ErrTooMuchStock))
+		return p, fmt.Errorf("restock product %s: %w", id, s.whyNone(ctx, err, id, versions, product.ErrTooMuchStock))
 	}
 	return p, nil
 }
 
-// whyNone turns pgx.ErrNoRows of a conditional update into product.ErrNotFound
-// or, when the product is there, into unmet, the condition's own error.
-func (s *Store) whyNone(ctx context.Context, err error, id uuid.UUID, unmet error) error {
+// whyNone turns pgx.ErrNoRows of a conditional update into product.ErrNotFound,
+// product.ErrStale when the product has another version, or else into unmet,
+// the error of the update's other condition.
+func (s *Store) whyNone(ctx context.Context, err error, id uuid.UUID, versions []int64, unmet error) error {
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
-	var there bool
+	var version int64
 	err = s.pool.QueryRow(ctx, `
-select exists (
-  select from products
-  where product_id = $1
-    and deleted_at is null)`, id).Scan(&there)
+select version
+from products
+where product_id = $1
+  and deleted_at is null`, id).Scan(&version)
 	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return product.ErrNotFound
 	case err != nil:
 		return err
-	case there:
-		return unmet
+	case versions != nil && !slices.Contains(versions, version):
+		return product.ErrStale
 	}
-	return product.ErrNotFound
+	return unmet
 }

@@ -17,7 +17,7 @@ func fillUp(t testing.TB, f *fixture, id uuid.UUID) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Restock(t.Context(), id, product.MaxStock-p.Stock-p.Reserved); err != nil {
+	if _, err := f.Restock(t.Context(), id, nil, product.MaxStock-p.Stock-p.Reserved); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -122,7 +122,7 @@ func TestCatalog(t *testing.T) {
 		}
 		_, errGet := f.Product(t.Context(), cup)
 		_, errEdit := f.Edit(t.Context(), cup, nil, "Mug", 1, nil)
-		_, errRestock := f.Restock(t.Context(), cup, 1)
+		_, errRestock := f.Restock(t.Context(), cup, nil, 1)
 		errDelete := f.Delete(t.Context(), cup, nil)
 		for call, err := range map[string]error{"get": errGet, "edit": errEdit, "restock": errRestock, "delete": errDelete} {
 			if !errors.Is(err, product.ErrNotFound) {
@@ -138,7 +138,7 @@ func TestCatalog(t *testing.T) {
 		f.reserve(t, created(t, uuid.New(), item(cup, 4)))
 		fillUp(t, f, cup)
 		f.stock(t, cup, product.MaxStock-4, 4)
-		if _, err := f.Restock(t.Context(), cup, 1); !errors.Is(err, product.ErrTooMuchStock) {
+		if _, err := f.Restock(t.Context(), cup, nil, 1); !errors.Is(err, product.ErrTooMuchStock) {
 			t.Errorf("one more: %v", err)
 		}
 	})

@@ -76,7 +76,7 @@ func TestReserve(t *testing.T) {
 		f.reserve(t, reserved, refused)
 		f.told(t)
 		// By now the refused one would fit.
-		if _, err := f.Restock(t.Context(), cup, 100); err != nil {
+		if _, err := f.Restock(t.Context(), cup, nil, 100); err != nil {
 			t.Fatal(err)
 		}
 		f.reserve(t, refused, reserved)
