@@ -246,6 +246,7 @@ func count(t *testing.T, v kittest.Vhost, name string) int {
 }
 
 func TestPublishedEventsAreConsumedInBatches(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	publish(t, publisher(t, v), events(t, 0, 1000))
 	got := newSeen()
@@ -271,6 +272,7 @@ func TestPublishedEventsAreConsumedInBatches(t *testing.T) {
 }
 
 func TestEnvelopeIsCloudEventsBinaryMode(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	sent := events(t, 7, 8)[0]
 	sent.Trace = map[string]string{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "baggage": "tier=gold"}
@@ -301,6 +303,7 @@ func TestEnvelopeIsCloudEventsBinaryMode(t *testing.T) {
 }
 
 func TestUnroutableEventIsAnErrorOfItsOwn(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	all := events(t, 0, 3)
 	all[1].RoutingKey = "nobody.listens"
@@ -317,6 +320,7 @@ func TestUnroutableEventIsAnErrorOfItsOwn(t *testing.T) {
 }
 
 func TestPublishToReachesOneQueueAlone(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	p := publisher(t, v)
 	all := events(t, 0, 2)
@@ -335,6 +339,7 @@ func TestPublishToReachesOneQueueAlone(t *testing.T) {
 }
 
 func TestEventThatNobodyHasToReadIsPublishedAllTheSame(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	p := bus.NewPublisher(config(v), "test", exchange, redelivery, "nobody.listens")
 	start(t, p.Run)
@@ -352,6 +357,7 @@ func TestEventThatNobodyHasToReadIsPublishedAllTheSame(t *testing.T) {
 }
 
 func TestFailingMessageIsRetriedWithGrowingDelaysThenDeadLettered(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	got := newSeen()
 	publish(t, publisher(t, v), events(t, 0, 20))
@@ -393,6 +399,7 @@ func TestFailingMessageIsRetriedWithGrowingDelaysThenDeadLettered(t *testing.T) 
 }
 
 func TestWhatCannotSucceedIsDeadLetteredAtOnceWithItsReason(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	conn, err := amqp.Dial(v.AdminURL)
 	if err != nil {
@@ -469,6 +476,7 @@ func TestWhatCannotSucceedIsDeadLetteredAtOnceWithItsReason(t *testing.T) {
 }
 
 func TestUnavailableDatabasePausesWithoutBurningDeliveries(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	publish(t, publisher(t, v), events(t, 0, 10))
 	got := newSeen()
@@ -506,6 +514,7 @@ func TestUnavailableDatabasePausesWithoutBurningDeliveries(t *testing.T) {
 }
 
 func TestLostConnectionsComeBack(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	p := publisher(t, v)
 	got := newSeen()
@@ -557,6 +566,7 @@ func closeConnections(t *testing.T, v kittest.Vhost) {
 }
 
 func TestDrainFinishesWhatHasArrivedAndCountsNothingAsFailed(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	p := publisher(t, v)
 	got := newSeen()
@@ -592,6 +602,7 @@ func TestDrainFinishesWhatHasArrivedAndCountsNothingAsFailed(t *testing.T) {
 }
 
 func TestPanickingHandlerFailsItsMessageAlone(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	publish(t, publisher(t, v), events(t, 0, 5))
 	got := newSeen()

@@ -18,34 +18,17 @@ const maxShortString = 255
 // whole connection is lost, and every other message on it has an unknown
 // outcome.
 func (m *message) fits(frameSize int) error {
-	for name, value := range m.shortStrings {
-		if len(value) > maxShortString {
-			return fmt.Errorf("%s of %d bytes: AMQP allows %d", name, len(value), maxShortString)
-		}
-	}
-	if err := m.Headers.Validate(); err != nil {
-		return fmt.Errorf("headers: %w", err)
-	}
 	size, err := m.headerFrame()
-	if err != nil {
-		return err
+	if err == nil && frameSize > 0 && size > frameSize {
+		err = fmt.Errorf("headers need a frame of %d bytes: the broker allows %d", size, frameSize)
 	}
-	if frameSize > 0 && size > frameSize {
-		return fmt.Errorf("headers need a frame of %d bytes: the broker allows %d", size, frameSize)
-	}
-	return nil
-}
-
-func (m *message) shortStrings(yield func(name, value string) bool) {
-	_ = yield("exchange", m.exchange) && yield("routing key", m.key) &&
-		yield("content type", m.ContentType) && yield("content encoding", m.ContentEncoding) &&
-		yield("correlation id", m.CorrelationId) && yield("message id", m.MessageId) &&
-		yield("type", m.Type) && yield("app id", m.AppId)
+	return err
 }
 
 // headerFrame is the size of the frame with the message's properties, in
 // bytes: AMQP 0-9-1, sections 2.3.5 and 2.3.5.2. All properties are counted as
-// if they were there.
+// if they were there, and the exchange and the routing key as if they were
+// among them.
 func (m *message) headerFrame() (int, error) {
 	const (
 		frame   = 8             // type, channel, size and end
@@ -53,8 +36,14 @@ func (m *message) headerFrame() (int, error) {
 		rest    = 1 + 1 + 8 + 3 // delivery mode, priority, timestamp, and three empty strings we do not set
 	)
 	size := frame + content + rest
-	for _, value := range m.shortStrings {
-		size += 1 + len(value)
+	for _, property := range [...]struct{ name, value string }{
+		{"exchange", m.exchange}, {"routing key", m.key}, {"content type", m.ContentType}, {"content encoding", m.ContentEncoding},
+		{"correlation id", m.CorrelationId}, {"message id", m.MessageId}, {"type", m.Type}, {"app id", m.AppId},
+	} {
+		if len(property.value) > maxShortString {
+			return 0, fmt.Errorf("%s of %d bytes: AMQP allows %d", property.name, len(property.value), maxShortString)
+		}
+		size += 1 + len(property.value)
 	}
 	headers, err := tableSize(m.Headers)
 	return size + headers, err

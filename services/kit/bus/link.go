@@ -30,7 +30,7 @@ func (c *connection) within(ctx context.Context, limit time.Duration, call func(
 
 // close ends the connection in order if the broker answers in time.
 func (c *connection) close(limit time.Duration) error {
-	err := c.within(context.Background(), limit, c.Connection.Close)
+	err := c.within(context.Background(), limit, c.Close)
 	if errors.Is(err, amqp.ErrClosed) {
 		return nil
 	}

@@ -103,16 +103,6 @@ func (p *proxy) say(channel byte, method []byte) {
 	p.inject = append(p.inject, frame...)
 }
 
-// cut breaks all connections.
-func (p *proxy) cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range p.conns {
-		c.Close()
-	}
-	p.conns = nil
-}
-
 // alarmThenHold lets the client learn of an alarm, and nothing more.
 func (p *proxy) alarmThenHold() {
 	p.alarm(true)
@@ -188,7 +178,8 @@ func readFrame(r io.Reader) ([]byte, error) {
 	if _, err := io.ReadFull(r, head); err != nil {
 		return nil, err
 	}
-	rest := make([]byte, binary.BigEndian.Uint32(head[3:])+1)
-	_, err := io.ReadFull(r, rest)
-	return append(head, rest...), err
+	frame := make([]byte, 7+binary.BigEndian.Uint32(head[3:])+1)
+	copy(frame, head)
+	_, err := io.ReadFull(r, frame[7:])
+	return frame, err
 }

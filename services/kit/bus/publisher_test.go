@@ -54,6 +54,7 @@ func setPolicy(t *testing.T, v kittest.Vhost, name, pattern string, definition m
 }
 
 func TestNegativeConfirmIsARefusal(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	p := publisher(t, v)
 	setPolicy(t, v, "full", "^"+queue+"$", map[string]any{"max-length": 1, "overflow": "reject-publish"})
@@ -91,6 +92,7 @@ func restricted(t *testing.T) []byte {
 }
 
 func TestEventThatClosesTheChannelIsRefusedAloneWithTheBrokersWords(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, restricted(t))
 	p := publisherWith(t, v.UserURLs["maker"], 5*time.Second)
 	all := events(t, 0, 60)
@@ -142,6 +144,7 @@ func TestEventThatClosesTheChannelIsRefusedAloneWithTheBrokersWords(t *testing.T
 }
 
 func TestEventThatCannotBeSentIsRefusedBeforeItCostsTheConnection(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	p := publisher(t, v)
 	all := events(t, 0, 8)
@@ -165,6 +168,7 @@ func TestEventThatCannotBeSentIsRefusedBeforeItCostsTheConnection(t *testing.T) 
 }
 
 func TestMissingConfirmTimesOutItsOwnEventsAlone(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	between, url := newProxy(t, v.AdminURL)
 	const patience = time.Second
@@ -195,6 +199,7 @@ func TestMissingConfirmTimesOutItsOwnEventsAlone(t *testing.T) {
 }
 
 func TestLateReturnIsNotTakenForThatOfTheNextTry(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	between, url := newProxy(t, v.AdminURL)
 	p := publisherWith(t, url, 500*time.Millisecond)
@@ -211,6 +216,7 @@ func TestLateReturnIsNotTakenForThatOfTheNextTry(t *testing.T) {
 }
 
 func TestPublisherIsNotReadyInAnAlarm(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	between, url := newProxy(t, v.AdminURL)
 	p := publisherWith(t, url, 5*time.Second)
@@ -229,6 +235,7 @@ func TestPublisherIsNotReadyInAnAlarm(t *testing.T) {
 }
 
 func TestWaitForConfirmsOutlastsAnAlarm(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	between, url := newProxy(t, v.AdminURL)
 	const patience = 700 * time.Millisecond
@@ -251,6 +258,7 @@ func TestWaitForConfirmsOutlastsAnAlarm(t *testing.T) {
 }
 
 func TestSilentBrokerIsGivenUpInFiveSeconds(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	large := events(t, 1, 200)
 	for i := range large {
@@ -286,6 +294,7 @@ func TestSilentBrokerIsGivenUpInFiveSeconds(t *testing.T) {
 }
 
 func TestPublisherStopsInTimeWhateverTheBrokerDoes(t *testing.T) {
+	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	between, url := newProxy(t, v.AdminURL)
 	p := bus.NewPublisher(bus.Config{URL: url, ConfirmTimeout: 30 * time.Second}, "test", exchange, redelivery)

@@ -413,8 +413,9 @@ func (s *session) ask(ctx context.Context, call func() error) error {
 	case <-ctx.Done():
 		s.abandoned = true
 		go func() {
-			<-done
-			_ = s.ch.Close()
+			if err := <-done; err == nil {
+				_ = s.ch.Close() // nobody is left to tell
+			}
 		}()
 		return fmt.Errorf("no answer from the broker: %w", ctx.Err())
 	}

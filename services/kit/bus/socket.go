@@ -74,7 +74,7 @@ func (s *socket) SetReadDeadline(time.Time) error { return nil }
 
 // drop closes the connection without a word: what waits for it fails now. Its
 // own error would tell nobody anything.
-func (s *socket) drop() { _ = s.Conn.Close() }
+func (s *socket) drop() { _ = s.Close() }
 
 func (s *socket) cork() {
 	s.writing.Lock()

@@ -24,13 +24,17 @@ type Subscription struct {
 // handle gets one to Config.Batch deliveries, no two with the same id, and
 // commits the effects of all of them or returns an error:
 //
-//   - postgres.Unavailable: the consumer pauses and tries the batch again.
+//   - fault.Unavailable or fault.Unknown, by the consumer's classifier: it pauses
+//     and tries the batch again.
+//   - fault.Conflict: the batch is tried again at once, a few times.
+//   - fault.TooSlow of a batch: it is halved.
 //   - Any other error of a batch: each of its deliveries is handled alone.
 //   - Permanent(err) of a single delivery: it is dead-lettered at once.
 //   - Any other error of a single delivery: it is tried again after a growing
 //     delay, up to the queue's delivery limit.
 //
-// A delivery may come again after it was handled: the handler has to notice.
+// A delivery may come again after it was handled, and two batches may be halves
+// of one: the handler has to be idempotent.
 func Subscribe[T any](queue, eventType string, decode func([]byte) (T, error), handle func(ctx context.Context, batch []Delivery[T]) error) Subscription {
 	return Subscription{
 		queue:     queue,
