@@ -1,3 +1,4 @@
+-- +goose Up
 -- The orders that wait for a stock answer, each until its due time. Looking for
 -- the overdue ones and for the oldest one costs the same however many orders
 -- there ever were: a row lives as long as its order is Pending, and vacuum comes

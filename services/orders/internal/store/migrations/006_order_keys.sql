@@ -1,3 +1,4 @@
+-- +goose Up
 -- Idempotency keys belong to their customer: two customers may use the same one.
 create table order_keys (
   customer_id uuid not null,

@@ -1,3 +1,4 @@
+-- +goose Up
 -- Expired: the order had waited for too long when it came, and holds nothing.
 -- Rows that are there need no check: the old one was stricter.
 alter table reservations
