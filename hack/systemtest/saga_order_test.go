@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -308,9 +310,20 @@ func (d *door) call(ctx context.Context, path string, header http.Header, body, 
 			return json.Unmarshal(answer, out)
 		}
 	}
-	return fmt.Errorf("POST %s: %s: %s", path, res.Status, answer)
+	err = fmt.Errorf("POST %s: %s: %s", path, res.Status, answer)
+	if seconds, bad := strconv.Atoi(res.Header.Get("Retry-After")); bad == nil {
+		return &laterError{err, time.Duration(seconds) * time.Second}
+	}
+	return err
 }
 
+// laterError is an answer that asks to come back.
+type laterError struct {
+	error
+	after time.Duration
+}
+
+// place also waits, as clients do, while orders that the schedules hold back until their deadline keep new ones out.
 func (d *door) place(ctx context.Context, p plan) (o orderState, err error) {
 	header := http.Header{"Idempotency-Key": {p.Key.String()}, "Prefer": {"respond-async"}}
 	body := struct {
@@ -318,8 +331,18 @@ func (d *door) place(ctx context.Context, p plan) (o orderState, err error) {
 		Items      []events.Item `json:"items"`
 	}{p.Customer, p.Items}
 	// A repeated request may find its order final.
-	err = d.call(ctx, "/orders", header, body, &o, http.StatusAccepted, http.StatusCreated)
-	return o, err
+	for {
+		err = d.call(ctx, "/orders", header, body, &o, http.StatusAccepted, http.StatusCreated)
+		later, ok := errors.AsType[*laterError](err)
+		if !ok {
+			return o, err
+		}
+		select {
+		case <-ctx.Done():
+			return o, err
+		case <-time.After(later.after):
+		}
+	}
 }
 
 func (d *door) cancel(ctx context.Context, id uuid.UUID) (o orderState, err error) {

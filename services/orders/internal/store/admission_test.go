@@ -36,6 +36,10 @@ func TestAdmissionClosesWhileTheOldestPendingOrderIsTooOld(t *testing.T) {
 	const deadline = time.Hour
 	r := newReplicaUntil(t, pool, deadline).run(t)
 	oldest, next := mustPlace(t, r, newOrder(t)), mustPlace(t, r, newOrder(t))
+	keyed := keyedOrder(t)
+	if _, _, err := r.Place(t.Context(), keyed, key("k", "two cups")); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name   string
 		by     time.Duration
@@ -55,7 +59,16 @@ func TestAdmissionClosesWhileTheOldestPendingOrderIsTooOld(t *testing.T) {
 	if _, err := r.Cancel(t.Context(), next.ID); err != nil {
 		t.Errorf("cancelling: %v", err)
 	}
-	mustAnswer(t, r, reserved(oldest))
+	if got, replayed, err := r.Place(t.Context(), keyedOrder(t), key("k", "two cups")); err != nil || !replayed || got.ID != keyed.ID {
+		t.Errorf("asking again: replayed %v, order %s, error %v", replayed, got.ID, err)
+	}
+	if _, _, err := r.Place(t.Context(), keyedOrder(t), key("k", "three cups")); !errors.Is(err, ErrKeyReused) {
+		t.Errorf("another order with the key: %v", err)
+	}
+	if _, _, err := r.Place(t.Context(), keyedOrder(t), key("new", "two cups")); !errors.Is(err, ErrBehind) {
+		t.Errorf("another order: %v", err)
+	}
+	mustAnswer(t, r, reserved(oldest), reserved(keyed))
 	mustMeasure(t, r)
 	mustPlace(t, r, newOrder(t))
 }

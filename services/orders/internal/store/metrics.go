@@ -51,7 +51,7 @@ func newSagaMetrics() (*sagaMetrics, error) {
 		return nil, fmt.Errorf("pending orders' age metric: %w", err)
 	}
 	open, err := meter.Int64Gauge("orderflow.orders.open",
-		metric.WithUnit("1"),
+		metric.WithUnit("{state}"),
 		metric.WithDescription("1 while new orders are taken, 0 while the pending ones wait too long."))
 	if err != nil {
 		return nil, fmt.Errorf("admission metric: %w", err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -89,7 +90,7 @@ func (e *UnknownError) Unwrap() error { return e.Err }
 // takes no more orders for now, ErrKeyReused, or the database's.
 func (s *Store) Place(ctx context.Context, o order.Order, key Key) (placed order.Order, replayed bool, err error) {
 	if err := s.admit(); err != nil {
-		return order.Order{}, false, err
+		return s.replay(ctx, o.CustomerID, key, err)
 	}
 	event, err := createdEvent(ctx, o, o.CreatedAt.Add(s.deadline))
 	if err != nil {
@@ -116,6 +117,31 @@ func (s *Store) Place(ctx context.Context, o order.Order, key Key) (placed order
 		return placed, true, err
 	}
 	return o, false, nil
+}
+
+// replay returns the order that the customer placed with the key, or otherwise
+// when there is none: who asks again what came of an order is not refused.
+func (s *Store) replay(ctx context.Context, customer uuid.UUID, key Key, otherwise error) (order.Order, bool, error) {
+	if key.Text == "" {
+		return order.Order{}, false, otherwise
+	}
+	var owner keyOwner
+	err := s.pool.QueryRow(ctx, `
+select request_hash, order_id
+from order_keys
+where customer_id = $1
+  and key = $2
+  and created_at >= now() - $3::interval`, customer, key.Text, KeyLifetime).Scan(&owner.hash, &owner.order)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return order.Order{}, false, otherwise
+	case err != nil:
+		return order.Order{}, false, fmt.Errorf("look up an idempotency key: %w", err)
+	case !bytes.Equal(owner.hash, key.Hash[:]):
+		return order.Order{}, false, ErrKeyReused
+	}
+	placed, err := s.Get(ctx, owner.order)
+	return placed, true, err
 }
 
 // runPlacements stores what Place queues, until ctx is done; what is in hand
