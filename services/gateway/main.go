@@ -50,9 +50,6 @@ func (c config) Validate() error {
 				errs = append(errs, fmt.Errorf("%s=%q: must be http://host:port or https://host:port without a path", list.variable, u.Redacted()))
 			}
 		}
-		if len(list.urls) > proxy.MaxInstances {
-			errs = append(errs, fmt.Errorf("%s: must have at most %d URLs", list.variable, proxy.MaxInstances))
-		}
 	}
 	return errors.Join(errs...)
 }
@@ -70,7 +67,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	// Ready as soon as it serves: with the services down it still answers 503,
 	// which tells a client more than a refused connection.
 	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), memoryLimit))
-	server := web.NewServer(cfg.Web, newHandler(cfg, proxy.NewTransport()), web.Admin(info.Metrics, nil, nil))
+	server := web.NewServer(cfg.Web, newHandler(cfg, proxy.NewTransport(proxy.AnswerTimeout)), web.Admin(info.Metrics, nil, nil))
 	server.Limit(maxConns, maxHeaderBytes)
 	var group run.Group
 	group.Add("admin server", server.RunAdmin)

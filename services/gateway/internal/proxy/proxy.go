@@ -1,10 +1,14 @@
 // Package proxy passes requests on to the instances of a service.
 //
-// An instance that cannot be reached is left out for a second and one that
-// says it is stopping ("Connection: close") for two, as long as there are
-// others. A request goes to a second instance when the first cannot have seen
-// it (no connection came about) or when seeing it twice does no harm
-// (Config.Replayable). To that end bodies are read whole before they are sent.
+// A request is sent again, to the next instance if there are several, when the
+// first cannot have seen it (no connection came about) or when seeing it twice
+// does no harm (Config.Replayable). To that end bodies are read whole before
+// they are sent. An instance that cannot be reached is left out for a second
+// and one that says it is stopping ("Connection: close") for two, as long as
+// there are others.
+//
+// Everything that clients can make it hold is bounded: see Route, Budget and
+// Stream.
 package proxy
 
 import (
@@ -24,46 +28,13 @@ import (
 	"orderflow.internal/kit/web"
 )
 
-// Times that bound what passes through.
-const (
-	writeTimeout = 30 * time.Second
-
-	// answerTimeout leaves a margin over the 30 s that a client may ask orders
-	// to wait.
-	answerTimeout = 35 * time.Second
-	dialTimeout   = 2 * time.Second
-
-	// idleTimeout is below the 75 s after which the services close a
-	// connection: whoever closes first must not be the one who is sent requests.
-	idleTimeout = 60 * time.Second
-)
-
-// bufferSize is that of each buffer a request in flight needs, in bytes: enough
-// for the usual request and answer to be one write, and small since thousands
-// may wait. What is larger is not copied through the buffers.
-const bufferSize = 1 << 10
-
-// NewTransport returns a transport for all proxies of a process. It speaks
-// HTTP/1.1 and keeps as many connections as are in use at busy times; the two
-// per host of the default one would be opened and closed all the time.
-func NewTransport() *http.Transport {
-	return &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    dialTimeout,
-		MaxIdleConnsPerHost:    512,
-		IdleConnTimeout:        idleTimeout,
-		ResponseHeaderTimeout:  answerTimeout,
-		MaxResponseHeaderBytes: 64 << 10,
-		ReadBufferSize:         bufferSize,
-		WriteBufferSize:        bufferSize,
-		DisableCompression:     true, // pass on what the client asked for
-	}
-}
+// writeTimeout is what a client has to take what was sent to it.
+const writeTimeout = 30 * time.Second
 
 // Config is what leads to a service.
 type Config struct {
 	Name      string    // for logs and problems
-	Instances []url.URL // 1 to MaxInstances base URLs without a path
+	Instances []url.URL // at least one base URL, without a path
 	Prefix    string    // goes before the path
 	Transport http.RoundTripper
 

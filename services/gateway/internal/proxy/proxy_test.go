@@ -57,7 +57,7 @@ func newDoor(t *testing.T, change func(*Config), instances ...string) *httptest.
 
 func newRoute(t *testing.T, route Route, change func(*Config), instances ...string) *httptest.Server {
 	t.Helper()
-	transport := NewTransport()
+	transport := NewTransport(AnswerTimeout)
 	cfg := Config{
 		Name:       "orders",
 		Prefix:     "/api",
@@ -180,7 +180,7 @@ func TestNoAnswerInTime(t *testing.T) {
 	service := newUpstream(t, func(http.ResponseWriter, *http.Request) { <-release })
 	t.Cleanup(func() { close(release) }) // before the server is closed, which waits
 	door := newDoor(t, func(cfg *Config) {
-		cfg.Transport.(*http.Transport).ResponseHeaderTimeout = 20 * time.Millisecond
+		cfg.Transport = NewTransport(20 * time.Millisecond)
 	}, service.URL, service.URL)
 	resp, body := send(t, door, "GET", "/orders", "")
 	wantStatus(t, resp, body, http.StatusGatewayTimeout, "/problems/upstream-timeout")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"go.opentelemetry.io/otel"
@@ -36,19 +37,19 @@ func newSpans() spans {
 
 type span struct{ trace.Span }
 
-func (s spans) start(req *http.Request, to *instance, try int) (context.Context, span) {
+func (s spans) start(req *http.Request, to url.URL, try int) (context.Context, span) {
 	if s.tracer == nil {
 		return req.Context(), span{}
 	}
 	ctx, started := s.tracer.Start(req.Context(), req.Method, trace.WithSpanKind(trace.SpanKindClient))
 	if started.IsRecording() {
-		host, port, err := net.SplitHostPort(to.host)
+		host, port, err := net.SplitHostPort(to.Host)
 		if err != nil {
-			host, port = to.host, map[string]string{"http": "80", "https": "443"}[to.scheme]
+			host, port = to.Host, map[string]string{"http": "80", "https": "443"}[to.Scheme]
 		}
 		attrs := []attribute.KeyValue{
 			semconv.HTTPRequestMethodKey.String(req.Method),
-			semconv.URLFull(to.scheme + "://" + to.host + req.URL.Path), // the query may tell about a person
+			semconv.URLFull(to.Scheme + "://" + to.Host + req.URL.Path), // the query may tell about a person
 			semconv.ServerAddress(host),
 		}
 		if n, err := strconv.Atoi(port); err == nil {

@@ -111,7 +111,7 @@ func TestStreamEndsWhenDraining(t *testing.T) {
 		<-r.Context().Done()
 		close(gone)
 	})
-	transport := NewTransport()
+	transport := NewTransport(AnswerTimeout)
 	t.Cleanup(transport.CloseIdleConnections)
 	gateway := serve(t, strings.TrimPrefix(nobody(t), "http://"),
 		New(Config{Name: "orders", Instances: []url.URL{parseURL(t, service.URL)}, Transport: transport, Bodies: NewBudget(0)}).
@@ -139,7 +139,7 @@ func TestStreamEndsWhenDraining(t *testing.T) {
 // newStreams serves n event streams of the instances at a time.
 func newStreams(t *testing.T, n int, instances ...string) *httptest.Server {
 	t.Helper()
-	transport := NewTransport()
+	transport := NewTransport(AnswerTimeout)
 	cfg := Config{Name: "orders", Transport: transport, Replayable: func(*http.Request) bool { return true }, Bodies: NewBudget(0)}
 	for _, instance := range instances {
 		cfg.Instances = append(cfg.Instances, parseURL(t, instance))
