@@ -59,7 +59,7 @@ func Validate(ctx context.Context, root, schemas string, manifests []byte) error
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file.Name()) //nolint:errcheck // a temporary file
+	defer os.Remove(file.Name())
 	if _, err := file.Write(manifests); err != nil {
 		return errors.Join(err, file.Close())
 	}

@@ -56,7 +56,7 @@ func (d imageBroker) kill(ctx context.Context, b *Broker) error {
 	if _, err := docker(ctx, "kill", "--signal", "KILL", d.name); err != nil {
 		return err
 	}
-	if err := b.wait(ctx); err != nil {
+	if err := b.now().wait(ctx); err != nil {
 		return err
 	}
 	return errors.Join(b.forget(), d.remove(ctx))

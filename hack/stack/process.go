@@ -35,20 +35,28 @@ type process struct {
 	record string // file that remembers it
 	log    string // file its output is added to
 
-	mu      sync.Mutex
-	pid     int
-	start   uint64
-	stop    syscall.Signal
-	done    chan struct{} // closed when our own child has ended; nil for one of an earlier run
-	state   *os.ProcessState
-	started time.Time
+	mu   sync.Mutex
+	last life
 }
 
-type processRecord struct {
+// life is one run of a process. With its start time the id identifies it for good.
+type life struct {
 	PID     int            `json:"pid"`
-	Start   uint64         `json:"start"`
+	Start   uint64         `json:"start"` // clock ticks since boot
 	Stop    syscall.Signal `json:"stop"`
 	Started time.Time      `json:"started"`
+
+	cmd  *exec.Cmd     // our own child; nil for one of an earlier run
+	done chan struct{} // closed when our own child has ended
+}
+
+func (l life) alive() bool {
+	select {
+	case <-l.done: // never, when it is nil
+		return false
+	default:
+		return l.done != nil || l.PID != 0 && living(l.PID, l.Start)
+	}
 }
 
 // newProcess takes up the record of an earlier run: its process if that still lives, otherwise only when it was started.
@@ -58,16 +66,17 @@ func newProcess(dir, name string) *process {
 		record: filepath.Join(dir, "processes", name+".json"),
 		log:    filepath.Join(dir, "log", name+".log"),
 	}
-	var r processRecord
 	text, err := os.ReadFile(p.record)
-	if err != nil || json.Unmarshal(text, &r) != nil {
-		return p
-	}
-	p.started = r.Started
-	if living(r.PID, r.Start) {
-		p.pid, p.start, p.stop = r.PID, r.Start, r.Stop
+	if err != nil || json.Unmarshal(text, &p.last) != nil || !p.last.alive() {
+		p.last = life{Started: p.last.Started}
 	}
 	return p
+}
+
+func (p *process) now() life {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last
 }
 
 // spawner starts children from one thread that lives as long as this program: the kernel sends the signal that ends
@@ -98,7 +107,7 @@ func batchScheduling() {
 
 func (p *process) run(c command) error {
 	if p.alive() {
-		return fmt.Errorf("%s is running already (pid %d)", p.name, p.pid)
+		return fmt.Errorf("%s is running already (pid %d)", p.name, p.PID())
 	}
 	for _, file := range []string{p.record, p.log} {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -126,26 +135,19 @@ func (p *process) run(c command) error {
 	if err := <-started; err != nil {
 		return errors.Join(fmt.Errorf("start %s: %w", p.name, err), out.Close())
 	}
-	return p.adopt(cmd, c.stop, out)
-}
-
-// adopt records the child and waits for its end in the background.
-func (p *process) adopt(cmd *exec.Cmd, stop syscall.Signal, out *os.File) error {
-	done := make(chan struct{})
-	s, statErr := readStat(cmd.Process.Pid)
+	stat, statErr := readStat(cmd.Process.Pid)
+	l := life{
+		PID: cmd.Process.Pid, Start: stat.Starttime, Stop: c.stop, Started: time.Now(), cmd: cmd, done: make(chan struct{}),
+	}
 	p.mu.Lock()
-	p.pid, p.start, p.stop, p.done, p.state, p.started = cmd.Process.Pid, s.Starttime, stop, done, nil, time.Now()
-	r := processRecord{PID: p.pid, Start: p.start, Stop: stop, Started: p.started}
+	p.last = l
 	p.mu.Unlock()
 	go func() {
 		_ = cmd.Wait() // how it ended is in ProcessState
 		_ = out.Close()
-		p.mu.Lock()
-		p.state = cmd.ProcessState
-		p.mu.Unlock()
-		close(done)
+		close(l.done)
 	}()
-	text, err := json.Marshal(r)
+	text, err := json.Marshal(l)
 	if err == nil {
 		err = os.WriteFile(p.record, text, 0o600)
 	}
@@ -153,40 +155,18 @@ func (p *process) adopt(cmd *exec.Cmd, stop syscall.Signal, out *os.File) error 
 }
 
 // alive reports whether the recorded process, not a later one with its number, still runs.
-func (p *process) alive() bool {
-	p.mu.Lock()
-	pid, start, done := p.pid, p.start, p.done
-	p.mu.Unlock()
-	if pid == 0 {
-		return false
-	}
-	if done != nil {
-		select {
-		case <-done:
-			return false
-		default:
-			return true
-		}
-	}
-	return living(pid, start)
-}
+func (p *process) alive() bool { return p.now().alive() }
 
 // PID returns the process id, or 0 when it does not run.
 func (p *process) PID() int {
-	if !p.alive() {
-		return 0
+	if l := p.now(); l.alive() {
+		return l.PID
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.pid
+	return 0
 }
 
 // Started returns when the process was started, also after it ended by itself; zero after it was stopped on purpose.
-func (p *process) Started() time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.started
-}
+func (p *process) Started() time.Time { return p.now().Started }
 
 // Name tells the stack's processes apart: postgres, rabbitmq, orders, orders-2 and so on.
 func (p *process) Name() string { return p.name }
@@ -194,31 +174,30 @@ func (p *process) Name() string { return p.name }
 // Log returns the file that holds the process's output.
 func (p *process) Log() string { return p.log }
 
+// Done is closed when our own child has ended; nil when this program did not start it.
+func (p *process) Done() <-chan struct{} { return p.now().done }
+
 // ExitCode returns how our own child ended: its exit code, or -1 for a signal or when that is not known.
 func (p *process) ExitCode() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.state == nil {
+	l := p.now()
+	if l.cmd == nil || l.alive() {
 		return -1
 	}
-	return p.state.ExitCode()
+	return l.cmd.ProcessState.ExitCode()
 }
 
-// Signal sends a signal to the process, if it still runs.
-func (p *process) Signal(sig syscall.Signal) error {
-	p.mu.Lock()
-	pid, start := p.pid, p.start
-	p.mu.Unlock()
-	if !p.alive() {
+// signal sends a signal to the process, if it still runs.
+func (l life) signal(sig syscall.Signal) error {
+	if !l.alive() {
 		return os.ErrProcessDone
 	}
 	// FindProcess holds a pidfd: when the start time still fits after it, the signal cannot reach another process.
-	handle, err := os.FindProcess(pid)
+	handle, err := os.FindProcess(l.PID)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = handle.Release() }() // at worst a descriptor stays open until the next collection
-	if !living(pid, start) {
+	if !living(l.PID, l.Start) {
 		return os.ErrProcessDone
 	}
 	return handle.Signal(sig)
@@ -226,14 +205,15 @@ func (p *process) Signal(sig syscall.Signal) error {
 
 // terminate asks the process to end and waits; when ctx is done first the process is killed and that is an error.
 func (p *process) terminate(ctx context.Context) error {
-	err := p.Signal(p.stop)
+	l := p.now()
+	err := l.signal(l.Stop)
 	if errors.Is(err, os.ErrProcessDone) {
 		return p.forget()
 	}
 	if err != nil {
 		return fmt.Errorf("stop %s: %w", p.name, err)
 	}
-	if err := p.wait(ctx); err != nil {
+	if err := l.wait(ctx); err != nil {
 		return errors.Join(fmt.Errorf("%s did not stop in time and was killed: %w", p.name, err), p.kill())
 	}
 	return p.forget()
@@ -241,59 +221,40 @@ func (p *process) terminate(ctx context.Context) error {
 
 // kill ends the process and its descendants at once, as a power cut would.
 func (p *process) kill() error {
-	pid := p.PID()
-	if pid == 0 {
+	l := p.now()
+	if !l.alive() {
 		return p.forget()
 	}
-	family, err := tree(pid)
+	family, err := tree(l.PID)
 	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("kill %s: %w", p.name, err)
-	}
-	children := make([]*process, 0, len(family))
+	all := []life{l}
 	for _, member := range family[min(1, len(family)):] {
-		child := &process{name: p.name, pid: member.PID, start: member.Starttime}
-		children = append(children, child)
-		if err := child.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			return fmt.Errorf("kill a child of %s: %w", p.name, err)
+		all = append(all, life{PID: member.PID, Start: member.Starttime})
+	}
+	for _, member := range all {
+		if err := member.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("kill %s (process %d): %w", p.name, member.PID, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := p.wait(ctx); err != nil {
-		return fmt.Errorf("kill %s: %w", p.name, err)
-	}
 	// A child that is still going holds what its successor needs: PostgreSQL's shared memory, a port.
-	for _, child := range children {
-		for child.alive() {
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("kill a child of %s: process %d is still there", p.name, child.pid)
-			case <-time.After(5 * time.Millisecond):
-			}
+	for _, member := range all {
+		if err := member.wait(ctx); err != nil {
+			return fmt.Errorf("kill %s: process %d is still there: %w", p.name, member.PID, err)
 		}
 	}
 	return p.forget()
 }
 
 // wait returns when the process has ended.
-func (p *process) wait(ctx context.Context) error {
-	p.mu.Lock()
-	done := p.done
-	p.mu.Unlock()
-	if done != nil {
+func (l life) wait(ctx context.Context) error {
+	for l.alive() {
 		select {
-		case <-done:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	for p.alive() { // not our child: nobody tells us
-		select {
-		case <-time.After(20 * time.Millisecond):
+		case <-l.done:
+		case <-time.After(10 * time.Millisecond): // nobody tells of one that is not our child
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -301,16 +262,9 @@ func (p *process) wait(ctx context.Context) error {
 	return nil
 }
 
-// Done is closed when our own child has ended; nil when this program did not start it.
-func (p *process) Done() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.done
-}
-
 func (p *process) forget() error {
 	p.mu.Lock()
-	p.started = time.Time{}
+	p.last.Started = time.Time{}
 	p.mu.Unlock()
 	return os.RemoveAll(p.record)
 }

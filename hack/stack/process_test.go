@@ -115,11 +115,13 @@ func TestRecordOfAnotherStartIsIgnored(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.kill() })
-	stranger := &process{name: "x", record: p.record, pid: p.pid, start: p.start + 1}
+	stranger := p.now()
+	stranger.Start++
+	stranger.done = nil
 	if stranger.alive() {
 		t.Error("taken for alive")
 	}
-	if err := stranger.Signal(syscall.SIGKILL); !errors.Is(err, os.ErrProcessDone) {
+	if err := stranger.signal(syscall.SIGKILL); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("error %v, want %v", err, os.ErrProcessDone)
 	}
 	if !p.alive() {

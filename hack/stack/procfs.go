@@ -69,8 +69,8 @@ func usageOf(pid int) (Usage, error) {
 	u := Usage{Processes: len(family)}
 	var shared uint64
 	for _, s := range family {
-		ticks := s.UTime + s.STime + uint(max(0, s.CUTime+s.CSTime)) //nolint:gosec // not negative
-		u.CPU += time.Duration(ticks) * clockTick                    //nolint:gosec // no process has used centuries
+		ticks := s.UTime + s.STime + uint(max(0, s.CUTime+s.CSTime))
+		u.CPU += time.Duration(ticks) * clockTick
 		proc, err := procfs.NewProc(s.PID)
 		if err != nil {
 			continue // ended meanwhile
