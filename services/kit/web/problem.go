@@ -110,11 +110,6 @@ func PreconditionFailed(detail string) *Problem {
 	return &Problem{Type: "/problems/precondition-failed", Title: "The resource has changed", Status: http.StatusPreconditionFailed, Detail: detail}
 }
 
-// PreconditionRequired is a missing If-Match: 428.
-func PreconditionRequired(detail string) *Problem {
-	return &Problem{Type: "/problems/precondition-required", Title: "A precondition is required", Status: http.StatusPreconditionRequired, Detail: detail}
-}
-
 // IdempotencyMismatch is an Idempotency-Key used before with another request:
 // 422.
 func IdempotencyMismatch() *Problem {

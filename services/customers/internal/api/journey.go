@@ -4,24 +4,10 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/google/uuid"
-
 	"orderflow.internal/customers/internal/store"
 	"orderflow.internal/events"
 	"orderflow.internal/kit/web"
 )
-
-type journeyBody struct {
-	OrderID uuid.UUID  `json:"orderId"`
-	Steps   []stepBody `json:"steps"`
-}
-
-type stepBody struct {
-	Step    string    `json:"step"` // routing key of the event
-	Service string    `json:"service"`
-	At      time.Time `json:"at"`
-	Action  string    `json:"action"` // always processed: nothing starts here
-}
 
 // journey serves this service's part of an order's journey.
 func (a *api) journey(w http.ResponseWriter, r *http.Request) error {
@@ -33,14 +19,14 @@ func (a *api) journey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.Write(w, http.StatusOK, journeyBody{OrderID: id, Steps: steps(j)})
+	return web.Write(w, http.StatusOK, events.Journey{OrderID: id, Steps: steps(j)})
 }
 
-func steps(j store.Journey) []stepBody {
-	list := []stepBody{}
+func steps(j store.Journey) []events.Step {
+	list := []events.Step{}
 	add := func(step string, at *time.Time) {
 		if at != nil {
-			list = append(list, stepBody{Step: step, Service: "customers", At: at.UTC(), Action: "processed"})
+			list = append(list, events.Step{Event: step, Service: "customers", At: at.UTC(), Action: events.Processed})
 		}
 	}
 	add(events.OrderCreatedKey, j.OrderCreated)

@@ -12,29 +12,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
+	"orderflow.internal/events"
 	"orderflow.internal/gateway/internal/proxy"
 	"orderflow.internal/kit/web"
 )
 
 // patience is how long a service has to tell its part.
 const patience = 5 * time.Second
-
-type journey struct {
-	OrderID uuid.UUID `json:"orderId"`
-	TraceID string    `json:"traceId,omitempty"`
-	Steps   []step    `json:"steps"`
-	Missing []string  `json:"missing,omitempty"` // services whose steps are not in it
-}
-
-type step struct {
-	Step    string    `json:"step"`
-	Service string    `json:"service"`
-	At      time.Time `json:"at"`
-	Action  string    `json:"action"`
-	Detail  string    `json:"detail,omitempty"`
-}
 
 // Handler serves the journey of {orderId}. Without orders there is none; a part
 // of others that is not to be had is said to be missing.
@@ -51,13 +35,13 @@ func Handler(orders *proxy.Service, others map[string]*proxy.Service) http.Handl
 		defer cancel()
 		path := "/orders/" + id.String() + "/journey"
 
-		var all journey
+		var all events.Journey
 		var mu sync.Mutex
 		var asking sync.WaitGroup
-		parts := make(map[string]journey, len(others))
+		parts := make(map[string]events.Journey, len(others))
 		for name, service := range others {
 			asking.Go(func() {
-				var part journey
+				var part events.Journey
 				if err := service.Get(ctx, path, &part); err != nil {
 					if !errors.Is(err, context.Canceled) {
 						slog.WarnContext(ctx, "a part of a journey is missing", "service", name, "order_id", id, "error", err)
@@ -84,7 +68,7 @@ func Handler(orders *proxy.Service, others map[string]*proxy.Service) http.Handl
 			all.Steps = append(all.Steps, part.Steps...)
 		}
 		slices.Sort(all.Missing)
-		slices.SortStableFunc(all.Steps, func(a, b step) int {
+		slices.SortStableFunc(all.Steps, func(a, b events.Step) int {
 			return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank[a.Action], rank[b.Action]), cmp.Compare(a.Service, b.Service))
 		})
 		return web.Write(w, http.StatusOK, all)
@@ -93,4 +77,4 @@ func Handler(orders *proxy.Service, others map[string]*proxy.Service) http.Handl
 
 // rank orders what a transaction did at one time: it processed an event, and
 // stored another because of it.
-var rank = map[string]int{"processed": 0, "stored": 1, "published": 2}
+var rank = map[string]int{events.Processed: 0, events.Stored: 1, events.Published: 2}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,7 +29,7 @@ type placeBody struct {
 
 type itemBody struct {
 	ProductID *uuid.UUID `json:"productId"`
-	Quantity  *int       `json:"quantity"`
+	Quantity  *int64     `json:"quantity"`
 }
 
 // place serves POST /api/orders: it stores an order and answers with its final
@@ -116,58 +117,51 @@ func await(ctx context.Context, waiter *store.Waiter, wait time.Duration, pendin
 
 // check applies the rules for an order and names every field that breaks one.
 func (b *placeBody) check() (customerID uuid.UUID, items []order.Item, err error) {
-	var faults []web.FieldError
-	fault := func(field, detail string) { faults = append(faults, web.FieldError{Field: field, Detail: detail}) }
-	id := func(field string, id *uuid.UUID) uuid.UUID {
-		switch {
-		case id == nil:
-			fault(field, "is required")
-			return uuid.Nil
-		case *id == uuid.Nil:
-			fault(field, "must not be the nil UUID")
-		}
-		return *id
-	}
-	add := func(prefix string, in itemBody) {
-		item := order.Item{ProductID: id(prefix+"productId", in.ProductID)}
-		switch {
-		case in.Quantity == nil:
-			fault(prefix+"quantity", "is required")
-		case *in.Quantity < 1 || *in.Quantity > events.MaxQuantity:
-			fault(prefix+"quantity", fmt.Sprintf("must be 1 to %d", events.MaxQuantity))
-		default:
-			item.Quantity = *in.Quantity
-		}
-		for i := range items {
-			if items[i].ProductID == item.ProductID && in.ProductID != nil {
-				fault(prefix+"productId", fmt.Sprintf("duplicates items[%d]", i))
-				break
-			}
-		}
-		items = append(items, item)
-	}
-
-	customerID = id("customerId", b.CustomerID)
+	var f web.Faults
+	customerID = requiredID(&f, "customerId", b.CustomerID)
 	short := b.ProductID != nil || b.Quantity != nil
 	switch {
 	case b.Items == nil && short:
-		add("", b.itemBody)
+		items = b.itemBody.addTo(nil, &f, "")
 	case b.Items == nil:
-		fault("items", "is required, or productId and quantity")
+		f.Add("items", "is required, or productId and quantity")
 	case short:
-		fault("items", "excludes productId and quantity")
+		f.Add("items", "excludes productId and quantity")
 	case len(*b.Items) < 1 || len(*b.Items) > events.MaxItems:
-		fault("items", fmt.Sprintf("must have 1 to %d entries", events.MaxItems))
+		f.Add("items", "must have 1 to %d entries", events.MaxItems)
 	default:
 		items = make([]order.Item, 0, len(*b.Items))
 		for i, item := range *b.Items {
-			add(fmt.Sprintf("items[%d].", i), item)
+			items = item.addTo(items, &f, fmt.Sprintf("items[%d].", i))
 		}
 	}
-	if len(faults) > 0 {
-		return uuid.Nil, nil, web.Invalid(faults...)
+	if err := f.Err(); err != nil {
+		return uuid.Nil, nil, err
 	}
 	return customerID, items, nil
+}
+
+// addTo appends the item, whose fields begin with prefix, to those before it.
+func (b itemBody) addTo(items []order.Item, f *web.Faults, prefix string) []order.Item {
+	item := order.Item{ProductID: requiredID(f, prefix+"productId", b.ProductID)}
+	f.Number(prefix+"quantity", b.Quantity, 1, events.MaxQuantity)
+	if b.Quantity != nil {
+		item.Quantity = int(*b.Quantity)
+	}
+	same := func(other order.Item) bool { return other.ProductID == item.ProductID }
+	if i := slices.IndexFunc(items, same); i >= 0 && b.ProductID != nil {
+		f.Add(prefix+"productId", "duplicates items[%d]", i)
+	}
+	return append(items, item)
+}
+
+func requiredID(f *web.Faults, field string, id *uuid.UUID) uuid.UUID {
+	if id == nil {
+		f.Add(field, "is required")
+		return uuid.Nil
+	}
+	f.ID(field, id)
+	return *id
 }
 
 const maxKey = 255

@@ -4,25 +4,10 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/google/uuid"
-
 	"orderflow.internal/events"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/products/internal/store"
 )
-
-type journeyBody struct {
-	OrderID uuid.UUID  `json:"orderId"`
-	Steps   []stepBody `json:"steps"`
-}
-
-type stepBody struct {
-	Step    string    `json:"step"` // routing key of the event
-	Service string    `json:"service"`
-	At      time.Time `json:"at"`
-	Action  string    `json:"action"` // stored, published or processed
-	Detail  string    `json:"detail,omitempty"`
-}
 
 // journey serves this service's part of an order's journey.
 func (a *api) journey(w http.ResponseWriter, r *http.Request) error {
@@ -34,26 +19,26 @@ func (a *api) journey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.Write(w, http.StatusOK, journeyBody{OrderID: id, Steps: steps(j)})
+	return web.Write(w, http.StatusOK, events.Journey{OrderID: id, Steps: steps(j)})
 }
 
-func steps(j store.Journey) []stepBody {
-	list := []stepBody{}
+func steps(j store.Journey) []events.Step {
+	list := []events.Step{}
 	add := func(action, step string, at *time.Time, without bool) {
 		if at == nil {
 			return
 		}
-		s := stepBody{Step: step, Service: "products", At: at.UTC(), Action: action}
+		s := events.Step{Event: step, Service: "products", At: at.UTC(), Action: action}
 		if without {
-			s.Detail = "NoEffect"
+			s.Detail = events.NoEffect
 		}
 		list = append(list, s)
 	}
-	add("processed", events.OrderCreatedKey, j.OrderCreated, j.NotReserved)
-	add("processed", events.OrderCancelledKey, j.OrderCancelled, j.NotReleased)
+	add(events.Processed, events.OrderCreatedKey, j.OrderCreated, j.NotReserved)
+	add(events.Processed, events.OrderCancelledKey, j.OrderCancelled, j.NotReleased)
 	for _, e := range j.Events {
-		add("stored", e.RoutingKey, &e.Stored, false)
-		add("published", e.RoutingKey, e.Published, false)
+		add(events.Stored, e.RoutingKey, &e.Stored, false)
+		add(events.Published, e.RoutingKey, e.Published, false)
 	}
 	return list
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -26,16 +24,14 @@ func readAdded(w http.ResponseWriter, r *http.Request) (product.Product, error) 
 	if err := web.Read(w, r, &body); err != nil {
 		return product.Product{}, err
 	}
-	var c checker
-	c.name("name", body.Name)
-	c.number("priceCents", body.PriceCents, 0, product.MaxPriceCents)
-	c.currency("currency", body.Currency)
-	c.number("stock", body.Stock, 0, product.MaxAdded)
-	if body.ProductID != nil && *body.ProductID == uuid.Nil {
-		c.fail("productId", "must not be the nil UUID")
-	}
-	if c.bad != nil {
-		return product.Product{}, web.Invalid(c.bad...)
+	var f web.Faults
+	f.Text("name", body.Name, product.MaxName)
+	f.Number("priceCents", body.PriceCents, 0, product.MaxPriceCents)
+	checkCurrency(&f, body.Currency)
+	f.Number("stock", body.Stock, 0, product.MaxAdded)
+	f.ID("productId", body.ProductID)
+	if err := f.Err(); err != nil {
+		return product.Product{}, err
 	}
 	p := product.Product{
 		Name:       body.Name,
@@ -68,14 +64,11 @@ func readChange(w http.ResponseWriter, r *http.Request) (changeBody, error) {
 	if err := web.Read(w, r, &body); err != nil {
 		return body, err
 	}
-	var c checker
-	c.name("name", body.Name)
-	c.number("priceCents", body.PriceCents, 0, product.MaxPriceCents)
-	c.currency("currency", body.Currency)
-	if c.bad != nil {
-		return body, web.Invalid(c.bad...)
-	}
-	return body, nil
+	var f web.Faults
+	f.Text("name", body.Name, product.MaxName)
+	f.Number("priceCents", body.PriceCents, 0, product.MaxPriceCents)
+	checkCurrency(&f, body.Currency)
+	return body, f.Err()
 }
 
 func readRestock(w http.ResponseWriter, r *http.Request) (quantity int, err error) {
@@ -85,49 +78,20 @@ func readRestock(w http.ResponseWriter, r *http.Request) (quantity int, err erro
 	if err := web.Read(w, r, &body); err != nil {
 		return 0, err
 	}
-	var c checker
-	c.number("quantity", body.Quantity, 1, product.MaxAdded)
-	if c.bad != nil {
-		return 0, web.Invalid(c.bad...)
+	var f web.Faults
+	f.Number("quantity", body.Quantity, 1, product.MaxAdded)
+	if err := f.Err(); err != nil {
+		return 0, err
 	}
 	return int(*body.Quantity), nil
 }
 
-// checker collects every field that breaks a rule.
-type checker struct {
-	bad []web.FieldError
-}
-
-func (c *checker) fail(field, detail string) {
-	c.bad = append(c.bad, web.FieldError{Field: field, Detail: detail})
-}
-
-func (c *checker) name(field, s string) {
-	switch {
-	case strings.TrimSpace(s) == "":
-		c.fail(field, "is required and must not be blank")
-	case utf8.RuneCountInString(s) > product.MaxName:
-		c.fail(field, fmt.Sprintf("must have at most %d characters", product.MaxName))
-	case strings.ContainsFunc(s, unicode.IsControl):
-		c.fail(field, "must not contain control characters")
-	}
-}
-
-func (c *checker) number(field string, n *int64, low, high int64) {
-	switch {
-	case n == nil:
-		c.fail(field, "is required")
-	case *n < low || *n > high:
-		c.fail(field, fmt.Sprintf("must be %d to %d", low, high))
-	}
-}
-
-func (c *checker) currency(field string, s *string) {
+func checkCurrency(f *web.Faults, s *string) {
 	if s == nil {
 		return
 	}
 	code := strings.Trim(*s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 	if len(*s) != 3 || code != "" {
-		c.fail(field, "must be an ISO 4217 code of three capital letters")
+		f.Add("currency", "must be an ISO 4217 code of three capital letters")
 	}
 }
