@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,9 +15,14 @@ import (
 	"orderflow.internal/kit/telemetry"
 )
 
-// load fills a T from the environment, over the defaults, and validates it: T
+// Load fills a T from the environment of the process and validates it: T
 // itself and every struct in it that has a Validate() error method. The error
-// has one line for everything that is wrong.
+// has one line for everything that is wrong. [Main] does this for a program's
+// own configuration.
+func Load[T any]() (T, error) {
+	return load[T](env.ToMap(os.Environ()), nil)
+}
+
 func load[T any](environ, defaults map[string]string) (T, error) {
 	// "Set but empty" is what compose files and chart templates produce for
 	// "not given".

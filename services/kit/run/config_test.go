@@ -55,6 +55,13 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+func TestLoadReadsTheEnvironment(t *testing.T) {
+	t.Setenv("SIZE", "7")
+	if got, err := Load[Shared](); err != nil || got.Size != 7 {
+		t.Errorf("%+v %v", got, err)
+	}
+}
+
 func TestLoadTellsEverythingThatIsWrong(t *testing.T) {
 	tests := map[string]struct {
 		environ map[string]string
