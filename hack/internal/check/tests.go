@@ -82,6 +82,9 @@ func (r *run) packages(ctx context.Context, module string, without ...string) ([
 }
 
 func unit(ctx context.Context, r *run) error {
+	if err := r.installPgBouncer(ctx); err != nil {
+		return err
+	}
 	packages, err := r.packages(ctx, "services", "e2e")
 	if err != nil {
 		return err
@@ -197,10 +200,8 @@ func (r *run) systemTests(ctx context.Context, which string, env ...string) erro
 	if err := r.installPrometheus(ctx); err != nil {
 		return err
 	}
-	if _, err := os.Stat(stack.PgBouncer); err != nil {
-		if err := stack.Install(ctx, r.Out, "pgbouncer"); err != nil {
-			return err
-		}
+	if err := r.installPgBouncer(ctx); err != nil {
+		return err
 	}
 	defer func(run string) { r.Run = run }(r.Run)
 	r.Run = which
@@ -217,6 +218,14 @@ func monitoringTests(ctx context.Context, r *run) error {
 		return err
 	}
 	return r.goTest(ctx, "hack", nil, false, "./monitoring/...")
+}
+
+// installPgBouncer brings the pooler that services must work behind, if the machine lacks it.
+func (r *run) installPgBouncer(ctx context.Context) error {
+	if _, err := os.Stat(stack.PgBouncer); err == nil {
+		return nil
+	}
+	return stack.Install(ctx, r.Out, "pgbouncer")
 }
 
 // installPrometheus brings Prometheus, and with it promtool, if the machine lacks them.

@@ -1,6 +1,7 @@
 package kittest
 
 import (
+	"context"
 	"net"
 	"net/url"
 	"sync"
@@ -34,7 +35,7 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	var relays sync.WaitGroup
 	relays.Go(func() { p.accept(&relays) })
 	t.Cleanup(func() {
-		listener.Close()
+		_ = listener.Close()
 		p.mu.Lock()
 		p.closed = true
 		p.changed.Broadcast()
@@ -88,7 +89,7 @@ func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for conn := range p.conns {
-		conn.Close()
+		_ = conn.Close()
 	}
 	clear(p.conns)
 }
@@ -99,9 +100,9 @@ func (p *Proxy) accept(relays *sync.WaitGroup) {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.target)
+		server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.target)
 		if err != nil {
-			client.Close()
+			_ = client.Close()
 			continue
 		}
 		p.mu.Lock()
@@ -123,7 +124,7 @@ func (p *Proxy) relay(to, from net.Conn, epoch int, on *bool) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for _, conn := range []net.Conn{to, from} {
-			conn.Close()
+			_ = conn.Close()
 			delete(p.conns, conn)
 		}
 	}()

@@ -90,11 +90,6 @@ func classifyCode(code string) fault.Kind {
 	return fault.Other
 }
 
-// Unavailable reports whether the same work may be tried again after err.
-//
-// Deprecated: it mixes what [Classify] tells apart.
-func Unavailable(err error) bool { return Classify(err) != fault.Other }
-
 // Written marks the error of a single statement that writes, run without a
 // transaction around it: [Classify] calls it Unknown when the connection was
 // lost or time ran out after the statement may have been sent. A nil error

@@ -73,7 +73,7 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, fsys fs.FS) error {
 		case ctx.Err() != nil:
 			return fmt.Errorf("migrate: %w", errors.Join(ctx.Err(), err))
 		case err != nil && Classify(err) == fault.Other && !errors.Is(err, errBuilding):
-			return fmt.Errorf("migrate: %w", err)
+			return fmt.Errorf("migrate: %w%s", err, poolerHint(err))
 		case err != nil:
 			slog.InfoContext(ctx, "migrations wait and try again", "reason", Classify(err).String(), "error", err)
 		}
@@ -87,12 +87,21 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, fsys fs.FS) error {
 	}
 }
 
+// poolerHint says what to do about another client's statement in one's session.
+func poolerHint(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.Code == "42P05" || pg.Code == "26000") {
+		return " (behind a transaction pooler, add default_query_exec_mode=cache_describe to the URL)"
+	}
+	return ""
+}
+
 func migrate(ctx context.Context, pool *pgxpool.Pool, files migrations) error {
 	db, err := openUnlimited(ctx, pool)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	if err := adopt(ctx, db); err != nil {
 		return fmt.Errorf("adopt schema_version: %w", err)
 	}
@@ -207,7 +216,7 @@ and relnamespace = current_schema()::regnamespace`)
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	var torn []string
 	for rows.Next() {
 		var index string

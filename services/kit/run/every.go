@@ -24,8 +24,7 @@ func Every(ctx context.Context, job Job) error {
 	failures := 0
 	for ctx.Err() == nil {
 		switch err := job.once(ctx); {
-		case ctx.Err() != nil:
-			return nil
+		case ctx.Err() != nil: // told to stop in the middle, which is no failure
 		case err != nil:
 			if failures == 0 {
 				failingSince = time.Now()

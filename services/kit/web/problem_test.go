@@ -141,7 +141,7 @@ func TestFaultPromisesNoMoreThanIsKnown(t *testing.T) {
 		t.Errorf("no error became %v", err)
 	}
 	known := Conflict("x").Because(cause)
-	if err := FromFault(fault.Unavailable, known); err != known {
+	if err := FromFault(fault.Unavailable, known); !errors.Is(err, known) || Error(err) != known {
 		t.Errorf("a problem became %v", err)
 	}
 }

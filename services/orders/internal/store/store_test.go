@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
@@ -275,7 +276,7 @@ func TestUnavailableDatabase(t *testing.T) {
 		"place": placeErr, "get": getErr, "cancel": cancelErr, "list": listErr, "time out": timeOutErr,
 		"answer": r.Answer(t.Context(), []Answer{reserved(o)}),
 	} {
-		if !postgres.Unavailable(err) {
+		if postgres.Classify(err) != fault.Unavailable {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
