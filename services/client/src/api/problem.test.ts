@@ -23,6 +23,14 @@ describe('toProblem', () => {
     expect(toProblem(answer(503), {}).retryAfter).toBeUndefined();
   });
 
+  it('knows where to look for what may have been made', () => {
+    const unknown = toProblem(answer(504, { Location: '/orders/7' }), { type: '/problems/outcome-unknown', title: 'Unknown', status: 504 });
+    expect(unknown.outcomeUnknown).toBe(true);
+    expect(unknown.location).toBe('/orders/7');
+    expect(toProblem(answer(504), { type: '/problems/upstream-timeout' }).outcomeUnknown).toBe(false);
+    expect(toProblem(answer(503), {}).location).toBeUndefined();
+  });
+
   it.each([undefined, '<html>', null, 7])('makes do with a body of %j', (body) => {
     const problem = toProblem(answer(502), body);
     expect(problem.status).toBe(502);
@@ -54,6 +62,7 @@ describe('explain', () => {
     [problem('/problems/unavailable', 503), 'Back in a moment'],
     [problem('/problems/bad-gateway', 502), 'No answer in time'],
     [problem('/problems/upstream-timeout', 504), 'No answer in time'],
+    [problem('/problems/outcome-unknown', 504), 'No answer in time'],
     [problem('/problems/precondition-failed', 412), 'Changed in the meantime'],
     [problem('/problems/too-large', 413), 'Its title'],
     [new TypeError('x is not a function'), 'Something went wrong'],

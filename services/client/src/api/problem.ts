@@ -13,8 +13,10 @@ export class Problem extends Error {
   readonly fields: Readonly<Record<string, string>>;
   /** How long the server asks to wait, in ms. */
   readonly retryAfter: number | undefined;
+  /** Where to look for what the request may have made. */
+  readonly location: string | undefined;
 
-  constructor(body: Body, retryAfter?: number) {
+  constructor(body: Body, retryAfter?: number, location?: string) {
     super(body.title);
     this.name = 'Problem';
     this.type = body.type;
@@ -22,6 +24,12 @@ export class Problem extends Error {
     this.detail = body.detail;
     this.fields = Object.fromEntries((body.errors ?? []).map(({ field, detail }) => [field, detail]));
     this.retryAfter = retryAfter;
+    this.location = location;
+  }
+
+  /** The request may have taken effect: look, before you do it again. */
+  get outcomeUnknown(): boolean {
+    return this.type === '/problems/outcome-unknown';
   }
 
   /** Nothing is wrong with the request: it may work in a moment. */
@@ -40,7 +48,11 @@ export function toProblem(response: Response, body: unknown): Problem {
   const seconds = Number(response.headers.get('Retry-After') ?? Number.NaN);
   const known = typeof body === 'object' && body !== null ? (body as Partial<Body>) : {};
   const fallback = { type: '/problems/unknown', title: `The server answered ${response.status}` };
-  return new Problem({ ...fallback, ...known, status: response.status }, Number.isFinite(seconds) ? seconds * 1000 : undefined);
+  return new Problem(
+    { ...fallback, ...known, status: response.status },
+    Number.isFinite(seconds) ? seconds * 1000 : undefined,
+    response.headers.get('Location') ?? undefined,
+  );
 }
 
 export interface Explanation {
@@ -59,6 +71,7 @@ export function explain(error: unknown): Explanation {
     case '/problems/unavailable':
       return { title: 'Back in a moment', text: 'A part of the shop is not available right now.' };
     case '/problems/bad-gateway':
+    case '/problems/outcome-unknown':
     case '/problems/upstream-timeout':
       return { title: 'No answer in time', text: 'It is not certain whether it took effect. Have a look before you try again.' };
     case '/problems/not-found':

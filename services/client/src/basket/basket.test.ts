@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { noAnswer, Problem } from '../api/problem.ts';
 import { anOrder } from '../testing.ts';
-import { attempt, available, maxLines, maxQuantity, parseAttempt, parseBasket, pieces, quantityOf, reduce, type Basket } from './basket.ts';
+import { attempt, available, maxLines, maxQuantity, parseAttempt, parseBasket, perhapsPlaced, pieces, quantityOf, reduce, type Basket } from './basket.ts';
 
 const cup = { productId: 'cup', quantity: 2 };
 const desk = { productId: 'desk', quantity: 1 };
@@ -96,5 +97,25 @@ describe('attempt', () => {
 
   it.each([null, 'text', {}, { key: 'one' }, { key: 'one', body, trace: 'x' }])('is none in %j', (stored) => {
     expect(parseAttempt(stored)).toBeNull();
+  });
+});
+
+describe('perhapsPlaced', () => {
+  const id = '0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60';
+  const unknown = (location?: string) => new Problem({ type: '/problems/outcome-unknown', title: 'Unknown', status: 504 }, undefined, location);
+
+  it('is the order that the answer names', () => {
+    expect(perhapsPlaced(unknown(`/orders/${id}`))).toBe(id);
+    expect(perhapsPlaced(unknown(`https://shop.example/orders/${id}`))).toBe(id);
+  });
+
+  it.each([
+    ['no place', unknown()],
+    ['another place', unknown('/customers/7')],
+    ['a refusal', new Problem({ type: '/problems/unavailable', title: 'Busy', status: 503 }, 1000, `/orders/${id}`)],
+    ['no answer', noAnswer()],
+    ['a fault of ours', new TypeError('x')],
+  ])('is none for %s', (_, error) => {
+    expect(perhapsPlaced(error)).toBeUndefined();
   });
 });

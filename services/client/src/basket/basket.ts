@@ -1,4 +1,5 @@
 import type { Order, PlaceOrder } from '../api/orders.ts';
+import { Problem } from '../api/problem.ts';
 import type { Trace } from '../api/trace.ts';
 
 /** What somebody means to order. A product is in it once, with 1 to maxQuantity pieces. */
@@ -78,6 +79,15 @@ export interface Attempt {
  */
 export function attempt(last: Attempt | null, body: PlaceOrder, begin: () => { key: string; trace: Trace }): Attempt {
   return last && JSON.stringify(last.body) === JSON.stringify(body) ? last : { ...begin(), body };
+}
+
+/**
+ * The order that a failed attempt may have placed all the same; undefined when it
+ * is not known which. The server says so in its answer's Location.
+ */
+export function perhapsPlaced(error: unknown): string | undefined {
+  if (!(error instanceof Problem) || !error.outcomeUnknown) return undefined;
+  return /\/orders\/([0-9a-f-]{36})$/.exec(error.location ?? '')?.[1];
 }
 
 export function parseAttempt(stored: unknown): Attempt | null {

@@ -5,7 +5,7 @@ import { learn, placeOrder } from '../api/orders.ts';
 import { explain, Problem } from '../api/problem.ts';
 import { product, type Product } from '../api/products.ts';
 import { newTrace } from '../api/trace.ts';
-import { attempt, type Line } from '../basket/basket.ts';
+import { attempt, perhapsPlaced, type Line } from '../basket/basket.ts';
 import { changeBasket, lastAttempt, useBasket } from '../basket/store.ts';
 import { Empty, Notice, Skeleton } from '../components/feedback.tsx';
 import { Icon } from '../components/icons.tsx';
@@ -183,7 +183,7 @@ function Summary({ lines, unread }: { lines: Priced[]; unread: boolean }) {
           placing.mutate({ customerId, items: lines.map(({ productId, quantity }) => ({ productId, quantity })) });
         }}
       >
-        {placing.isPaused ? 'Waiting for a connection…' : placing.isPending ? 'Placing the order…' : placing.error ? 'Try again' : 'Place order'}
+        {placing.isPaused ? 'Waiting for a connection…' : placing.isPending ? (placing.failureCount > 0 ? 'Trying again in a moment…' : 'Placing the order…') : placing.error ? 'Try again' : 'Place order'}
       </button>
       <p className="small soft">Prices are fixed when stock is reserved. You can cancel at any time.</p>
     </section>
@@ -205,7 +205,7 @@ function usePlacing() {
       return { order: await placeOrder(tried.body, tried.key, tried.trace), trace: tried.trace };
     },
     // The attempt's key makes it safe to send again what may have been received.
-    retry: (failures, error) => failures < 3 && error instanceof Problem && error.passing,
+    retry: (failures, error) => failures < 3 && error instanceof Problem && error.passing && !error.outcomeUnknown,
     retryDelay: (failures, error) => Math.max(400 * 2 ** failures, error instanceof Problem ? (error.retryAfter ?? 0) : 0),
     onSuccess: ({ order, trace }) => {
       if (trace.sampled) rememberTrace(order.orderId, trace.traceId);
@@ -213,6 +213,11 @@ function usePlacing() {
       lastAttempt.set(null);
       changeBasket({ do: 'clear' });
       navigate(`/order/${order.orderId}`);
+    },
+    onError: (error) => {
+      const orderId = perhapsPlaced(error);
+      // The basket stays until the order is seen.
+      if (orderId !== undefined) navigate(`/order/${orderId}`, { state: { attempt: lastAttempt.get()?.key } });
     },
   });
 }

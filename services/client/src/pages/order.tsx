@@ -1,13 +1,14 @@
 import { useMutation, useQueries, useQuery, useQueryClient } from '@tanstack/react-query';
 import { lazy, Suspense, useEffect, useState } from 'react';
 import { Link, useLocation } from 'wouter';
+import { useHistoryState } from 'wouter/use-browser-location';
 import { announce } from '../announce.ts';
 import type { Connection } from '../api/follow.ts';
 import { cancelOrder, journey, learn, type Order } from '../api/orders.ts';
 import { explain, Problem } from '../api/problem.ts';
 import { product } from '../api/products.ts';
 import { available } from '../basket/basket.ts';
-import { changeBasket } from '../basket/store.ts';
+import { changeBasket, lastAttempt } from '../basket/store.ts';
 import { CopyButton } from '../components/copy-button.tsx';
 import { Empty, Failure, Notice, Outdated, PageLoading, Skeleton } from '../components/feedback.tsx';
 import { Icon } from '../components/icons.tsx';
@@ -26,7 +27,14 @@ const ConfirmDialog = lazy(loadConfirmDialog);
 
 /** One order: its state as it changes, what is in it, and the way it took. */
 export default function OrderPage({ orderId }: { orderId: string }) {
-  const { query, connection } = useLiveOrder(orderId);
+  const attempt = useUnconfirmed();
+  const { query, connection } = useLiveOrder(orderId, attempt !== undefined);
+  const found = query.data !== undefined;
+  useEffect(() => {
+    if (!found || attempt === undefined || lastAttempt.get()?.key !== attempt) return;
+    lastAttempt.set(null);
+    changeBasket({ do: 'clear' });
+  }, [found, attempt]);
   const title = `Order ${shortId(orderId)}`;
   return (
     <>
@@ -40,7 +48,7 @@ export default function OrderPage({ orderId }: { orderId: string }) {
       {query.data ? (
         <Found order={query.data} connection={connection} />
       ) : query.isError ? (
-        <NotFound error={query.error} retry={() => void query.refetch()} />
+        <NotFound error={query.error} unconfirmed={attempt !== undefined} retry={() => void query.refetch()} />
       ) : query.isPaused ? (
         <Failure error={null} retry={() => void query.refetch()} />
       ) : (
@@ -50,8 +58,33 @@ export default function OrderPage({ orderId }: { orderId: string }) {
   );
 }
 
-function NotFound({ error, retry }: { error: Error; retry: () => void }) {
+/** The key of the attempt that may have placed this order, when its outcome is not known: see usePlacing. */
+function useUnconfirmed(): string | undefined {
+  const state: unknown = useHistoryState();
+  const { attempt } = (state ?? {}) as { attempt?: unknown };
+  return typeof attempt === 'string' ? attempt : undefined;
+}
+
+export function NotFound({ error, unconfirmed, retry }: { error: Error; unconfirmed: boolean; retry: () => void }) {
   if (!(error instanceof Problem) || (error.status !== 404 && error.status !== 400)) return <Failure error={error} retry={retry} />;
+  if (unconfirmed) {
+    return (
+      <div role="status">
+        <Empty
+          icon="clock"
+          title="It is not certain whether your order was placed"
+          action={
+            <Link to="/basket" className="button">
+              To the basket
+            </Link>
+          }
+        >
+          The shop could not tell in time. If it was placed, it appears here in a moment. If it does not, order again: your basket is kept, and the same
+          basket cannot be placed twice.
+        </Empty>
+      </div>
+    );
+  }
   return (
     <Empty
       icon="orders"

@@ -10,14 +10,14 @@ const afterglow = [0, 400, 1200, 3000, 8000];
 
 const askAgain = 3000; // ms
 
-/** An order that changes as it happens, until its final state. */
-export function useLiveOrder(orderId: string): { query: UseQueryResult<Order>; connection: Connection } {
+/** An order that changes as it happens, until its final state. One that may not be there yet is asked for until it is. */
+export function useLiveOrder(orderId: string, awaited = false): { query: UseQueryResult<Order>; connection: Connection } {
   const client = useQueryClient();
   const [connection, setConnection] = useState<Connection>('connecting');
   // Where streams do not get through, asking does.
   const query = useQuery({
     ...order(orderId),
-    refetchInterval: ({ state }) => state.data?.status === 'Pending' && connection === 'lost' && askAgain,
+    refetchInterval: ({ state }) => (state.data ? state.data.status === 'Pending' && connection === 'lost' : awaited) && askAgain,
   });
   const pending = query.data?.status === 'Pending';
   const version = query.data?.version;
