@@ -46,6 +46,9 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	return p
 }
 
+// Addr is where clients reach the server through the proxy, "host:port".
+func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
 // PostgresProxy is Postgres with a proxy before the server. It returns the
 // database's URL through the proxy, and past it.
 func PostgresProxy(t testing.TB) (proxy *Proxy, through, past string) {
@@ -56,7 +59,7 @@ func PostgresProxy(t testing.TB) (proxy *Proxy, through, past string) {
 		t.Fatal(err)
 	}
 	proxy = NewProxy(t, u.Host)
-	u.Host = proxy.listener.Addr().String()
+	u.Host = proxy.Addr()
 	return proxy, u.String(), past
 }
 

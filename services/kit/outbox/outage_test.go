@@ -1,0 +1,126 @@
+package outbox_test
+
+import (
+	"net/url"
+	"testing"
+	"time"
+
+	"orderflow.internal/kit/kittest"
+	"orderflow.internal/kit/outbox"
+)
+
+// through puts a proxy before the broker for the relays to come.
+func (f *fixture) through(t *testing.T) *kittest.Proxy {
+	t.Helper()
+	u, err := url.Parse(f.vhost.AdminURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := kittest.NewProxy(t, u.Host)
+	u.Host = proxy.Addr()
+	f.url = u.String()
+	return proxy
+}
+
+// connected waits until a relay has published something.
+func (f *fixture) connected(t *testing.T, r *outbox.Relay) {
+	t.Helper()
+	r.Committed(f.store(t, "thing.made", 1_000_000, 1_000_001))
+	f.awaitUnpublished(t, 0)
+	f.consume(t, "things", 1)
+}
+
+// The broker has the events, and nobody here knows.
+func TestARowStaysWhileItsOutcomeIsUnknown(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	proxy := f.through(t)
+	r, stop := f.relay(t)
+	f.connected(t, r)
+	proxy.DropAnswers()
+	r.Committed(f.store(t, "thing.made", 0, 10))
+	f.consume(t, "things", 10)
+	proxy.Cut() // and no answer to whoever connects now
+	stop()
+	if n := f.unpublished(t); n != 10 {
+		t.Errorf("%d of 10 rows are left", n)
+	}
+	proxy.Resume()
+	f.relay(t)
+	f.consume(t, "things", 10)
+	f.awaitUnpublished(t, 0)
+}
+
+// Nor does the sweep take them, although they are old enough.
+func TestEventsDoNotWaitForTheConfirmsOfOthers(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	proxy := f.through(t)
+	r, _ := f.relay(t)
+	f.connected(t, r)
+	proxy.DropAnswers()
+	for i := range 3 {
+		r.Committed(f.store(t, "thing.made", i, i+1))
+		f.consume(t, "things", 1)
+	}
+	f.exec(t, "update outbox_events set created_at = created_at - interval '3 seconds' where published_at is null")
+	<-time.After(time.Second) // two sweeps
+	proxy.Resume()
+	f.awaitUnpublished(t, 0)
+	if again := f.consume(t, "things", 0); len(again) > 0 {
+		t.Errorf("published again: %v", again)
+	}
+}
+
+// After an outage each replica has events in its memory. Who is back first must
+// not take those of the others.
+func TestReplicasLeaveEachOtherTimeAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	one := f.through(t)
+	first, _ := f.relay(t)
+	f.connected(t, first)
+	two := f.through(t)
+	second, _ := f.relay(t)
+	f.connected(t, second)
+	for _, proxy := range []*kittest.Proxy{one, two} {
+		proxy.Drop()
+		proxy.Cut()
+	}
+	first.Committed(f.store(t, "thing.made", 0, 50))
+	others := f.store(t, "thing.made", 50, 100)
+	second.Committed(others)
+	f.exec(t, "update outbox_events set created_at = created_at - interval '3 seconds' where published_at is null") // a sweep would take them
+	one.Resume()
+	f.consume(t, "things", 50)
+	<-time.After(time.Second) // two sweeps
+	if n := query[int](t, f, "select count(*) from outbox_events where id = any($1) and next_attempt_at is null and published_at is null", ids(others)); n != 50 {
+		t.Errorf("%d of 50 events are still the second replica's", n)
+	}
+	two.Resume()
+	f.consume(t, "things", 50)
+	f.awaitUnpublished(t, 0)
+}
+
+// A refused event is tried again after ever longer times, up to a minute, and
+// not in step with its like.
+func TestAttemptsBackOff(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.store(t, "nobody.listens", 0, 30)
+	f.exec(t, "update outbox_events set attempts = 5 + 3 * (subject::int / 10), next_attempt_at = now() - interval '1 second'") // 5, 8, 11
+	f.relay(t)
+	eventually(t, "all were tried", func() bool {
+		return query[int](t, f, "select count(*) from outbox_events where attempts % 3 = 0") == 30
+	})
+	const late = 15 // seconds that may have gone by since
+	for attempts, seconds := range map[int]float64{6: 32, 9: 60, 12: 60} {
+		if n := query[int](t, f, `
+select count(distinct next_attempt_at)
+from outbox_events
+where attempts = $1
+  and next_attempt_at between now() + make_interval(secs => $2) and now() + make_interval(secs => $3)`, attempts, seconds*0.75-late, seconds*1.25); n != 10 {
+			t.Errorf("after %d attempts %d of 10 events are due in %g s, give or take a quarter, each at a time of its own", attempts, n, seconds)
+		}
+	}
+}

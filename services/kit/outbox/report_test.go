@@ -1,0 +1,121 @@
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Not parallel: the log is the process's.
+func TestTroubleIsOneLineAMinute(t *testing.T) {
+	before := slog.Default()
+	t.Cleanup(func() { slog.SetDefault(before) })
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		slog.SetDefault(slog.New(slog.NewJSONHandler(&log, nil)))
+		r := newReport()
+		r.log(t.Context())
+		if log.Len() > 0 {
+			t.Errorf("no trouble: %s", &log)
+		}
+		refusal := outcome{key: "order.created", queues: []string{"customers.order.created"}, err: errors.New("403 ACCESS_REFUSED - no")}
+		for range 300 { // five minutes
+			r.add([]outcome{refusal, refusal})
+			r.log(t.Context())
+			time.Sleep(time.Second)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 5 {
+			t.Errorf("%d lines in five minutes:\n%s", n, &log)
+		}
+		for _, want := range []string{`"routing_key":"order.created"`, `"queue":"customers.order.created"`, `"error":"403 ACCESS_REFUSED - no"`, `"events":`} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("%s is not in the log:\n%s", want, &log)
+			}
+		}
+		log.Reset()
+		r.replace(measured{}, nil)
+		r.log(t.Context())
+		r.log(t.Context())
+		if n := strings.Count(log.String(), "all events of the outbox are published again"); n != 1 {
+			t.Errorf("%d lines when it is over:\n%s", n, &log)
+		}
+		log.Reset()
+		r.add([]outcome{refusal})
+		r.log(t.Context())
+		if log.Len() == 0 {
+			t.Error("the next trouble waits for its line")
+		}
+	})
+}
+
+func TestStatusCountsAnEventThatTwoQueuesRefuseOnce(t *testing.T) {
+	t.Parallel()
+	r := &Relay{report: newReport()}
+	if err := r.Status(context.Background()); err != nil {
+		t.Error(err)
+	}
+	r.report.replace(measured{}, []trouble{
+		{"order.created", "left", 7, "full"},
+		{"order.created", "right", 5, "gone"},
+		{"order.confirmed", "", 1, "403 no"},
+	})
+	if got, want := fmt.Sprint(r.Status(context.Background())), "8 events cannot be published: 7 of order.created to left (full); "+
+		"5 of order.created to right (gone); 1 of order.confirmed (403 no)"; got != want {
+		t.Errorf("status is %q, want %q", got, want)
+	}
+}
+
+// A gauge that stands still while nothing can be measured would look like
+// health.
+func TestTheOldestEventAgesWhileNothingCanBeMeasured(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	for name, tt := range map[string]struct {
+		m    measured
+		want time.Duration
+	}{
+		"measured":                  {measured{at: at, depth: 3, age: time.Second}, time.Second},
+		"failing":                   {measured{at: at, depth: 3, age: time.Second, failing: true}, time.Minute + time.Second},
+		"failing, but it was empty": {measured{at: at, failing: true}, 0},
+	} {
+		if got := tt.m.oldest(at.Add(time.Minute)); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
+func TestSearchesBeginWhereTheOneBeforeEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b bound
+		if !b.start().IsZero() {
+			t.Error("the first search leaves something out")
+		}
+		until := time.Date(2026, 11, 5, 9, 30, 0, 0, time.UTC)
+		b.done(until)
+		if got := b.start(); !got.Equal(until.Add(-boundMargin)) {
+			t.Errorf("the next begins at %s", got)
+		}
+		time.Sleep(boundTime + time.Second)
+		if !b.start().IsZero() {
+			t.Error("the bound is never forgotten")
+		}
+	})
+}
+
+func TestRetentionIsCheckedBeforeAnythingOpens(t *testing.T) {
+	t.Parallel()
+	for retention, ok := range map[time.Duration]bool{
+		0: false, 23 * time.Hour: false, 24 * time.Hour: true, 168 * time.Hour: true, 100 * 365 * 24 * time.Hour: false, -time.Hour: false,
+	} {
+		if err := (Config{retention}).Validate(); (err == nil) != ok {
+			t.Errorf("%s: %v", retention, err)
+		}
+	}
+}
