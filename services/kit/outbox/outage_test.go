@@ -65,6 +65,9 @@ func TestEventsDoNotWaitForTheConfirmsOfOthers(t *testing.T) {
 	}
 	f.exec(t, "update outbox_events set created_at = created_at - interval '3 seconds' where published_at is null")
 	<-time.After(time.Second) // two sweeps
+	if n := query[int](t, f, "select count(*) from outbox_events where next_attempt_at is not null"); n > 0 {
+		t.Errorf("the sweep claimed %d rows that are in memory", n)
+	}
 	proxy.Resume()
 	f.awaitUnpublished(t, 0)
 	if again := f.consume(t, "things", 0); len(again) > 0 {

@@ -70,8 +70,12 @@ func (r *Relay) gather(batch []outcome) []outcome {
 func (r *Relay) record(ctx context.Context, outcomes []outcome) error {
 	b := &pgx.Batch{}
 	// An update that a crash undoes costs a duplicate, no more: do not wait
-	// for the disk. And plans: one that fits all days is made once.
-	b.Queue("select set_config('synchronous_commit', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)")
+	// for the disk. One plan serves all days, and its join must be linear: the
+	// planner takes all arrays for short.
+	b.Queue(`
+select set_config('synchronous_commit', 'off', true),
+       set_config('plan_cache_mode', 'force_generic_plan', true),
+       set_config('enable_nestloop', 'off', true)`)
 	published, owed := split(outcomes)
 	queuePublished(b, published)
 	queueOwed(b, owed)
