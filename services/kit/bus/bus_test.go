@@ -58,6 +58,9 @@ func decode(body []byte) (thing, error) {
 	if err := json.Unmarshal(body, &v); err != nil {
 		return thing{}, err
 	}
+	if v.Number != nil && *v.Number == -1 {
+		panic("minus one")
+	}
 	if v.Number == nil {
 		return thing{}, errors.New("number: is missing")
 	}
@@ -419,6 +422,7 @@ func TestWhatCannotSucceedIsDeadLetteredAtOnceWithItsReason(t *testing.T) {
 	cases := []struct{ name, body, reason, says string }{
 		{"not json", "{", bus.ReasonMalformedBody, "unexpected end of JSON"},
 		{"missing field", "{}", bus.ReasonMalformedBody, "number: is missing"},
+		{"panic", `{"number":-1}`, bus.ReasonMalformedBody, "minus one"},
 		{"unknown type", `{"number":1}`, bus.ReasonUnknownType, "test.other.v1"},
 		{"no id", `{"number":1}`, bus.ReasonMalformedEnvelope, "cloudEvents_id"},
 		{"no spec version", `{"number":1}`, bus.ReasonMalformedEnvelope, "cloudEvents_specversion"},

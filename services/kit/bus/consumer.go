@@ -68,7 +68,7 @@ func (c *Consumer) Ready(context.Context) error {
 			return err
 		}
 	}
-	var errs []error
+	errs := []error{c.letters.ready()}
 	for _, w := range c.workers {
 		if err := w.ready(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", w.sub.queue, err))

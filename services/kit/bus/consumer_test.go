@@ -556,12 +556,16 @@ func TestMessageIsNotAcknowledgedBeforeItsDeadLetterIsStored(t *testing.T) {
 			publishRaw(t, v, amqp.Publishing{MessageId: "bad", Body: []byte("{")})
 			publish(t, publisher(t, v), events(t, 0, 100))
 			got := newSeen()
-			_, stop := consumerVia(t, url, func(cfg *bus.Config, _ *bus.Consumer) { cfg.ConfirmTimeout = 300 * time.Millisecond },
+			consumer, stop := consumerVia(t, url, func(cfg *bus.Config, _ *bus.Consumer) { cfg.ConfirmTimeout = 300 * time.Millisecond },
 				func(_ context.Context, batch []bus.Delivery[thing]) error {
 					got.committed(batch)
 					return nil
 				})
 			got.await(t, "the good ones, which do not wait", func() bool { return len(got.numbers) == 100 })
+			until(t, "Ready to say so", func() bool {
+				err := consumer.Ready(t.Context())
+				return err != nil && strings.Contains(err.Error(), "dead letters of "+queue+" not stored")
+			})
 			<-time.After(time.Second) // some tries
 			started := time.Now()
 			stop()

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -71,6 +70,7 @@ type letters struct {
 	mu      sync.Mutex
 	waiting []*deadLetter
 	some    chan struct{} // has a token when there may be something waiting
+	failure error         // why the last ones were not stored; nil when they were
 }
 
 func newLetters(cfg Config, name, exchange string) *letters {
@@ -96,6 +96,20 @@ func (l *letters) take() []*deadLetter {
 	return taken
 }
 
+// ready says why dead letters cannot be stored, nil if they can or there were
+// none lately.
+func (l *letters) ready() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failure
+}
+
+func (l *letters) setFailure(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failure = err
+}
+
 // run stores letters until ctx is done.
 func (l *letters) run(ctx context.Context) {
 	for {
@@ -104,6 +118,7 @@ func (l *letters) run(ctx context.Context) {
 			return
 		case <-l.some:
 			l.connected(ctx)
+			l.setFailure(nil)
 		}
 	}
 }
@@ -123,8 +138,10 @@ func (l *letters) connected(ctx context.Context) {
 	var log occasionally
 	for {
 		for batch := l.take(); len(batch) > 0; batch = l.take() {
-			if err := l.store(ctx, pipe, batch); err != nil && ctx.Err() == nil && log.now() {
-				slog.ErrorContext(ctx, "dead letters not stored, will be tried again", "queue", batch[0].queue, "messages", len(batch), "error", err)
+			err := l.store(ctx, pipe, batch)
+			l.setFailure(err)
+			if err != nil && ctx.Err() == nil && log.now() {
+				slog.ErrorContext(ctx, "dead letters not stored, will be tried again", "error", err)
 			}
 			idle.Reset(letterIdle)
 		}
@@ -153,11 +170,15 @@ func (l *letters) store(ctx context.Context, pipe *pipe, batch []*deadLetter) er
 		}
 		pipe.publish(ctx, messages, errs)
 	}
+	var failure error
 	for i, d := range batch {
+		if errs[i] != nil {
+			failure = fmt.Errorf("dead letters of %s not stored: %w", d.queue, errs[i])
+		}
 		d.failure = errs[i]
 		d.stored <- d
 	}
-	return errors.Join(errs...)
+	return failure
 }
 
 // publishing is the message as it came, with the reason added.
@@ -193,8 +214,8 @@ func makeFit(p amqp.Publishing, frameSize int) {
 	for {
 		m := message{Publishing: p}
 		size, err := m.headerFrame()
-		// Some room for what the message does not know: exchange and routing key.
-		if err != nil || frameSize == 0 || size+2*maxShortString <= frameSize {
+		// Exchange and routing key come on top.
+		if err != nil || frameSize == 0 || size+2*maxShortString+brokerRoom <= frameSize {
 			return
 		}
 		largest, most := "", 0

@@ -12,6 +12,11 @@ import (
 // keys, names of headers and all properties but the headers' values.
 const maxShortString = 255
 
+// brokerRoom is what we leave of a header frame, in bytes: the broker adds
+// headers of its own when it delivers again or dead-letters, and a consumer
+// whose connection cannot take the frame would lose it each time.
+const brokerRoom = 2 << 10
+
 // fits says why a message cannot be sent at all, nil if it can. The client
 // library does not look: it would send a frame over the agreed size, and write
 // half a message before it notices a string that is too long. Either way the
@@ -19,8 +24,8 @@ const maxShortString = 255
 // outcome.
 func (m *message) fits(frameSize int) error {
 	size, err := m.headerFrame()
-	if err == nil && frameSize > 0 && size > frameSize {
-		err = fmt.Errorf("headers need a frame of %d bytes: the broker allows %d", size, frameSize)
+	if err == nil && frameSize > 0 && size+brokerRoom > frameSize {
+		err = fmt.Errorf("headers of %d bytes: the broker's frames have room for %d", size, frameSize-brokerRoom)
 	}
 	return err
 }

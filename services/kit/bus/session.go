@@ -84,6 +84,10 @@ func (w *worker) consume(ctx context.Context, conn *connection) error {
 	defer s.close()
 	closed := s.ch.NotifyClose(make(chan *amqp.Error, 1))
 	w.setState(nil)
+	if w.down {
+		w.down = false
+		slog.InfoContext(ctx, "consumer started again", "queue", w.sub.queue)
+	}
 	err := s.loop(ctx.Done())
 	s.giveBackRest()
 	if !errors.Is(err, errEnded) {

@@ -90,6 +90,11 @@ type received struct {
 // header.
 func (s *Subscription) read(d amqp.Delivery) (r *received, reason string, err error) {
 	r = &received{Delivery: d, attempt: attempt(&d)}
+	defer func() {
+		if p := recover(); p != nil { // one message must not end the process
+			reason, err = ReasonMalformedBody, fmt.Errorf("decode %s: panic: %v", r.event.Type, p)
+		}
+	}()
 	r.event, err = fromDelivery(&r.Delivery)
 	switch {
 	case err != nil:

@@ -16,7 +16,9 @@ type worker struct {
 	sub      Subscription
 	attrs    queueAttributes
 
-	pause pause // touched by run's goroutine alone
+	// Touched by run's goroutine alone.
+	pause pause
+	down  bool // the log says that it has stopped
 
 	mu     sync.Mutex
 	state  error // why it does not consume, nil if it does
@@ -59,6 +61,7 @@ func (w *worker) run(ctx context.Context) {
 		}
 		w.setState(err)
 		if !errors.Is(err, errGivenBack) && log.now() {
+			w.down = true
 			slog.WarnContext(ctx, "consumer stopped, will start again", "queue", w.sub.queue, "error", err)
 		}
 		if time.Since(started) > stable {
