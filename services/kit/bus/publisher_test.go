@@ -247,7 +247,7 @@ func TestWaitForConfirmsOutlastsAnAlarm(t *testing.T) {
 	until(t, "the alarm", func() bool { return p.Ready(t.Context()) != nil })
 	select {
 	case err := <-result:
-		t.Errorf("the wait ended in the alarm: %v", err)
+		t.Fatalf("the wait ended in the alarm: %v", err)
 	case <-time.After(2 * patience):
 	}
 	between.alarm(false)
