@@ -27,6 +27,8 @@ func (s *Service) environment() []string {
 		values["AMQP_URL"] = s.stack.Broker.ServiceURL(s.spec.name)
 	case s.spec == clientSpec:
 		values["CLIENT_DIR"] = o.Pages
+	case s.spec.name == "audit":
+		values["GATEWAY_URL"] = s.stack.BaseURL()
 	default:
 		for _, spec := range o.services() {
 			if spec != s.spec {

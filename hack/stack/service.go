@@ -25,6 +25,7 @@ var serviceSpecs = []serviceSpec{
 	{"products", 5232, true},
 	{"customers", 5002, true},
 	{"gateway", 5108, false},
+	{"audit", 5005, false},
 }
 
 // clientSpec is the server of the web client's pages, which a stack only has when they are built.
@@ -104,12 +105,19 @@ func (s *Service) Launch() error {
 
 // Migrate runs the service's migrations to their end.
 func (s *Service) Migrate(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, s.binary(), "migrate")
+	_, err := s.Command(ctx, "migrate")
+	return err
+}
+
+// Command runs another command of the service's program to its end, and returns what it printed.
+func (s *Service) Command(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, s.binary(), args...)
 	cmd.Env, cmd.Dir = s.environment(), s.stack.Dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s migrate: %w\n%s", s.spec.name, err, out)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w\n%s", s.spec.name, strings.Join(args, " "), err, out)
 	}
-	return nil
+	return string(out), nil
 }
 
 // WaitReady returns when the service says it is ready.

@@ -54,7 +54,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	customers := store.New(pool)
 	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(customers)...)
 	orders.Require(database.Ready)
-	server := web.NewServer(cfg.Web, api.New(customers), web.Admin(info.Metrics, web.Checks{
+	server := web.NewServer(cfg.Web, api.New(customers, orders.Depth), web.Admin(info.Metrics, web.Checks{
 		"database": database.Ready,
 		"schema":   schema.Ready,
 	}, web.Checks{

@@ -97,9 +97,9 @@ const (
 // under a listed one, goes to the same service: the list gives spans and
 // metrics their names.
 var routes = map[string][]string{
-	"orders":    {"/orders", "/orders/{orderId}", "/orders/{orderId}/cancel", "/orders/*"},
-	"products":  {"/products", "/products/{productId}", "/products/{productId}/restock", "/products/*"},
-	"customers": {"/customers", "/customers/{customerId}", "/customers/{customerId}/orders", "/customers/*"},
+	"orders":    {"/orders", "/orders/{orderId}", "/orders/{orderId}/cancel", "/orders/audit/events", "/orders/audit/handled", "/orders/*"},
+	"products":  {"/products", "/products/{productId}", "/products/{productId}/restock", "/products/audit/events", "/products/audit/handled", "/products/*"},
+	"customers": {"/customers", "/customers/{customerId}", "/customers/{customerId}/orders", "/customers/audit/handled", "/customers/*"},
 }
 
 // newHandler returns the handler of the public port.

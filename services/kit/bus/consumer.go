@@ -17,6 +17,7 @@ type Consumer struct {
 	letters  *letters
 	workers  []*worker
 	required func(context.Context) error
+	asking   chan struct{} // holds one while a queue is asked for its depth
 }
 
 // NewConsumer makes a consumer, called name on the broker's pages, that
@@ -29,6 +30,7 @@ func NewConsumer(cfg Config, name, deadLetterExchange string, classify fault.Cla
 		link:     newLink(cfg, name+" consumer"),
 		letters:  newLetters(cfg, name, deadLetterExchange),
 		required: func(context.Context) error { return nil },
+		asking:   make(chan struct{}, 1),
 	}
 	for _, s := range subscriptions {
 		c.workers = append(c.workers, newWorker(c, s))

@@ -3,6 +3,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"time"
@@ -11,6 +12,8 @@ import (
 
 	"orderflow.internal/customers/internal/customer"
 	"orderflow.internal/customers/internal/store"
+	"orderflow.internal/events"
+	"orderflow.internal/kit/audit"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
 )
@@ -19,8 +22,9 @@ type api struct {
 	store *store.Store
 }
 
-// New returns the service's public handler.
-func New(s *store.Store) http.Handler {
+// New returns the service's public handler. waiting counts the messages in one
+// of the service's queues.
+func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error)) http.Handler {
 	a := &api{store: s}
 	r := web.NewRouter()
 	r.Get("/api/customers", handle(a.list, "limit", "after"))
@@ -28,6 +32,10 @@ func New(s *store.Store) http.Handler {
 	r.Get("/api/customers/{customerId}", handle(a.get))
 	r.Put("/api/customers/{customerId}", handle(a.change))
 	r.Get("/api/customers/{customerId}/orders", handle(a.orders, "limit", "after"))
+	r.Post("/api/customers/audit/handled", handle(audit.HandledHandler(audit.Books{
+		Queues:           []string{events.QueueCustomersOrderCreated, events.QueueCustomersOrderConfirmed, events.QueueCustomersOrderCancelled},
+		DeadLetterSuffix: events.DeadLetterSuffix, Unhandled: s.Unhandled, Waiting: waiting,
+	})))
 	r.Get("/api/orders/{orderId}/journey", handle(a.journey))
 	return r
 }

@@ -27,7 +27,7 @@ func FuzzChange(f *testing.F) {
 }
 
 func fuzz(f *testing.F, method, path string, seeds ...string) {
-	h := api.New(open(f, kittest.Postgres(f)))
+	h := api.New(open(f, kittest.Postgres(f)), nothingWaits)
 	document := webtest.New(f, "../../openapi.yaml")
 	send := func(method, path, body string) (*http.Request, *httptest.ResponseRecorder) {
 		r := httptest.NewRequest(method, path, strings.NewReader(body))

@@ -2,6 +2,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"orderflow.internal/events"
+	"orderflow.internal/kit/audit"
 	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
@@ -20,8 +23,9 @@ type handlers struct {
 	store *store.Store
 }
 
-// New returns the handler of everything under /api/orders.
-func New(s *store.Store) http.Handler {
+// New returns the handler of everything under /api/orders. waiting counts the
+// messages in one of the service's queues.
+func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error)) http.Handler {
 	h := &handlers{store: s}
 	router := web.NewRouter()
 	router.Post("/api/orders", handle(h.place))
@@ -30,6 +34,11 @@ func New(s *store.Store) http.Handler {
 	router.Post("/api/orders/{orderId}/cancel", handle(h.cancel))
 	router.Get("/api/orders/{orderId}/events", handle(h.follow))
 	router.Get("/api/orders/{orderId}/journey", handle(web.Within(h.journey)))
+	router.Get("/api/orders/audit/events", handle(web.Within(audit.EventsHandler(s.Published)), audit.EventsQuery...))
+	router.Post("/api/orders/audit/handled", handle(web.Within(audit.HandledHandler(audit.Books{
+		Queues:           []string{events.QueueOrdersStockReserved, events.QueueOrdersStockNotAvailable},
+		DeadLetterSuffix: events.DeadLetterSuffix, Unhandled: s.Unhandled, Waiting: waiting,
+	}))))
 	return router
 }
 

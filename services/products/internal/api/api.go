@@ -2,6 +2,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"orderflow.internal/events"
+	"orderflow.internal/kit/audit"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/products/internal/product"
@@ -19,8 +22,9 @@ type api struct {
 	store *store.Store
 }
 
-// New returns the service's public handler.
-func New(s *store.Store) http.Handler {
+// New returns the service's public handler. waiting counts the messages in one
+// of the service's queues.
+func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error)) http.Handler {
 	a := &api{store: s}
 	r := web.NewRouter()
 	r.Get("/api/products", handle(a.list, "limit", "after"))
@@ -29,6 +33,11 @@ func New(s *store.Store) http.Handler {
 	r.Put("/api/products/{productId}", handle(a.change))
 	r.Delete("/api/products/{productId}", handle(a.delete))
 	r.Post("/api/products/{productId}/restock", handle(a.restock))
+	r.Get("/api/products/audit/events", handle(audit.EventsHandler(s.Published), audit.EventsQuery...))
+	r.Post("/api/products/audit/handled", handle(audit.HandledHandler(audit.Books{
+		Queues: []string{events.QueueProductsOrderCreated, events.QueueProductsOrderCancelled}, DeadLetterSuffix: events.DeadLetterSuffix,
+		Unhandled: s.Unhandled, Waiting: waiting,
+	})))
 	r.Get("/api/orders/{orderId}/journey", handle(a.journey))
 	return r
 }

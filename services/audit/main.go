@@ -1,0 +1,74 @@
+// Command audit watches whether every event that one service published was
+// handled by the services it was for, and says which queue and routing key lost
+// some.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"orderflow.internal/audit/internal/routes"
+	"orderflow.internal/kit/run"
+	"orderflow.internal/kit/web"
+)
+
+type config struct {
+	Web      web.Config
+	Gateway  url.URL       `env:"GATEWAY_URL" envDefault:"http://127.0.0.1:5108" help:"base URL of the gateway, through which the services are asked"`
+	Interval time.Duration `env:"AUDIT_INTERVAL" envDefault:"10s" help:"time between two rounds of questions"`
+	Grace    time.Duration `env:"AUDIT_GRACE" envDefault:"20s" help:"time after an event's publication before its consumer is asked about it"`
+	Window   time.Duration `env:"AUDIT_WINDOW" envDefault:"1h" help:"how far back the first round looks"`
+}
+
+// Validate reports every bad field.
+func (c config) Validate() error {
+	var errs []error
+	if u := c.Gateway; (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" {
+		errs = append(errs, fmt.Errorf("GATEWAY_URL=%q: must be http://host:port or https://host:port", u.Redacted()))
+	}
+	if c.Interval < time.Second {
+		errs = append(errs, errors.New("AUDIT_INTERVAL: must be at least 1s"))
+	}
+	if c.Grace <= 0 {
+		errs = append(errs, errors.New("AUDIT_GRACE: must be positive"))
+	}
+	if c.Window < c.Grace {
+		errs = append(errs, errors.New("AUDIT_WINDOW: must be at least AUDIT_GRACE"))
+	}
+	return errors.Join(errs...)
+}
+
+func main() {
+	run.Main(run.Program[config]{
+		Name:     "audit",
+		Summary:  "finds events that never reached one of their queues",
+		Defaults: map[string]string{"HTTP_ADDR": ":5005", "ADMIN_ADDR": ":6005"},
+		Subject:  "order_id",
+		Serve:    serve,
+	})
+}
+
+func serve(ctx context.Context, info run.Info, cfg config) error {
+	watch := routes.New(routes.Config{Grace: cfg.Grace, Window: cfg.Window}, cfg.Gateway, http.DefaultClient)
+	stop, err := watch.Observe()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	server := web.NewServer(cfg.Web, watch.Handler(), web.Admin(info.Metrics, nil, nil))
+
+	// Stopped in the reverse order: what takes work in before what it needs.
+	var group run.Group
+	group.Add("admin", server.RunAdmin)
+	group.Add("watch", func(ctx context.Context) error {
+		// A round that finds much to ask takes its time; each question has a
+		// limit of its own.
+		return run.Every(ctx, run.Job{Name: "audit", Interval: cfg.Interval, Timeout: 5 * time.Minute, Do: watch.Check})
+	})
+	group.Add("http", server.Run)
+	return group.Run(ctx, cfg.Web.ShutdownTimeout)
+}

@@ -1,0 +1,34 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"orderflow.internal/kit/audit"
+)
+
+// Published returns the events of a range that the broker has confirmed, in the
+// order of publication, and the database's time.
+func Published(ctx context.Context, pool *pgxpool.Pool, r audit.Range) (events []audit.Event, now time.Time, err error) {
+	b := &pgx.Batch{}
+	b.Queue("select now()").QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
+	b.Queue(`
+select id, subject, routing_key, published_at
+from outbox_events
+where published_at >= $1
+  and published_at < $2
+  and (published_at, id) > ($3, $4)
+order by published_at, id
+limit $5`, r.Since, r.Until, r.AfterTime, r.AfterID, r.Limit).Query(func(rows pgx.Rows) error {
+		events, err = pgx.CollectRows(rows, pgx.RowToStructByPos[audit.Event])
+		return err
+	})
+	if err := pool.SendBatch(ctx, b).Close(); err != nil {
+		return nil, now, fmt.Errorf("read what was published: %w", err)
+	}
+	return events, now, nil
+}
