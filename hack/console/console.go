@@ -35,7 +35,7 @@ func (c *Console) Step(ctx context.Context, what string, part func(context.Conte
 	return c.Watch(ctx, what, func(ctx context.Context, _ func(string)) error { return part(ctx) })
 }
 
-// reminder is how often a step that is under way is mentioned.
+// reminder is when a step that is under way is first mentioned; then each time it has taken twice as long.
 const reminder = 15 * time.Second
 
 // Watch is a Step whose part can say what it does or waits for just now, which the reminders show.
@@ -46,13 +46,11 @@ func (c *Console) Watch(ctx context.Context, what string, part func(ctx context.
 	ended := make(chan struct{})
 	var reminding sync.WaitGroup
 	reminding.Go(func() {
-		every := time.NewTicker(reminder)
-		defer every.Stop()
-		for {
+		for pause := reminder; ; pause = time.Since(started) {
 			select {
 			case <-ended:
 				return
-			case <-every.C:
+			case <-time.After(pause):
 				mu.Lock()
 				c.Printf("  … %-44s %.1f s  %s", what, time.Since(started).Seconds(), detail)
 				mu.Unlock()

@@ -32,10 +32,12 @@ func TestALongStepRemindsOfItself(t *testing.T) {
 		var out bytes.Buffer
 		err := New(&out).Watch(t.Context(), "a step", func(_ context.Context, say func(string)) error {
 			say("pods")
-			time.Sleep(reminder + time.Second)
+			time.Sleep(3 * reminder)
 			return nil
 		})
-		want := "  … a step                                       15.0 s  pods\n  ✓ a step                                       16.0 s\n"
+		want := "  … a step                                       15.0 s  pods\n" +
+			"  … a step                                       30.0 s  pods\n" +
+			"  ✓ a step                                       45.0 s\n"
 		if err != nil || out.String() != want {
 			t.Errorf("%q, want %q; error %v", &out, want, err)
 		}

@@ -186,43 +186,28 @@ func (r *resource) conditions(types ...string) string {
 }
 
 // Diagnosis is what usually says why a namespace does not get ready: its pods, its latest warnings, and the last lines
-// of the logs of pods that are not ready.
+// of the logs of pods that are not ready, before a restart as well.
 func (k Kubectl) Diagnosis(namespace string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	var text strings.Builder
-	section := func(title, out string, err error) {
+	section := func(args ...string) {
+		out, err := k(ctx, nil, append(args, "--namespace", namespace)...)
 		if err != nil {
 			out = err.Error()
 		}
-		fmt.Fprintf(&text, "\n%s\n  %s\n", title, strings.ReplaceAll(strings.TrimSpace(out), "\n", "\n  "))
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		fmt.Fprintf(&text, "\n%s\n  %s\n", strings.Join(args, " "), strings.Join(lines[max(0, len(lines)-20):], "\n  "))
 	}
-	out, err := k(ctx, nil, "get", "pods", "--namespace", namespace, "--output", "wide")
-	section("Pods in "+namespace, out, err)
-	out, err = k(ctx, nil, "get", "events", "--namespace", namespace, "--field-selector", "type!=Normal",
-		"--sort-by", ".lastTimestamp")
-	section("Warnings in "+namespace, lastLines(out, 20), err)
-	out, err = k(ctx, nil, "get", "pods", "--namespace", namespace, "--output",
+	section("get", "pods", "--output", "wide")
+	section("get", "events", "--field-selector", "type!=Normal", "--sort-by", ".lastTimestamp")
+	pods, _ := k(ctx, nil, "get", "pods", "--namespace", namespace, "--output", // the list above has said why there are none
 		`jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`)
-	if err != nil {
-		section("Logs", "", err)
-	}
-	for line := range strings.Lines(out) {
-		pod, ready, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if pod == "" || ready == "True" {
-			continue
-		}
-		out, err := k(ctx, nil, "logs", pod, "--namespace", namespace, "--all-containers", "--tail", "20")
-		section("Log of "+pod, out, err)
-		// A container that keeps crashing says why before it is restarted; there may be no such container.
-		if out, err := k(ctx, nil, "logs", pod, "--namespace", namespace, "--all-containers", "--tail", "20", "--previous"); err == nil {
-			section("Log of "+pod+" before its restart", out, nil)
+	for line := range strings.Lines(pods) {
+		if pod, ready, _ := strings.Cut(strings.TrimSpace(line), " "); pod != "" && ready != "True" {
+			section("logs", pod, "--all-containers", "--tail", "20")
+			section("logs", pod, "--all-containers", "--tail", "20", "--previous")
 		}
 	}
 	return text.String()
-}
-
-func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
