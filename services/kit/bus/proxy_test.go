@@ -103,6 +103,16 @@ func (p *proxy) say(channel byte, method []byte) {
 	p.inject = append(p.inject, frame...)
 }
 
+// cut breaks all connections.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.conns = nil
+}
+
 // alarmThenHold lets the client learn of an alarm, and nothing more.
 func (p *proxy) alarmThenHold() {
 	p.alarm(true)

@@ -171,7 +171,7 @@ func TestMissingConfirmTimesOutItsOwnEventsAlone(t *testing.T) {
 	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	between, url := newProxy(t, v.AdminURL)
-	const patience = time.Second
+	const patience = 3 * time.Second
 	p := publisherWith(t, url, patience)
 	publish(t, p, events(t, 0, 1)) // opens the channel
 	between.set(holds)
@@ -181,6 +181,12 @@ func TestMissingConfirmTimesOutItsOwnEventsAlone(t *testing.T) {
 	time.Sleep(patience / 2) // not a wait for something: the second batch has to be the younger one
 	second := make(chan []error, 1)
 	go func() { second <- p.Publish(context.Background(), events(t, 3, 5)) }()
+	until(t, "both batches to be sent", func() bool { return count(t, v, queue) == 5 })
+	select {
+	case <-first:
+		t.Fatal("the second batch waited for the first one's confirms")
+	default:
+	}
 	for i, err := range <-first {
 		if err == nil || errors.Is(err, bus.ErrRefused) {
 			t.Errorf("event %d without a confirm: got %v, want an unknown outcome", i, err)
@@ -278,7 +284,16 @@ func TestSilentBrokerIsGivenUpInFiveSeconds(t *testing.T) {
 			publish(t, p, events(t, 0, 1))
 			between.set(c.mode)
 			started := time.Now()
-			for _, err := range p.Publish(t.Context(), c.events) {
+			result := make(chan []error, 1)
+			go func() { result <- p.Publish(context.Background(), c.events) }()
+			var errs []error
+			select {
+			case errs = <-result:
+			case <-time.After(15 * time.Second):
+				between.cut()
+				t.Fatal("the publisher is stuck")
+			}
+			for _, err := range errs {
 				if err == nil || errors.Is(err, bus.ErrRefused) {
 					t.Fatalf("got %v, want an unknown outcome", err)
 				}
@@ -300,6 +315,7 @@ func TestPublisherStopsInTimeWhateverTheBrokerDoes(t *testing.T) {
 	p := bus.NewPublisher(bus.Config{URL: url, ConfirmTimeout: 30 * time.Second}, "test", exchange, redelivery)
 	stop := start(t, p.Run)
 	awaitPublisher(t, p)
+	publish(t, p, events(t, 0, 1)) // opens the channel
 	between.set(swallows)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
