@@ -158,3 +158,29 @@ func TestAForbiddenKeyHoldsUpNobody(t *testing.T) {
 		return query[int](t, f, "select count(*) from outbox_events where attempts > 0 and published_at is null") == 15
 	})
 }
+
+// One event among its like that makes the broker close the channel: its headers
+// are not allowed. The others arrive, and only those that were on their way with
+// it may do so twice.
+func TestAnEventThatTheBrokerCannotTakeHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	poison := events(t, "thing.made", 0, 1)
+	poison[0].Trace = map[string]string{"CC": "must be an array"}
+	f.insert(t, poison)
+	f.store(t, "thing.made", 1, 100)
+	r, _ := f.relay(t)
+	f.consume(t, "things", 99)
+	eventually(t, "the poison is retried", func() bool {
+		return query[int](t, f, "select count(*) from outbox_events where attempts > 1 and published_at is null and last_error like '406 PRECONDITION%'") == 1
+	})
+	f.consume(t, "things", 0)
+	for i := 100; i < 300; i++ {
+		if i%20 == 0 {
+			f.exec(t, "update outbox_events set next_attempt_at = now() where published_at is null and attempts > 0")
+		}
+		r.Committed(f.store(t, "thing.made", i, i+1))
+	}
+	once(t, f.consume(t, "things", 200)) // its retries go their own way
+	f.awaitUnpublished(t, 1)
+}

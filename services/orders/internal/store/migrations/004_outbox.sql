@@ -59,7 +59,9 @@ create table outbox_republished (
 );
 
 -- What processes of the release before store goes to the new table. They still
--- publish it themselves; then it is published twice, which is allowed.
+-- publish it themselves; then it is published twice, which is allowed. After a
+-- rollback to that release they publish from their memory alone: what a crash
+-- leaves waits here for the next upgrade.
 lock table outbox in exclusive mode;
 
 create function outbox_forward() returns trigger language plpgsql as $$
