@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -16,22 +15,17 @@ import (
 )
 
 type config struct {
-	Web        web.Config
-	Dir        string  `env:"CLIENT_DIR" envDefault:"client/dist" help:"folder of the built pages (npm run build)"`
-	Jaeger     url.URL `env:"JAEGER_URL" help:"address of Jaeger's user interface as browsers reach it; with it, orders link to their traces"`
-	TraceRatio float64 `env:"TRACE_RATIO" envDefault:"1" help:"share of what people do, 0 to 1, that browsers ask to be recorded in a trace"`
+	Web    web.Config
+	Dir    string  `env:"CLIENT_DIR" envDefault:"client/dist" help:"folder of the built pages (npm run build)"`
+	Jaeger url.URL `env:"JAEGER_URL" help:"address of Jaeger's user interface as browsers reach it; with it, orders link to their traces"`
 }
 
-// Validate checks the address and the share.
+// Validate checks the address.
 func (c config) Validate() error {
-	var errs []error
 	if c.Jaeger != (url.URL{}) && (c.Jaeger.Scheme != "http" && c.Jaeger.Scheme != "https" || c.Jaeger.Hostname() == "") {
-		errs = append(errs, fmt.Errorf("JAEGER_URL=%q: must be an http or https URL", c.Jaeger.Redacted()))
+		return fmt.Errorf("JAEGER_URL=%q: must be an http or https URL", c.Jaeger.Redacted())
 	}
-	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) { // NaN is neither
-		errs = append(errs, fmt.Errorf("TRACE_RATIO=%v: must be 0 to 1", c.TraceRatio))
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
 func main() {
@@ -65,10 +59,7 @@ func newHandler(cfg config, pages site) http.Handler {
 	router.Use(secure)
 	router.Get("/config.json", web.Handle(func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Cache-Control", "no-cache")
-		return web.Write(w, http.StatusOK, runtimeConfig{
-			JaegerURL:  strings.TrimSuffix(cfg.Jaeger.String(), "/"),
-			TraceRatio: cfg.TraceRatio,
-		})
+		return web.Write(w, http.StatusOK, runtimeConfig{JaegerURL: strings.TrimSuffix(cfg.Jaeger.String(), "/")})
 	}))
 	for _, view := range views {
 		router.Get(view, pages.index(http.StatusOK))
@@ -97,8 +88,7 @@ func notFound(pages site) http.HandlerFunc {
 
 // runtimeConfig is config.json (src/config.ts).
 type runtimeConfig struct {
-	JaegerURL  string  `json:"jaegerUrl"` // "" when there is none
-	TraceRatio float64 `json:"traceRatio"`
+	JaegerURL string `json:"jaegerUrl"` // "" when there is none
 }
 
 // policy lets a page load and connect to what comes from here and nothing

@@ -2,7 +2,6 @@ package main
 
 import (
 	"io"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -175,8 +174,8 @@ func TestRuntimeConfig(t *testing.T) {
 		cfg  config
 		want string
 	}{
-		"with Jaeger":    {config{Jaeger: url.URL{Scheme: "https", Host: "jaeger.example", Path: "/ui/"}, TraceRatio: 0.25}, `{"jaegerUrl":"https://jaeger.example/ui","traceRatio":0.25}`},
-		"without Jaeger": {config{TraceRatio: 1}, `{"jaegerUrl":"","traceRatio":1}`},
+		"with Jaeger":    {config{Jaeger: url.URL{Scheme: "https", Host: "jaeger.example", Path: "/ui/"}}, `{"jaegerUrl":"https://jaeger.example/ui"}`},
+		"without Jaeger": {config{}, `{"jaegerUrl":""}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			resp, body := get(t, newTestHandler(t, test.cfg), http.MethodGet, "/config.json")
@@ -192,13 +191,10 @@ func TestValidate(t *testing.T) {
 		cfg config
 		bad string
 	}{
-		"defaults":       {config{TraceRatio: 1}, ""},
+		"defaults":       {config{}, ""},
 		"no scheme":      {config{Jaeger: url.URL{Path: "jaeger:16686"}}, "JAEGER_URL"},
 		"another scheme": {config{Jaeger: url.URL{Scheme: "javascript", Opaque: "alert(1)"}}, "JAEGER_URL"},
 		"no host":        {config{Jaeger: url.URL{Scheme: "http", Host: ":16686"}}, "JAEGER_URL"},
-		"too much":       {config{TraceRatio: 1.5}, "TRACE_RATIO"},
-		"negative":       {config{TraceRatio: -1}, "TRACE_RATIO"},
-		"no number":      {config{TraceRatio: math.NaN()}, "TRACE_RATIO"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := test.cfg.Validate()

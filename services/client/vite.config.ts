@@ -51,7 +51,7 @@ function runtimeConfig(): Plugin {
     configureServer(server) {
       server.middlewares.use('/config.json', (_request, response) => {
         response.setHeader('Content-Type', 'application/json');
-        response.end(JSON.stringify({ jaegerUrl: process.env['JAEGER_URL'] ?? '', traceRatio: 1 }));
+        response.end(JSON.stringify({ jaegerUrl: process.env['JAEGER_URL'] ?? '' }));
       });
     },
   };

@@ -2,15 +2,15 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { config, loadConfig, parseConfig, traceUrl } from './config.ts';
 
 afterEach(() => {
-  Object.assign(config, { jaegerUrl: '', traceRatio: 0 });
+  Object.assign(config, { jaegerUrl: '' });
 });
 
 describe('parseConfig', () => {
   it('takes what the server says', () => {
-    expect(parseConfig({ jaegerUrl: 'http://localhost:16686/', traceRatio: 0.25 })).toEqual({ jaegerUrl: 'http://localhost:16686', traceRatio: 0.25 });
+    expect(parseConfig({ jaegerUrl: 'http://localhost:16686/' })).toEqual({ jaegerUrl: 'http://localhost:16686' });
   });
 
-  it.each([null, 'text', {}, { jaegerUrl: 'javascript:alert(1)' }, { jaegerUrl: 7, traceRatio: 'all' }, { traceRatio: 2 }, { traceRatio: -1 }])(
+  it.each([null, 'text', {}, { jaegerUrl: 'javascript:alert(1)' }, { jaegerUrl: 7 }])(
     'takes nothing from %j',
     (value) => {
       expect(parseConfig(value)).toEqual({});
@@ -20,7 +20,7 @@ describe('parseConfig', () => {
 
 it('links to a trace when there is a Jaeger', async () => {
   expect(traceUrl('abc')).toBeUndefined();
-  vi.stubGlobal('fetch', () => Promise.resolve(Response.json({ jaegerUrl: 'https://jaeger.example/ui', traceRatio: 1 })));
+  vi.stubGlobal('fetch', () => Promise.resolve(Response.json({ jaegerUrl: 'https://jaeger.example/ui' })));
   await loadConfig();
   expect(traceUrl('abc')).toBe('https://jaeger.example/ui/trace/abc');
 });
@@ -32,5 +32,5 @@ it.each([
 ])('opens without a configuration that is %s', async (_, answer) => {
   vi.stubGlobal('fetch', answer);
   await loadConfig();
-  expect(config).toEqual({ jaegerUrl: '', traceRatio: 0 });
+  expect(config).toEqual({ jaegerUrl: '' });
 });

@@ -2,13 +2,11 @@
 export interface Config {
   /** Address of Jaeger's user interface; '' when there is none. */
   jaegerUrl: string;
-  /** Share of what people do, 0 to 1, that is recorded in a trace. */
-  traceRatio: number;
 }
 
-const patience = 2000; // ms: the shop opens without it, only traces wait for the next visit
+const patience = 2000; // ms: the shop opens without it, only links to traces wait for the next visit
 
-export const config: Config = { jaegerUrl: '', traceRatio: 0 };
+export const config: Config = { jaegerUrl: '' };
 
 /** Reads config.json once, before the first page is shown. */
 export async function loadConfig(): Promise<void> {
@@ -16,17 +14,16 @@ export async function loadConfig(): Promise<void> {
     const response = await fetch('/config.json', { signal: AbortSignal.timeout(patience) });
     if (response.ok) Object.assign(config, parseConfig(await response.json()));
   } catch {
-    // Out of reach or not JSON: what is left is a client without traces.
+    // Out of reach or not JSON: what is left is a client without links to traces.
   }
 }
 
 /** Takes from an answer what is of the right type and safe to link to. */
 export function parseConfig(value: unknown): Partial<Config> {
   if (typeof value !== 'object' || value === null) return {};
-  const { jaegerUrl, traceRatio } = value as Record<string, unknown>;
+  const { jaegerUrl } = value as Record<string, unknown>;
   return {
     ...(typeof jaegerUrl === 'string' && /^https?:\/\//.test(jaegerUrl) && { jaegerUrl: jaegerUrl.replace(/\/$/, '') }),
-    ...(typeof traceRatio === 'number' && traceRatio >= 0 && traceRatio <= 1 && { traceRatio }),
   };
 }
 

@@ -1,7 +1,7 @@
 import { persisted } from './persisted.ts';
 
-// The traces that this browser began, by order: the way to an order's trace
-// until the services say it themselves.
+// The traces that answers named, by order: the way to an order's trace until
+// its journey says it.
 
 const kept = 50;
 

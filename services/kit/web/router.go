@@ -24,8 +24,8 @@ import (
 
 const scope = "orderflow.internal/kit/web"
 
-// NewRouter returns a router that gives each request a server span and a place
-// in the metric http.server.request.duration, both by route and after the
+// NewRouter returns a router that gives each request a server span, whose trace
+// context the answer names in Server-Timing, and a place in the metric http.server.request.duration, both by route and after the
 // OpenTelemetry conventions; that turns a panic into a logged 500; that answers
 // HEAD where there is a GET; and whose 404 and 405 are problems.
 //
@@ -110,6 +110,7 @@ func (o *observer) wrap(next http.Handler) http.Handler {
 				trace.WithSpanKind(trace.SpanKindServer),
 				trace.WithTimestamp(start),
 				trace.WithAttributes(requestAttributes(r, method)...))
+			w.Header().Set("Server-Timing", serverTiming(span.SpanContext()))
 		}
 		if ctx != r.Context() {
 			r = r.WithContext(ctx)
@@ -136,6 +137,12 @@ func (o *observer) wrap(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(rec, r)
 	})
+}
+
+// serverTiming names the trace and the request's span in an answer's
+// Server-Timing header, in the form that browsers' instrumentation looks for.
+func serverTiming(span trace.SpanContext) string {
+	return `traceparent;desc="00-` + span.TraceID().String() + "-" + span.SpanID().String() + "-" + span.TraceFlags().String() + `"`
 }
 
 // done ends the span and records the duration. An aborted answer counts as a

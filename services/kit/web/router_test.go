@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,13 +100,17 @@ func TestServerSpan(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			spans, reader := record(t)
-			serve(testRouter(), test.method, test.path)
+			answer := serve(testRouter(), test.method, test.path)
 
 			ended := spans.Ended()
 			if len(ended) != 1 {
 				t.Fatalf("%d spans", len(ended))
 			}
 			span := ended[0]
+			named := fmt.Sprintf(`traceparent;desc="00-%s-%s-01"`, span.SpanContext().TraceID(), span.SpanContext().SpanID())
+			if got := answer.Header().Values("Server-Timing"); !slices.Equal(got, []string{named}) {
+				t.Errorf("Server-Timing is %q, want %s", got, named)
+			}
 			if span.Name() != test.name || span.SpanKind() != trace.SpanKindServer || span.Status().Code != test.status {
 				t.Errorf("%s %s %v", span.SpanKind(), span.Name(), span.Status())
 			}
@@ -179,7 +184,10 @@ func TestPassesTheContextOnWithoutTracing(t *testing.T) {
 	router.Get("/", func(_ http.ResponseWriter, r *http.Request) {
 		otel.GetTextMapPropagator().Inject(r.Context(), propagation.HeaderCarrier(out))
 	})
-	serve(router, "GET", "/", "traceparent", traceparent, "tracestate", "a=b", "baggage", "tenant=a")
+	answer := serve(router, "GET", "/", "traceparent", traceparent, "tracestate", "a=b", "baggage", "tenant=a")
+	if got := answer.Header().Get("Server-Timing"); got != "" {
+		t.Errorf("Server-Timing names %q, which nobody records", got)
+	}
 	for name, want := range map[string]string{"Traceparent": traceparent, "Tracestate": "a=b", "Baggage": "tenant=a"} {
 		if got := out.Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)

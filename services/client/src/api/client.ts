@@ -1,9 +1,8 @@
 import type { QueryFunctionContext } from '@tanstack/react-query';
 import createClient from 'openapi-fetch';
-import { config } from '../config.ts';
 import { noAnswer, toProblem } from './problem.ts';
 import type { paths } from './schema.ts';
-import { newTrace, traceparent, type Trace } from './trace.ts';
+import { unrecorded } from './trace.ts';
 
 /** The gateway, typed by its openapi.yaml. */
 export const gateway = createClient<paths>({ baseUrl: globalThis.location.origin });
@@ -33,16 +32,11 @@ export async function takeWhole<T>(request: Promise<Answer<T>>): Promise<{ data:
   return { data: answer.data as T, headers: answer.response.headers };
 }
 
-/** Header of a request that a person's action causes; trace tells where it is recorded. */
-export function acting(trace: Trace = newTrace(config.traceRatio)): { traceparent: string } {
-  return { traceparent: traceparent(trace) };
-}
-
 /**
  * Options of a request that reads for a query. Only the first look is a
  * person's doing: the looks that keep it fresh ask not to be recorded.
  */
-export function reading({ client, queryKey, signal }: QueryFunctionContext): { signal: AbortSignal; headers: { traceparent: string } } {
+export function reading({ client, queryKey, signal }: QueryFunctionContext): { signal: AbortSignal; headers?: { traceparent: string } } {
   const first = client.getQueryState(queryKey)?.data === undefined;
-  return { signal, headers: acting(newTrace(first ? config.traceRatio : 0)) };
+  return first ? { signal } : { signal, headers: unrecorded() };
 }

@@ -1,5 +1,5 @@
 import { infiniteQueryOptions, queryOptions } from '@tanstack/react-query';
-import { acting, gateway, reading, take } from './client.ts';
+import { gateway, reading, take } from './client.ts';
 import { Problem } from './problem.ts';
 import type { components } from './schema.ts';
 
@@ -43,7 +43,7 @@ export const customer = (customerId: string) =>
   });
 
 export function addCustomer(body: components['schemas']['AddCustomer']): Promise<Customer> {
-  return take(gateway.POST('/customers', { body, headers: acting() }));
+  return take(gateway.POST('/customers', { body }));
 }
 
 /** What a customer has ordered, newest first, kept fresh. */

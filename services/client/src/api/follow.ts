@@ -1,8 +1,7 @@
 import { createParser } from 'eventsource-parser';
-import { acting } from './client.ts';
 import type { Order } from './orders.ts';
 import { noAnswer, Problem, toProblem } from './problem.ts';
-import { newTrace } from './trace.ts';
+import { unrecorded } from './trace.ts';
 
 export type Connection = 'connecting' | 'live' | 'lost';
 
@@ -95,7 +94,7 @@ async function open(orderId: string, version: number, signal: AbortSignal): Prom
     response = await fetch(`/orders/${encodeURIComponent(orderId)}/events`, {
       signal,
       cache: 'no-store',
-      headers: { ...acting(newTrace(0)), Accept: 'text/event-stream', ...(version > 0 && { 'Last-Event-ID': String(version) }) },
+      headers: { ...unrecorded(), Accept: 'text/event-stream', ...(version > 0 && { 'Last-Event-ID': String(version) }) },
     });
   } catch (error) {
     throw error instanceof TypeError ? noAnswer() : error;

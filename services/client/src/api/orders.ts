@@ -1,7 +1,7 @@
 import { queryOptions, type QueryClient } from '@tanstack/react-query';
-import { acting, gateway, reading, take } from './client.ts';
+import { gateway, reading, take, takeWhole } from './client.ts';
 import type { components } from './schema.ts';
-import type { Trace } from './trace.ts';
+import { recordedTrace } from './trace.ts';
 
 export type Order = components['schemas']['Order'];
 export type OrderStatus = Order['status'];
@@ -35,22 +35,20 @@ export function learn(client: QueryClient, read: Order): void {
 }
 
 /**
- * Places an order and returns it as stored, without waiting for stock. The key
- * makes it safe to send again: the same key and body is the same order.
+ * Places an order and returns it as stored, without waiting for stock, and the
+ * trace it was recorded in. The key makes it safe to send again: the same key
+ * and body is the same order.
  */
-export function placeOrder(body: PlaceOrder, idempotencyKey: string, trace: Trace): Promise<Order> {
-  return take(
-    gateway.POST('/orders', {
-      params: { header: { 'Idempotency-Key': idempotencyKey, Prefer: 'respond-async' } },
-      body,
-      headers: acting(trace),
-    }),
+export async function placeOrder(body: PlaceOrder, idempotencyKey: string): Promise<{ order: Order; traceId: string | undefined }> {
+  const { data, headers } = await takeWhole(
+    gateway.POST('/orders', { params: { header: { 'Idempotency-Key': idempotencyKey, Prefer: 'respond-async' } }, body }),
   );
+  return { order: data, traceId: recordedTrace(headers) };
 }
 
 /** Cancels an order; one that is cancelled already stays as it is. */
 export function cancelOrder(orderId: string): Promise<Order> {
-  return take(gateway.POST('/orders/{orderId}/cancel', { params: { path: { orderId } }, headers: acting() }));
+  return take(gateway.POST('/orders/{orderId}/cancel', { params: { path: { orderId } } }));
 }
 
 /** An order's way through the services, as far as it got. */

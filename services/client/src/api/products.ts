@@ -1,5 +1,5 @@
 import { infiniteQueryOptions, queryOptions, type QueryClient } from '@tanstack/react-query';
-import { acting, gateway, reading, take } from './client.ts';
+import { gateway, reading, take } from './client.ts';
 import { Problem } from './problem.ts';
 import type { components } from './schema.ts';
 
@@ -52,25 +52,25 @@ export const product = (productId: string) =>
 
 /** The product as it is now, past every cache. */
 export function readProduct(productId: string): Promise<Product> {
-  return take(gateway.GET('/products/{productId}', { params: { path: { productId } }, headers: acting() }));
+  return take(gateway.GET('/products/{productId}', { params: { path: { productId } } }));
 }
 
 export function addProduct(body: AddProduct): Promise<Product> {
-  return take(gateway.POST('/products', { body, headers: acting() }));
+  return take(gateway.POST('/products', { body }));
 }
 
 /** Changes the product if it still has the version given; else a Problem with status 412. */
 export function changeProduct(productId: string, version: number, body: ChangeProduct): Promise<Product> {
-  return take(gateway.PUT('/products/{productId}', { params: { path: { productId }, header: ifMatch(version) }, body, headers: acting() }));
+  return take(gateway.PUT('/products/{productId}', { params: { path: { productId }, header: ifMatch(version) }, body }));
 }
 
 export function restockProduct(productId: string, quantity: number): Promise<Product> {
-  return take(gateway.POST('/products/{productId}/restock', { params: { path: { productId } }, body: { quantity }, headers: acting() }));
+  return take(gateway.POST('/products/{productId}/restock', { params: { path: { productId } }, body: { quantity } }));
 }
 
 /** Takes the product out of the catalog if it still has the version given. */
 export async function deleteProduct(productId: string, version: number): Promise<void> {
-  await take(gateway.DELETE('/products/{productId}', { params: { path: { productId }, header: ifMatch(version) }, headers: acting() }));
+  await take(gateway.DELETE('/products/{productId}', { params: { path: { productId }, header: ifMatch(version) } }));
 }
 
 function ifMatch(version: number): { 'If-Match': string } {

@@ -1,25 +1,23 @@
 import { expect, it } from 'vitest';
 import { randomUUID } from '../random.ts';
-import { newTrace, traceparent } from './trace.ts';
+import { recordedTrace, unrecorded } from './trace.ts';
 
-it('writes a traceparent of W3C Trace Context', () => {
-  const trace = newTrace(1);
-  expect(traceparent(trace)).toMatch(new RegExp(`^00-${trace.traceId}-[0-9a-f]{16}-01$`));
-  expect(trace.traceId).toMatch(/^(?!0{32})[0-9a-f]{32}$/);
+const trace = '4bf92f3577b34da6a3ce929d0e0e4736';
+
+it.each([
+  [`traceparent;desc="00-${trace}-00f067aa0ba902b7-01"`, trace],
+  [`db;dur=3, traceparent;desc="00-${trace}-00f067aa0ba902b7-03", cache`, trace],
+  [`traceparent;desc="00-${trace}-00f067aa0ba902b7-00"`, undefined],
+  [`traceparent;desc="00-${trace}-00f067aa0ba902b7"`, undefined],
+  ['db;dur=3', undefined],
+  [undefined, undefined],
+])('reads the trace of an answer from %j', (timing, want) => {
+  expect(recordedTrace(new Headers(timing === undefined ? {} : { 'Server-Timing': timing }))).toBe(want);
 });
 
-it('gives each request of a trace a span of its own', () => {
-  const trace = newTrace(1);
-  expect(traceparent(trace)).not.toBe(traceparent(trace));
-});
-
-it('asks for recording with the probability given', () => {
-  const recorded = (ratio: number) => Array.from({ length: 1000 }, () => newTrace(ratio)).filter(({ sampled }) => sampled).length;
-  expect(recorded(0)).toBe(0);
-  expect(recorded(1)).toBe(1000);
-  expect(recorded(0.5)).toBeGreaterThan(350);
-  expect(recorded(0.5)).toBeLessThan(650);
-  expect(traceparent(newTrace(0))).toMatch(/-00$/);
+it('asks in W3C Trace Context not to be recorded', () => {
+  expect(unrecorded().traceparent).toMatch(/^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-00$/);
+  expect(unrecorded()).not.toEqual(unrecorded());
 });
 
 it('makes UUIDs of version 4 that differ', () => {

@@ -1,19 +1,15 @@
 import { randomHex } from '../random.ts';
 
-// The client begins the traces: what a person does is the root that the
-// gateway's and all further spans hang from (W3C Trace Context, level 2).
+// The gateway begins the traces, and each answer names its own (W3C Trace
+// Context) in the Server-Timing header.
 
-export interface Trace {
-  readonly traceId: string; // 32 hexadecimal digits
-  readonly sampled: boolean;
+/** The trace that an answer was recorded in, 32 hexadecimal digits; undefined when it was not. */
+export function recordedTrace(headers: Headers): string | undefined {
+  const named = /\btraceparent;desc="?00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})\b/.exec(headers.get('Server-Timing') ?? '');
+  return named && (Number.parseInt(named[2] ?? '', 16) & 1) === 1 ? named[1] : undefined;
 }
 
-/** Begins a trace, recorded with the probability given. */
-export function newTrace(ratio: number): Trace {
-  return { traceId: randomHex(16), sampled: Math.random() < ratio };
-}
-
-/** The traceparent header of one request of a trace. */
-export function traceparent(trace: Trace): string {
-  return `00-${trace.traceId}-${randomHex(8)}-${trace.sampled ? '01' : '00'}`;
+/** Header of a request that asks not to be recorded: of those that keep a page fresh there are too many. */
+export function unrecorded(): { traceparent: string } {
+  return { traceparent: `00-${randomHex(16)}-${randomHex(8)}-00` };
 }

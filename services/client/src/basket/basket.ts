@@ -1,6 +1,5 @@
 import type { Order, PlaceOrder } from '../api/orders.ts';
 import { Problem } from '../api/problem.ts';
-import type { Trace } from '../api/trace.ts';
 
 /** What somebody means to order. A product is in it once, with 1 to maxQuantity pieces. */
 export type Basket = readonly Line[];
@@ -65,20 +64,19 @@ export function available(order: Order): Basket {
   );
 }
 
-/** One try to place an order: as long as the order is the same, so are its key and its trace. */
+/** One try to place an order: as long as the order is the same, so is its key. */
 export interface Attempt {
   readonly key: string;
   readonly body: PlaceOrder;
-  readonly trace: Trace;
 }
 
 /**
  * Returns the attempt to place this order: the last one while nobody knows what
- * became of it and nothing has changed since, else what begin makes. So no second
+ * became of it and nothing has changed since, else one with a new key. So no second
  * click, reload or lost answer can place an order twice.
  */
-export function attempt(last: Attempt | null, body: PlaceOrder, begin: () => { key: string; trace: Trace }): Attempt {
-  return last && JSON.stringify(last.body) === JSON.stringify(body) ? last : { ...begin(), body };
+export function attempt(last: Attempt | null, body: PlaceOrder, newKey: () => string): Attempt {
+  return last && JSON.stringify(last.body) === JSON.stringify(body) ? last : { key: newKey(), body };
 }
 
 /**
@@ -91,6 +89,6 @@ export function perhapsPlaced(error: unknown): string | undefined {
 }
 
 export function parseAttempt(stored: unknown): Attempt | null {
-  const { key, body, trace } = (stored ?? {}) as Partial<Attempt>;
-  return typeof key === 'string' && typeof body === 'object' && typeof trace?.traceId === 'string' ? { key, body, trace } : null;
+  const { key, body } = (stored ?? {}) as Partial<Attempt>;
+  return typeof key === 'string' && typeof body === 'object' ? { key, body } : null;
 }

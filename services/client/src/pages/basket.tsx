@@ -4,7 +4,6 @@ import { announce } from '../announce.ts';
 import { learn, placeOrder } from '../api/orders.ts';
 import { explain, Problem } from '../api/problem.ts';
 import { product, type Product } from '../api/products.ts';
-import { newTrace } from '../api/trace.ts';
 import { attempt, perhapsPlaced, type Line } from '../basket/basket.ts';
 import { changeBasket, lastAttempt, useBasket } from '../basket/store.ts';
 import { Empty, Notice, Skeleton } from '../components/feedback.tsx';
@@ -13,7 +12,6 @@ import { ProductArt } from '../components/product-art.tsx';
 import { QuantityField } from '../components/quantity-field.tsx';
 import { StockLevel } from '../components/stock-level.tsx';
 import { Title } from '../components/title.tsx';
-import { config } from '../config.ts';
 import { count, counted, money } from '../format.ts';
 import { randomUUID } from '../random.ts';
 import { useShopper, useShopperName } from '../shopper.ts';
@@ -200,15 +198,15 @@ function usePlacing() {
   const [, navigate] = useLocation();
   return useMutation({
     mutationFn: async (body: Parameters<typeof placeOrder>[0]) => {
-      const tried = attempt(lastAttempt.get(), body, () => ({ key: randomUUID(), trace: newTrace(config.traceRatio) }));
+      const tried = attempt(lastAttempt.get(), body, randomUUID);
       lastAttempt.set(tried);
-      return { order: await placeOrder(tried.body, tried.key, tried.trace), trace: tried.trace };
+      return placeOrder(tried.body, tried.key);
     },
     // The attempt's key makes it safe to send again what may have been received.
     retry: (failures, error) => failures < 3 && error instanceof Problem && error.passing && !error.outcomeUnknown,
     retryDelay: (failures, error) => Math.max(400 * 2 ** failures, error instanceof Problem ? (error.retryAfter ?? 0) : 0),
-    onSuccess: ({ order, trace }) => {
-      if (trace.sampled) rememberTrace(order.orderId, trace.traceId);
+    onSuccess: ({ order, traceId }) => {
+      if (traceId !== undefined) rememberTrace(order.orderId, traceId);
       learn(client, order);
       lastAttempt.set(null);
       changeBasket({ do: 'clear' });

@@ -73,6 +73,9 @@ func New(cfg Config) *Service {
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			resp.Header.Del("X-Content-Type-Options") // set for every answer already
+			if s.balancer.spans.tracer != nil {
+				resp.Header.Del("Server-Timing") // the answer names this process's span in the same trace
+			}
 			if cfg.Modify != nil {
 				cfg.Modify(resp.Header)
 			}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,20 +22,25 @@ func TestClientSpans(t *testing.T) {
 	otel.SetTextMapPropagator(propagation.TraceContext{})
 	t.Cleanup(func() { otel.SetTracerProvider(noop.NewTracerProvider()) })
 
+	const traceID = "4bf92f3577b34da6a3ce929d0e0e4736"
 	var seen string
 	service := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
 		seen = r.Header.Get("Traceparent")
+		w.Header().Set("Server-Timing", `traceparent;desc="00-`+traceID+`-00f067aa0ba902b7-01"`)
 		w.WriteHeader(http.StatusNotFound)
 	})
 	door := newDoor(t, nil, service.URL, nobody(t)) // the first turn is the second's
-	const traceID = "4bf92f3577b34da6a3ce929d0e0e4736"
-	send(t, door, "POST", "/orders/1/cancel?email=a@example.com", "", "Traceparent", "00-"+traceID+"-00f067aa0ba902b7-01")
+	resp, _ := send(t, door, "POST", "/orders/1/cancel?email=a@example.com", "", "Traceparent", "00-"+traceID+"-00f067aa0ba902b7-01")
 
 	spans := recorded.Ended()
 	if len(spans) != 3 {
 		t.Fatalf("%d spans, want two tries and the request", len(spans))
 	}
 	failed, reached, server := spans[0], spans[1], spans[2]
+	named := `traceparent;desc="00-` + traceID + "-" + server.SpanContext().SpanID().String() + `-01"`
+	if got := resp.Header.Values("Server-Timing"); !slices.Equal(got, []string{named}) {
+		t.Errorf("Server-Timing is %q, want the gateway's own, %s", got, named)
+	}
 	for _, s := range spans[:2] {
 		if s.Name() != "POST" || s.SpanKind() != trace.SpanKindClient || s.Parent().SpanID() != server.SpanContext().SpanID() {
 			t.Errorf("try is %s %s under %s", s.SpanKind(), s.Name(), s.Parent().SpanID())
