@@ -1,0 +1,64 @@
+package kittest
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+)
+
+// Nowhere is the address of a server that is not there.
+const Nowhere = "127.0.0.1:1"
+
+// Readiness runs a service none of whose dependencies is there and returns what
+// its /readyz names: what keeps it from being ready, and what does not. serve gets
+// the addresses to serve on.
+func Readiness(t testing.TB, serve func(ctx context.Context, addr, adminAddr string) error) (notReady, degraded []string) {
+	t.Helper()
+	adminAddr := freeAddr(t)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(ctx, freeAddr(t), adminAddr) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	}()
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+adminAddr+"/readyz", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			continue // not up yet
+		}
+		defer resp.Body.Close()
+		var answer struct{ NotReady, Degraded map[string]string }
+		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("/readyz answers %d", resp.StatusCode)
+		}
+		return slices.Sorted(maps.Keys(answer.NotReady)), slices.Sorted(maps.Keys(answer.Degraded))
+	}
+	t.Fatal("the admin port does not answer")
+	return nil, nil
+}
+
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
