@@ -128,12 +128,13 @@ func newRouter(cfg config, transport http.RoundTripper) *chi.Mux {
 		Bodies:     proxy.NewBudget(allBodies),
 	}
 	services := make(map[string]*proxy.Service)
+	compressing := make(chan struct{}, maxCompressing)
 	for name, urls := range map[string][]url.URL{
 		"orders": cfg.Orders, "products": cfg.Products, "customers": cfg.Customers,
 	} {
 		upstream.Name, upstream.Instances = name, urls
 		services[name] = proxy.New(upstream)
-		handler := services[name].Handler(proxy.Route{Body: maxBody})
+		handler := compress(services[name].Handler(proxy.Route{Body: maxBody}), compressing)
 		for _, pattern := range routes[name] {
 			router.Handle(pattern, handler)
 		}
