@@ -2,10 +2,11 @@ package check
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"orderflow.internal/hack/internal/tool"
@@ -58,6 +59,8 @@ func lint(ctx context.Context, r *run) error {
 	return nil
 }
 
+var toolchain = regexp.MustCompile(`(?m)^toolchain (\S+)$`)
+
 // vulnerabilities looks for what is known of the code, its modules and the toolchain that go.work names, with which
 // releases are built. The data are the newest of a Go module, so that no other address is needed.
 func vulnerabilities(ctx context.Context, r *run) error {
@@ -66,13 +69,13 @@ func vulnerabilities(ctx context.Context, r *run) error {
 		r.skip("govulncheck", err.Error())
 		return nil
 	}
-	work, err := command(ctx, r.Root, "go", "work", "edit", "-json")
+	work, err := os.ReadFile(filepath.Join(r.Root, "go.work"))
 	if err != nil {
 		return err
 	}
-	var workspace struct{ Toolchain string }
-	if err := json.Unmarshal([]byte(work), &workspace); err != nil {
-		return err
+	named := toolchain.FindSubmatch(work)
+	if named == nil {
+		return errors.New("go.work names no toolchain")
 	}
 	checker, err := r.tool(ctx, "govulncheck")
 	if err != nil {
@@ -80,7 +83,7 @@ func vulnerabilities(ctx context.Context, r *run) error {
 	}
 	for _, module := range modules {
 		r.check(ctx, "govulncheck "+module, func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), "env", "GOTOOLCHAIN="+workspace.Toolchain, checker, "-db", "file://"+filepath.Join(data, "data", "osv"), "./...")
+			_, err := command(ctx, r.dir(module), "env", "GOTOOLCHAIN="+string(named[1]), checker, "-db", "file://"+filepath.Join(data, "data", "osv"), "./...")
 			return err
 		})
 	}
