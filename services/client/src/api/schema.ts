@@ -261,6 +261,113 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/orders/audit/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the events that orders has published
+         * @description What the broker has confirmed, in the order of publication, for whoever
+         *     compares the services' books. All times are those of the service's
+         *     database; ask for an empty range to learn its time.
+         */
+        get: operations["listOrdersPublishedEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/orders/audit/handled": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask which events orders has not handled
+         * @description For orders whose event was published to one of the queues of orders, lists those whose event was not handled, and
+         *     says how many messages wait in the queue and in its dead-letter queue. Changes nothing.
+         */
+        post: operations["listOrdersUnhandled"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/products/audit/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the events that products has published
+         * @description What the broker has confirmed, in the order of publication, for whoever
+         *     compares the services' books. All times are those of the service's
+         *     database; ask for an empty range to learn its time.
+         */
+        get: operations["listProductsPublishedEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/products/audit/handled": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask which events products has not handled
+         * @description For orders whose event was published to one of the queues of products, lists those whose event was not handled, and
+         *     says how many messages wait in the queue and in its dead-letter queue. Changes nothing.
+         */
+        post: operations["listProductsUnhandled"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/customers/audit/handled": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask which events customers has not handled
+         * @description For orders whose event was published to one of the queues of customers, lists those whose event was not handled, and
+         *     says how many messages wait in the queue and in its dead-letter queue. Changes nothing.
+         */
+        post: operations["listCustomersUnhandled"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/openapi.yaml": {
         parameters: {
             query?: never;
@@ -391,6 +498,44 @@ export interface components {
              *     first product. More reasons may follow.
              */
             reason?: string;
+        };
+        PublishedEvents: {
+            events: components["schemas"]["PublishedEvent"][];
+            next?: components["schemas"]["Cursor"];
+            /**
+             * Format: date-time
+             * @description The time of the service's database
+             */
+            now: string;
+        };
+        PublishedEvent: {
+            /** Format: uuid */
+            id: string;
+            /** @description The order's id */
+            subject: string;
+            /** @example order.created */
+            routingKey: string;
+            /** Format: date-time */
+            publishedAt: string;
+        };
+        HandledQuestion: {
+            /** @example products.order.cancelled */
+            queue: string;
+            /** @description Ids of orders */
+            subjects: string[];
+        };
+        HandledAnswer: {
+            /** @description The orders whose event was not handled */
+            unhandled: string[];
+            depth: components["schemas"]["QueueDepth"];
+        };
+        QueueDepth: {
+            /** @description Messages ready for delivery */
+            waiting: number;
+            /** @description Messages in the queue's dead-letter queue */
+            deadLettered: number;
+            /** @description Why the broker could not say; absent when it could */
+            problem?: string;
         };
         /**
          * @example {
@@ -750,6 +895,10 @@ export interface components {
         ProductId: string;
         /** @example 550e8400-e29b-41d4-a716-446655440000 */
         CustomerId: string;
+        /** @description Start of the range, inclusive */
+        Since: string;
+        /** @description End of the range, exclusive */
+        Until: string;
         /** @description How many entries a page has at most */
         Limit: number;
         /** @description `next` of the page before */
@@ -1451,6 +1600,170 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listOrdersPublishedEvents: {
+        parameters: {
+            query: {
+                /** @description Start of the range, inclusive */
+                since: components["parameters"]["Since"];
+                /** @description End of the range, exclusive */
+                until: components["parameters"]["Until"];
+                /** @description `next` of the page before */
+                after?: components["parameters"]["After"];
+                /** @description Most events on the page */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublishedEvents"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listOrdersUnhandled: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["HandledQuestion"];
+            };
+        };
+        responses: {
+            /** @description What was not handled */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HandledAnswer"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listProductsPublishedEvents: {
+        parameters: {
+            query: {
+                /** @description Start of the range, inclusive */
+                since: components["parameters"]["Since"];
+                /** @description End of the range, exclusive */
+                until: components["parameters"]["Until"];
+                /** @description `next` of the page before */
+                after?: components["parameters"]["After"];
+                /** @description Most events on the page */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublishedEvents"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listProductsUnhandled: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["HandledQuestion"];
+            };
+        };
+        responses: {
+            /** @description What was not handled */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HandledAnswer"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listCustomersUnhandled: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["HandledQuestion"];
+            };
+        };
+        responses: {
+            /** @description What was not handled */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HandledAnswer"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];

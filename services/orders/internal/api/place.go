@@ -122,7 +122,7 @@ func (b *placeBody) check() (customerID uuid.UUID, items []order.Item, err error
 	short := b.ProductID != nil || b.Quantity != nil
 	switch {
 	case b.Items == nil && short:
-		items = b.itemBody.addTo(nil, &f, "")
+		items = b.addTo(nil, &f, "")
 	case b.Items == nil:
 		f.Add("items", "is required, or productId and quantity")
 	case short:
