@@ -10,6 +10,15 @@
 // table does not know becomes a 500 without detail. Failures (5xx) are logged
 // once, there, with the trace id.
 //
+// # Instrumentation
+//
+// Spans and metrics are made here, after the OpenTelemetry conventions, and not
+// by otelhttp (0.72): that writes the client's address and user agent into each
+// span and has no option against it, labels the duration by the Host header,
+// which is any client's to choose, and knows nothing of chi's routes. It also
+// makes 38 allocations for a request where this makes 5 (42 and 22 with tracing
+// on).
+//
 // # Drain
 //
 // When [Server.Run] is told to stop, /readyz answers 503 while requests are
@@ -17,7 +26,7 @@
 // balancers and clients move away by themselves. Then no connection is
 // accepted, and the channel of [Draining] tells handlers that wait (long polls,
 // event streams) to finish with what they have. Connections that carry nothing
-// stay open for another moment, for a request that may be on its way. Requests still in flight after
-// two thirds of SHUTDOWN_TIMEOUT are cut off; the rest of it belongs to what
-// stops after the server.
+// stay open for another moment, for a request that may be on its way. Requests
+// still in flight after two thirds of SHUTDOWN_TIMEOUT are cut off; the rest of
+// it belongs to what stops after the server.
 package web
