@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,14 +39,15 @@ func TestLostNodes(t *testing.T) {
 	t.Logf("the worker to lose is %s", worker)
 	ours.ready(ctx, t)
 	ours.wholeQueues(ctx, t)
+	gateways := ours.doors(ctx, t)
 	t.Run("a worker's power is cut", func(t *testing.T) {
-		outlives(t, acceptedPower, powerCut, func() { docker(t, "kill", worker) }, func() { docker(t, "start", worker) })
+		outlives(t, gateways, acceptedPower, powerCut, func() { docker(t, "kill", worker) }, func() { docker(t, "start", worker) })
 	})
 	recovered := testContext(t, 10*time.Minute)
 	ours.ready(recovered, t)
 	ours.wholeQueues(recovered, t)
 	t.Run("a worker's pods are cut off", func(t *testing.T) {
-		outlives(t, acceptedCut, partition,
+		outlives(t, gateways, acceptedCut, partition,
 			func() { docker(t, "exec", worker, "iptables", "-I", "FORWARD", "1", "-j", "DROP") },
 			func() { docker(t, "exec", worker, "iptables", "-D", "FORWARD", "1") })
 	})
@@ -120,15 +122,73 @@ func (s *system) wholeQueues(ctx context.Context, t *testing.T) {
 	})
 }
 
+// doors are the addresses of the gateway's pods, as a load balancer before the cluster knows them: it sends nobody to one
+// that does not let connections in.
+type doors struct {
+	addresses []string
+
+	mu   sync.Mutex
+	next int
+	shut map[string]time.Time // address -> when it did not let anybody in
+}
+
+const shutFor = 10 * time.Second
+
+func (s *system) doors(ctx context.Context, t *testing.T) *doors {
+	t.Helper()
+	const service = release + "-gateway"
+	policy := func(ctx context.Context, policy string) {
+		s.kubectl(ctx, t, "patch", "service", service, "--patch", `{"spec":{"externalTrafficPolicy":"`+policy+`"}}`)
+	}
+	policy(ctx, "Local") // each node leads to its own pod
+	t.Cleanup(func() { policy(context.WithoutCancel(ctx), "Cluster") })
+	port := s.kubectl(ctx, t, "get", "service", service, "--output", "jsonpath={.spec.ports[0].nodePort}")
+	hosts := s.kubectl(ctx, t, "get", "pods", "--selector", "app.kubernetes.io/name=gateway", "--output", "jsonpath={.items[*].status.hostIP}")
+	d := &doors{shut: map[string]time.Time{}}
+	for _, host := range strings.Fields(hosts) {
+		d.addresses = append(d.addresses, net.JoinHostPort(host, strings.TrimSpace(port)))
+	}
+	return d
+}
+
+func (d *doors) dial(ctx context.Context, network, _ string) (conn net.Conn, err error) {
+	for _, address := range d.inTurn() {
+		if conn, err = (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, address); err == nil {
+			return conn, nil
+		}
+		d.mu.Lock()
+		d.shut[address] = time.Now()
+		d.mu.Unlock()
+	}
+	return nil, err
+}
+
+// inTurn are the addresses, those last that were shut a moment ago.
+func (d *doors) inTurn() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.next++
+	open, shut := []string{}, []string{}
+	for i := range d.addresses {
+		address := d.addresses[(d.next+i)%len(d.addresses)]
+		if time.Since(d.shut[address]) < shutFor {
+			shut = append(shut, address)
+		} else {
+			open = append(open, address)
+		}
+	}
+	return append(open, shut...)
+}
+
 // outlives judges a run of nodeLoad during which begin and, after a time, end are called.
-func outlives(t *testing.T, accepted, lasts time.Duration, begin, end func()) {
+func outlives(t *testing.T, gateways *doors, accepted, lasts time.Duration, begin, end func()) {
 	t.Helper()
 	ctx := testContext(t, nodeLoad+10*time.Minute)
 	o := bench.Defaults()
 	o.BaseURL, o.Orders, o.Rate, o.Concurrency, o.Products = gateway, int(nodeLoad.Seconds()*nodeRate), nodeRate, 512, 20
-	// Some are sent to a gateway that is no more: its silence has to cost little.
+	// Some are on their way to a gateway that is no more: its silence has to cost little.
 	o.Retry, o.RetryFor, o.Wait, o.AnswerLimit, o.Settle = true, 2*time.Minute, 1, 3*time.Second, 3*time.Minute
-	o.Dial = (&net.Dialer{Timeout: 2 * time.Second}).DialContext
+	o.Dial = gateways.dial
 	type result struct {
 		bench.Report
 		err error
@@ -166,6 +226,7 @@ func judge(t *testing.T, r bench.Report, accepted, began, ended time.Duration) {
 	}
 	var slowest time.Duration
 	var before, after []time.Duration
+	tens := make([][]time.Duration, int(nodeLoad/(10*time.Second)))
 	over := ended // when the last slow order before a calm time was due
 	for _, o := range r.Orders {
 		slowest = max(slowest, o.Accepted-o.Due)
@@ -173,6 +234,7 @@ func judge(t *testing.T, r bench.Report, accepted, began, ended time.Duration) {
 		if o.Final == 0 {
 			took = time.Hour
 		}
+		tens[o.Due/(10*time.Second)] = append(tens[o.Due/(10*time.Second)], took)
 		switch {
 		case o.Due >= ended+calmAgainAfter:
 			after = append(after, took)
@@ -196,10 +258,18 @@ func judge(t *testing.T, r bench.Report, accepted, began, ended time.Duration) {
 	t.Logf("fault from %.0f s to %.0f s; %d orders, %v %v; slowest acceptance %.1f s; p99 before the fault %d ms, after it %d ms; "+
 		"the last order slower than %s was due %.1f s after its end", began.Seconds(), ended.Seconds(), r.Accepted, r.States, r.Reasons,
 		slowest.Seconds(), percentile99(before).Milliseconds(), p99.Milliseconds(), calm, (over - ended).Seconds())
+	var course []string
+	for _, ten := range tens {
+		course = append(course, fmt.Sprintf("%.1f", percentile99(ten).Seconds()))
+	}
+	t.Logf("p99 of the orders due in each 10 s: %s s", strings.Join(course, " "))
 	t.Logf("all orders: p50 %.0f ms, p95 %.0f ms, p99 %.0f ms, max %.0f ms; errors %v", r.Latency.P50, r.Latency.P95, r.Latency.P99, r.Latency.Max, r.Errors)
 }
 
 func percentile99(of []time.Duration) time.Duration {
+	if len(of) == 0 {
+		return 0
+	}
 	slices.Sort(of)
 	return of[len(of)*99/100]
 }
