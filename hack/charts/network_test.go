@@ -117,7 +117,7 @@ func TestNetworkPolicies(t *testing.T) {
 		slices.Sort(from)
 	}
 	want := map[string][]string{
-		"gateway:5108":   {"test"},
+		"gateway:5108":   {"audit", "test"},
 		"orders:5003":    {"gateway"},
 		"products:5232":  {"gateway"},
 		"customers:5002": {"gateway"},
