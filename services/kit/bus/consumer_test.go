@@ -203,7 +203,11 @@ func TestPoisonIsDeadLetteredWhateverIsAroundIt(t *testing.T) {
 				publish(t, p, events(t, 0, c.good))
 			}
 			got := newSeen()
-			_, stop := consumerVia(t, v.AdminURL, func(_ *bus.Config, c *bus.Consumer) { c.Hurry(500*time.Millisecond, 20*time.Millisecond) },
+			_, stop := consumerVia(t, v.AdminURL, func(_ *bus.Config, consumer *bus.Consumer) {
+				if c.poisonous > 4 { // or the breaker has no part in it
+					consumer.Hurry(500*time.Millisecond, 20*time.Millisecond)
+				}
+			},
 				func(_ context.Context, batch []bus.Delivery[thing]) error {
 					for _, n := range numbers(batch) {
 						if n >= 1000 {
@@ -613,4 +617,26 @@ func TestHeadersOfADeadLetterAlwaysFit(t *testing.T) {
 		}
 	}
 	stop()
+}
+
+func TestNeitherGoodMessagesNorTheStopWaitForADeadLetter(t *testing.T) {
+	t.Parallel()
+	v := kittest.Broker(t, []byte(topology))
+	between, url := newProxy(t, v.AdminURL)
+	between.set(unconfirming)
+	publishRaw(t, v, amqp.Publishing{MessageId: "bad", Body: []byte("{")})
+	publish(t, publisher(t, v), events(t, 0, 100))
+	got := newSeen()
+	_, stop := consumerVia(t, url, func(cfg *bus.Config, _ *bus.Consumer) { cfg.ConfirmTimeout = time.Minute },
+		func(_ context.Context, batch []bus.Delivery[thing]) error {
+			got.committed(batch)
+			return nil
+		})
+	got.await(t, "the good ones", func() bool { return len(got.numbers) == 100 })
+	started := time.Now()
+	stop()
+	if took := time.Since(started); took > 6*time.Second { // the drain's 3 s, and the closes
+		t.Errorf("the stop took %s", took)
+	}
+	until(t, "the bad message to be back in the queue", func() bool { return count(t, v, queue) == 1 })
 }

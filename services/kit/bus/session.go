@@ -138,12 +138,10 @@ func (s *session) loop(stop <-chan struct{}) error {
 	}
 }
 
-// intake is where messages come from, nil while none is taken.
+// intake is where messages come from, nil while none is taken. What is held is
+// bounded by the prefetch window.
 func (s *session) intake() <-chan amqp.Delivery {
-	switch {
-	case len(s.held) > 0 && len(s.held) >= s.consumer.cfg.Prefetch/2:
-		return nil // or what is held would take up the whole window
-	case len(s.parked) > 0 && s.pause.because == nil:
+	if len(s.parked) > 0 && s.pause.because == nil {
 		return nil // parked ones first
 	}
 	return s.arrived

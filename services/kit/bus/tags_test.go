@@ -79,3 +79,20 @@ func TestQuiescenceEndsAfterAQuietHalfSecondOrWhenPatienceDoes(t *testing.T) {
 		})
 	}
 }
+
+func TestHeldMessagesAreTakenWhenTheirOwnDelayIsOver(t *testing.T) {
+	var h held
+	now := time.Now()
+	for _, seconds := range []int{3, 1, 2} {
+		h.add(&received{attempt: seconds}, now.Add(time.Duration(seconds)*time.Second))
+	}
+	for _, seconds := range []int{1, 2, 3} {
+		due := now.Add(time.Duration(seconds) * time.Second)
+		if r, ok := h.takeDue(due.Add(-time.Millisecond)); ok {
+			t.Errorf("%d s: took the one of %d s too early", seconds, r.attempt)
+		}
+		if r, ok := h.takeDue(due); !ok || r.attempt != seconds {
+			t.Errorf("%d s: took %v, %t", seconds, r, ok)
+		}
+	}
+}
