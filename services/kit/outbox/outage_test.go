@@ -86,6 +86,7 @@ func TestReplicasLeaveEachOtherTimeAfterAnOutage(t *testing.T) {
 	two := f.through(t)
 	second, _ := f.relay(t)
 	f.connected(t, second)
+	<-time.After(time.Second) // the sweeps have seen the broker, too
 	for _, proxy := range []*kittest.Proxy{one, two} {
 		proxy.Drop()
 		proxy.Cut()
@@ -94,6 +95,7 @@ func TestReplicasLeaveEachOtherTimeAfterAnOutage(t *testing.T) {
 	others := f.store(t, "thing.made", 50, 100)
 	second.Committed(others)
 	f.exec(t, "update outbox_events set created_at = created_at - interval '3 seconds' where published_at is null") // a sweep would take them
+	<-time.After(time.Second)                                                                                       // the sweeps see that the broker is away
 	one.Resume()
 	f.consume(t, "things", 50)
 	<-time.After(time.Second) // two sweeps

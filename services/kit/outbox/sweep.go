@@ -24,6 +24,9 @@ const (
 	// committed meanwhile is in the memory of some replica, which publishes it
 	// first.
 	settleTime = 5 * time.Second
+	// connectTime is what the first connection may take: after a restart nobody
+	// else holds what was left, so it is swept at once.
+	connectTime = 2 * time.Second
 	// claimTime is how long a row belongs to the replica that claimed it.
 	claimTime = 30 * time.Second
 
@@ -37,8 +40,10 @@ const (
 
 // sweeper finds the rows that no hand-over takes care of.
 type sweeper struct {
-	relay *Relay
-	down  time.Time // when the broker was last seen to be away
+	relay     *Relay
+	started   time.Time
+	connected bool      // at some time
+	down      time.Time // when the broker was last seen to be away
 
 	mu   sync.Mutex
 	due  map[string]*bound // by routing key
@@ -88,14 +93,11 @@ func (b *bound) done(upTo time.Time) {
 // sweepLoop looks for rows until ctx is done. What it has begun to publish by
 // then it ends within work.
 func (r *Relay) sweepLoop(ctx, work context.Context) {
-	s := &sweeper{relay: r, due: map[string]*bound{}, busy: map[string]bool{}}
+	s := &sweeper{relay: r, started: time.Now(), due: map[string]*bound{}, busy: map[string]bool{}}
 	var retries sync.WaitGroup
 	defer retries.Wait()
 	_ = run.Every(ctx, run.Job{Name: "outbox sweep", Interval: sweepInterval, Timeout: sweepTimeout, Do: func(sweeping context.Context) error {
-		if down := r.publisher.Ready(ctx) != nil; down {
-			s.down = time.Now()
-		}
-		if !s.down.IsZero() && time.Since(s.down) < settleTime {
+		if !s.mayPublish(ctx) {
 			return nil
 		}
 		for _, key := range r.keys() {
@@ -103,6 +105,17 @@ func (r *Relay) sweepLoop(ctx, work context.Context) {
 		}
 		return s.sweep(sweeping)
 	}})
+}
+
+// mayPublish reports whether the broker is there, and has been for long enough
+// since it was away. Before the first connection it was not away.
+func (s *sweeper) mayPublish(ctx context.Context) bool {
+	ready := s.relay.publisher.Ready(ctx) == nil
+	s.connected = s.connected || ready
+	if !ready && (s.connected || time.Since(s.started) > connectTime) {
+		s.down = time.Now()
+	}
+	return ready && (s.down.IsZero() || time.Since(s.down) >= settleTime)
 }
 
 // sweep hands over the rows that were stored a while ago and never published:
