@@ -276,7 +276,7 @@ func percentile99(of []time.Duration) time.Duration {
 
 func docker(t *testing.T, args ...string) {
 	t.Helper()
-	if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil { //nolint:gosec // the test's own words
+	if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil {
 		t.Errorf("docker %s: %v: %s", strings.Join(args, " "), err, out)
 	}
 }

@@ -253,11 +253,11 @@ pool_mode = transaction
 		config += "user = nobody\n" // it does not run as root
 	}
 	for name, text := range map[string]string{"ini": config, "users": fmt.Sprintf("%q %q\n", admin.User.Username(), password)} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil { //nolint:gosec // see dir
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // it lives as long as the test
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.run(t); err != nil {
@@ -272,8 +272,8 @@ func (p *pooler) run(t testing.TB) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()                                                  // the child has its own
-	p.cmd = exec.Command(stack.PgBouncer, filepath.Join(p.dir, "ini")) //nolint:noctx // it ends with kill
+	defer log.Close() // the child has its own
+	p.cmd = exec.Command(stack.PgBouncer, filepath.Join(p.dir, "ini"))
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := p.cmd.Start(); err != nil {

@@ -43,7 +43,7 @@ const (
 
 // New listens on a port of the loopback interface for connections to the target, "host:port".
 func New(target string) (*Proxy, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it ends with Close
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +207,7 @@ type link struct {
 	stalls  sync.Once
 
 	mu     sync.Mutex
-	server net.Conn // nil until it is dialled
+	server net.Conn // nil until it is dialed
 }
 
 func (l *link) adopt(server net.Conn) {
@@ -253,6 +253,7 @@ func (l *link) forward(to net.Conn, chunk []byte, fromServer bool) bool {
 			chunk = chunk[n:]
 		}
 		switch do {
+		case Pass:
 		case Cut:
 			l.cut()
 			return false

@@ -90,7 +90,7 @@ func takeEvents(resp *http.Response) {
 // closes both. A client that does not read what was sent is given up.
 func relay(conn net.Conn, header http.Header, events io.ReadCloser, cancel context.CancelFunc) {
 	defer events.Close()
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // the client may have closed it
 	go func() {
 		defer cancel() // the client is gone
 		for discard := make([]byte, 16); ; {

@@ -65,7 +65,7 @@ func newTransport(age time.Duration, first *http.Transport) *Transport {
 }
 
 // begin spreads the renewals of gateways that were started together.
-func (t *Transport) begin() { t.until = time.Now().Add(t.age/2 + rand.N(t.age)) }
+func (t *Transport) begin() { t.until = time.Now().Add(t.age/2 + rand.N(t.age)) } //nolint:gosec // jitter is no secret
 
 // RoundTrip is that of http.Transport.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
