@@ -35,7 +35,7 @@ const (
 	retryPage = 32
 
 	// statementTimeout bounds each statement that runs in the background.
-	statementTimeout = 10 * time.Second
+	statementTimeout = 5 * time.Second
 )
 
 // sweeper finds the rows that no hand-over takes care of.
@@ -160,6 +160,8 @@ type candidate struct {
 }
 
 func (s *sweeper) candidates(ctx context.Context, after candidate) (page []candidate, now time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	b := &pgx.Batch{}
 	b.Queue("select now() - make_interval(secs => $1)", sweepAge.Seconds()).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 	b.Queue(`
@@ -184,6 +186,8 @@ func (s *sweeper) claimFresh(ctx context.Context, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
 	rows, err := s.relay.pool.Query(ctx, `
 with free as materialized (
   select id

@@ -35,6 +35,7 @@ var (
 	_ pgx.QueryTracer       = (*guard)(nil)
 	_ pgx.BatchTracer       = (*guard)(nil)
 	_ pgxpool.AcquireTracer = (*guard)(nil)
+	_ pgx.ConnectTracer     = (*guard)(nil)
 )
 
 // bounded is a context that guard gave a deadline.
@@ -89,6 +90,14 @@ func (g *guard) shouldPing(ctx context.Context, p pgxpool.ShouldPingParams) bool
 	}
 	return false
 }
+
+// TraceConnectStart implements [pgx.ConnectTracer], for dialPooled.
+func (g *guard) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	return context.WithValue(ctx, connecting{}, true)
+}
+
+// TraceConnectEnd implements [pgx.ConnectTracer].
+func (g *guard) TraceConnectEnd(context.Context, pgx.TraceConnectEndData) {}
 
 // TraceAcquireStart implements [pgxpool.AcquireTracer].
 func (g *guard) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {

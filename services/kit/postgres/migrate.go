@@ -147,6 +147,7 @@ func openUnlimited(ctx context.Context, pool *pgxpool.Pool) (*sql.DB, error) {
 		}
 	}
 	cc.Tracer = nil // it would bound each statement
+	cc.DialFunc = dial
 	cc.DefaultQueryExecMode = pgx.QueryExecModeExec
 	own := map[string]string{"statement_timeout": "0", "lock_timeout": "0"}
 	for name, value := range own {

@@ -91,6 +91,7 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	}
 	guard := &guard{}
 	pc.ConnConfig.Tracer = guard
+	pc.ConnConfig.DialFunc = dialPooled
 	pc.MaxConns = cfg.MaxConns
 	pc.MaxConnIdleTime = 5 * time.Minute
 	pc.ShouldPing = guard.shouldPing

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -256,5 +257,43 @@ func TestNothingIsSentAtConnectThatPoolersRefuse(t *testing.T) {
 	pool := open(t)
 	if params := pool.Config().ConnConfig.RuntimeParams; len(params) > 0 {
 		t.Errorf("start-up parameters %v", params)
+	}
+}
+
+// Work that waits for a connection does not have to wait for the end of those
+// that are given up, which pgx takes 15 seconds for.
+func TestConnectionsThatAreGivenUpMakeRoomSoon(t *testing.T) {
+	t.Parallel()
+	const conns = 3
+	proxy, pool, _ := behindProxy(t, conns)
+	var busy sync.WaitGroup
+	began := make(chan struct{}, conns)
+	for range conns {
+		busy.Go(func() {
+			conn, err := pool.Acquire(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Release()
+			began <- struct{}{}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, err := conn.Exec(ctx, "select pg_sleep(30)"); err == nil {
+				t.Error("a silent server answered")
+			}
+		})
+	}
+	for range conns {
+		<-began
+	}
+	proxy.Forget()
+	busy.Wait()
+	since := time.Now()
+	if err := uses["query"](pool); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(since); took > 3*time.Second {
+		t.Errorf("the next query took %s", took)
 	}
 }
