@@ -61,6 +61,10 @@ type Finding struct {
 // State is what the watch can tell of unhandled events.
 type State string
 
+// subjectsAsked is how many subjects one question names: with more the gateway
+// refuses its body, which may have 16 KiB.
+const subjectsAsked = min(300, audit.MaxSubjects)
+
 const (
 	// Behind: messages wait in the queue; theirs may be among them.
 	Behind State = "behind"
@@ -226,7 +230,7 @@ func (w *Watch) ask(ctx context.Context, q *queue) (audit.Depth, error) {
 	consumer := w.services[consumerOf(q.name)]
 	var depth audit.Depth
 	subjects := slices.Collect(maps.Keys(q.suspects))
-	for chunk := range slices.Chunk(subjects, audit.MaxSubjects) {
+	for chunk := range slices.Chunk(subjects, subjectsAsked) {
 		answer, err := consumer.handled(ctx, q.name, chunk)
 		if err != nil {
 			return depth, err
