@@ -57,7 +57,7 @@ func newDoor(t *testing.T, change func(*Config), instances ...string) *httptest.
 
 func newRoute(t *testing.T, route Route, change func(*Config), instances ...string) *httptest.Server {
 	t.Helper()
-	transport := NewTransport(AnswerTimeout)
+	transport := NewTransport(5 * time.Second)
 	cfg := Config{
 		Name:       "orders",
 		Prefix:     "/api",

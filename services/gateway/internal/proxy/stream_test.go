@@ -156,7 +156,8 @@ func newStreams(t *testing.T, n int, instances ...string) *httptest.Server {
 // gives it back.
 func TestStreamsHaveSlots(t *testing.T) {
 	gone := make(chan struct{}, 1)
-	end := make(chan struct{})
+	end, over := make(chan struct{}), make(chan struct{})
+	defer close(over)
 	service := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/nothing" {
 			http.Error(w, "nothing", http.StatusNotFound)
@@ -168,6 +169,7 @@ func TestStreamsHaveSlots(t *testing.T) {
 		case <-r.Context().Done():
 			gone <- struct{}{}
 		case <-end:
+		case <-over:
 		}
 	})
 	door := newStreams(t, 1, service.URL)
@@ -200,6 +202,9 @@ func TestStreamsHaveSlots(t *testing.T) {
 		}
 	}
 	first := open("/events")
+	if first.StatusCode != http.StatusOK {
+		t.Fatalf("what is no stream keeps its slot: %s", first.Status)
+	}
 	refused := open("/events")
 	refused.Body.Close()
 	if refused.StatusCode != http.StatusServiceUnavailable || refused.Header.Get("Retry-After") == "" {
