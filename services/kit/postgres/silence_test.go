@@ -200,7 +200,11 @@ func TestURLFileIsFollowedInAllItSays(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "url")
 	write := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
+		// In one step, as the kubelet does it: the pool may read it at any time.
+		if err := os.WriteFile(file+".new", []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -238,7 +242,7 @@ func TestPeerThatAcknowledgesNothingIsGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Release()
-	raw, err := conn.Conn().PgConn().Conn().(*net.TCPConn).SyscallConn()
+	raw, err := postgres.Socket(conn.Conn().PgConn().Conn()).(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
