@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -55,6 +56,7 @@ type Service struct {
 	number      int
 	port, admin int
 	env         map[string]string // wins over the stack's
+	program     string            // instead of the built one, if not empty
 }
 
 func newService(s *Stack, spec serviceSpec, number int) *Service {
@@ -78,6 +80,9 @@ func (s *Service) AdminURL() string { return "http://" + address(s.admin) }
 
 // Setenv sets a variable for the next start.
 func (s *Service) Setenv(key, value string) { s.env[key] = value }
+
+// Setprogram makes the next start run another program, until it is given an empty path.
+func (s *Service) Setprogram(path string) { s.program = path }
 
 // Clearenv takes back what Setenv has set.
 func (s *Service) Clearenv() { clear(s.env) }
@@ -163,4 +168,6 @@ func (s *Service) Stop(ctx context.Context) error { return s.terminate(ctx) }
 // Kill ends the service with SIGKILL.
 func (s *Service) Kill(context.Context) error { return s.kill() }
 
-func (s *Service) binary() string { return filepath.Join(s.stack.binDir(), s.spec.name) }
+func (s *Service) binary() string {
+	return cmp.Or(s.program, filepath.Join(s.stack.binDir(), s.spec.name))
+}
