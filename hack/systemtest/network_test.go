@@ -112,3 +112,28 @@ values ('%s', '%s', 'systemtest', '%[3]s', '%s', now(),
 	})
 	t.Logf("all loops have been seen after %s", time.Since(began).Round(time.Millisecond))
 }
+
+// stranded are connections that nothing passes any more while new ones work: what a failover of an address leaves behind.
+type stranded struct{ *wires }
+
+func (stranded) String() string { return "old connections are silent" }
+
+func (f stranded) begin(context.Context, testing.TB) error {
+	for _, name := range withDatabase {
+		f.database[name].Strand()
+		f.broker[name].Strand()
+	}
+	return nil
+}
+
+func (stranded) end(context.Context, testing.TB) error { return nil } // they stay so
+
+// All connections to databases and broker fall silent at once. Each service finds out and uses new ones.
+func TestStrandedConnections(t *testing.T) {
+	s := system(t)
+	w := wire(t, s)
+	start(t, variant{only: w.environment(t, s)})
+	seen := undergo(t, s, ordeal{fault: stranded{w}, lasts: givenUp + busy, load: steady(s, 60, 14*time.Second)})
+	prompt(t, seen)
+	loopsAlive(t, s)
+}
