@@ -222,8 +222,13 @@ func TestAlarmBehindBadMessages(t *testing.T) {
 	if err := alarm.end(t.Context(), t); err != nil {
 		t.Fatal(err)
 	}
-	for range bad {
-		take(t, ch, events.QueueCustomersOrderCreated+events.DeadLetterSuffix)
+	// One that was on its way when the service stopped may be there twice: better than not at all.
+	letters := map[string]bool{}
+	for taken := 0; len(letters) < bad && taken < 2*bad; taken++ {
+		letters[take(t, ch, events.QueueCustomersOrderCreated+events.DeadLetterSuffix).MessageId] = true
 	}
-	noDeadLetters(t, s.Broker.AdminURL())
+	if len(letters) != bad {
+		t.Errorf("%d of %d bad messages are dead letters", len(letters), bad)
+	}
+	purge(t, s)
 }
