@@ -7,7 +7,6 @@ import (
 
 	"orderflow.internal/hack/internal/bench"
 	"orderflow.internal/hack/internal/proxy"
-	"orderflow.internal/hack/stack"
 )
 
 // down is a server that is away, as the network tells it: connections end and new ones are refused.
@@ -77,48 +76,4 @@ func backedOff(t testing.TB, r bench.Report, long bool) {
 	if refused == 0 || long && longest <= first {
 		t.Errorf("admission did not close, or Retry-After did not grow")
 	}
-}
-
-// Half as much again as the system can do: it does what it can, refuses the rest, and is as quick as before as soon as
-// the load ends.
-func TestEnduringOverload(t *testing.T) {
-	deadline := enduring(8*time.Second, time.Minute)
-	s := start(t, variant{only: map[string]map[string]string{"orders": {"ORDER_DEADLINE": deadline.String()}}})
-	capacity := measureCapacity(t, s)
-	load := steady(s, 1.5*capacity, enduring(25*time.Second, 5*time.Minute))
-	load.Retry, load.Async, load.Concurrency = false, true, 2048
-	r, err := bench.Run(t.Context(), load)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range r.Checks {
-		if !c.OK && c.Name != bench.EveryAccepted {
-			t.Errorf("%s: %s", c.Name, c.Detail)
-		}
-	}
-	goodput := float64(r.States["Confirmed"]) / r.Seconds
-	t.Logf("capacity %.0f/s, offered %.0f/s, goodput %.0f/s; %v, %v; %s", capacity, load.Rate, goodput, r.States, r.Reasons, kinds(r.Errors))
-	if goodput < 0.9*capacity {
-		t.Errorf("goodput %.0f/s is less than nine tenths of %.0f/s", goodput, capacity)
-	}
-	if n := r.Reasons["TimedOut"]; n > 0 {
-		t.Errorf("%d orders timed out", n)
-	}
-	backedOff(t, r, true)
-	if again := measureCapacity(t, s); again < 0.9*capacity {
-		t.Errorf("afterwards %.0f/s, before %.0f/s", again, capacity)
-	}
-}
-
-// measureCapacity is how many orders a second end when 256 clients place one after the other.
-func measureCapacity(t testing.TB, s *stack.Stack) float64 {
-	t.Helper()
-	o := closedLoop(s)
-	o.Orders, o.Concurrency = 4000, 256
-	r, err := bench.Run(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	promised(t, r, o.Orders, false)
-	return r.OrdersPerSecond
 }

@@ -73,6 +73,14 @@ func TestMissingTopology(t *testing.T) {
 			revoked := map[string]any{"configure": permission["configure"], "write": "^$", "read": permission["read"]}
 			refused(t, s, "403", func() {
 				manage(t, s, http.MethodPut, "/api/permissions/%2F/orders", revoked)
+				// A channel remembers what it was allowed to do.
+				eventually(t, time.Minute, "its connections are closed", func(ctx context.Context) error {
+					closed, err := s.Broker.CloseConnections(ctx, "orders")
+					if err == nil && closed == 0 {
+						err = errors.New("the broker knows of no connection yet")
+					}
+					return err
+				})
 			}, func() {
 				manage(t, s, http.MethodPut, "/api/permissions/%2F/orders", permission)
 			})
