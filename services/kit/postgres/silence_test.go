@@ -218,7 +218,11 @@ func TestURLFileIsFollowedInAllItSays(t *testing.T) {
 		t.Fatal("connected to nothing")
 	}
 	// Another host first, from which nothing is to be had.
-	write(strings.Replace(rawURL, "@", "@127.0.0.1:1,", 1) + "?target_session_attrs=read-write&application_name=follower")
+	more := "?"
+	if strings.Contains(rawURL, "?") {
+		more = "&"
+	}
+	write(strings.Replace(rawURL, "@", "@127.0.0.1:1,", 1) + more + "target_session_attrs=read-write&application_name=follower")
 	if name := scan[string](t, pool, "select current_setting('application_name')"); name != "follower" {
 		t.Errorf("the application's name is %q", name)
 	}
