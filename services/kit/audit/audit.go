@@ -70,9 +70,11 @@ type Answer struct {
 // Depth counts the messages in a queue and in its dead-letter queue. It comes
 // from the broker, which may not be reachable.
 type Depth struct {
-	Waiting      int    `json:"waiting"`      // ready for delivery
-	DeadLettered int    `json:"deadLettered"` // in the dead-letter queue
-	Problem      string `json:"problem,omitempty"`
+	Waiting int `json:"waiting"` // ready for delivery
+	// DeadLettered is nil where the service may not look into its dead-letter
+	// queue, as with RabbitMQ 4 and the charts' permissions.
+	DeadLettered *int   `json:"deadLettered,omitempty"`
+	Problem      string `json:"problem,omitempty"` // why Waiting is not known
 }
 
 // EventsQuery are the query parameters of EventsHandler.
@@ -166,11 +168,12 @@ func (b Books) depth(ctx context.Context, queue string) (d Depth) {
 	ctx, cancel := context.WithTimeout(ctx, depthTimeout)
 	defer cancel()
 	var err error
-	if d.Waiting, err = b.Waiting(ctx, queue); err == nil {
-		d.DeadLettered, err = b.Waiting(ctx, queue+b.DeadLetterSuffix)
-	}
-	if err != nil {
+	if d.Waiting, err = b.Waiting(ctx, queue); err != nil {
 		d.Problem = err.Error()
+		return d
+	}
+	if n, err := b.Waiting(ctx, queue+b.DeadLetterSuffix); err == nil {
+		d.DeadLettered = &n
 	}
 	return d
 }

@@ -120,8 +120,24 @@ func TestHandled(t *testing.T) {
 		if len(answer.Unhandled) != 1 || answer.Unhandled[0] != lost {
 			t.Errorf("unhandled %v", answer.Unhandled)
 		}
-		if want := (audit.Depth{Waiting: len("worker.thing.made"), DeadLettered: len("worker.thing.made.dlq")}); answer.Depth != want {
-			t.Errorf("depth %+v, want %+v", answer.Depth, want)
+		d := answer.Depth
+		if d.Waiting != len("worker.thing.made") || d.DeadLettered == nil || *d.DeadLettered != len("worker.thing.made.dlq") || d.Problem != "" {
+			t.Errorf("depth %+v", d)
+		}
+	})
+	t.Run("knows what waits although it may not look at dead letters", func(t *testing.T) {
+		books.Waiting = func(_ context.Context, queue string) (int, error) {
+			if strings.HasSuffix(queue, ".dlq") {
+				return 0, errors.New("403 ACCESS_REFUSED")
+			}
+			return 7, nil
+		}
+		var answer audit.Answer
+		if err := json.Unmarshal(ask(t, question).Body.Bytes(), &answer); err != nil {
+			t.Fatal(err)
+		}
+		if d := answer.Depth; d.Waiting != 7 || d.DeadLettered != nil || d.Problem != "" {
+			t.Errorf("depth %+v", d)
 		}
 	})
 	t.Run("answers although the broker cannot be asked", func(t *testing.T) {

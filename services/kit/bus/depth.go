@@ -11,8 +11,9 @@ import (
 // ErrNoQueue means that the broker has no queue of this name.
 var ErrNoQueue = errors.New("no such queue")
 
-// Depth counts the messages that wait in a queue, be it one of the consumer's
-// or not: declaring a queue passively needs no permission. It fails with
+// Depth counts the messages that wait in a queue. It is declared passively: the
+// broker's user needs some permission for it, that to read is enough (before
+// RabbitMQ 4 none is needed). It fails with
 // ErrNoQueue when there is none, and with another error when the broker cannot
 // be asked before ctx is done.
 func (c *Consumer) Depth(ctx context.Context, queue string) (int, error) {

@@ -12,21 +12,21 @@ import (
 	"orderflow.internal/kit/kittest"
 )
 
-// noPermissions adds a user to the topology who may do nothing at all.
-func noPermissions(topology string) []byte {
-	users := `{"users": [{"name": "nobody"}],
-  "permissions": [{"user": "nobody", "configure": "^$", "write": "^$", "read": "^$"}],`
+// readOnly adds a user to the topology who may read its queues and no more.
+func readOnly(topology string) []byte {
+	users := `{"users": [{"name": "reader"}],
+  "permissions": [{"user": "reader", "configure": "^$", "write": "^$", "read": "^worker[.]"}],`
 	return []byte(users + strings.TrimPrefix(topology, "{"))
 }
 
 func TestDepth(t *testing.T) {
 	t.Parallel()
-	v := kittest.Broker(t, noPermissions(topology))
+	v := kittest.Broker(t, readOnly(topology))
 	cfg := config(v)
 	publisher := bus.NewPublisher(cfg, "depth", exchange, redelivery)
-	cfg.URL = v.UserURLs["nobody"]
-	// This consumer may not even consume: counting needs the connection alone.
-	consumer := bus.NewConsumer(cfg, "depth", dlx, classify, bus.Subscribe(queue, thingMade, decode,
+	cfg.URL = v.UserURLs["reader"]
+	// What it subscribes to is not there: counting needs the connection alone.
+	consumer := bus.NewConsumer(cfg, "depth", dlx, classify, bus.Subscribe("elsewhere", thingMade, decode,
 		func(context.Context, []bus.Delivery[thing]) error { return nil }))
 	stop := start(t, publisher.Run, consumer.Run)
 	defer stop()

@@ -288,9 +288,15 @@ func (q *queue) report(ctx context.Context, depth audit.Depth) {
 	case found && finding.State == Behind:
 	case found && time.Since(q.reported) >= remindAfter:
 		q.reported = time.Now()
-		slog.ErrorContext(ctx, "events did not reach their queue", "queue", q.name, "routing_key", q.key, "events", finding.Events,
-			"oldest", finding.Oldest, "order_id", finding.Subjects[0], "state", finding.State, "dead_lettered", depth.DeadLettered,
-			"problem", depth.Problem, "remedy", finding.Remedy)
+		facts := []any{"queue", q.name, "routing_key", q.key, "events", finding.Events, "oldest", finding.Oldest,
+			"order_id", finding.Subjects[0], "state", finding.State, "remedy", finding.Remedy}
+		if depth.DeadLettered != nil {
+			facts = append(facts, "dead_lettered", *depth.DeadLettered)
+		}
+		if depth.Problem != "" {
+			facts = append(facts, "problem", depth.Problem)
+		}
+		slog.ErrorContext(ctx, "events did not reach their queue", facts...)
 	case !found && !q.reported.IsZero():
 		q.reported = time.Time{}
 		slog.InfoContext(ctx, "all events of the queue are handled", "queue", q.name, "routing_key", q.key)

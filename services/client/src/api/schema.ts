@@ -532,8 +532,8 @@ export interface components {
         QueueDepth: {
             /** @description Messages ready for delivery */
             waiting: number;
-            /** @description Messages in the queue's dead-letter queue */
-            deadLettered: number;
+            /** @description Messages in the queue's dead-letter queue; absent where the service may not look */
+            deadLettered?: number;
             /** @description Why the broker could not say; absent when it could */
             problem?: string;
         };
