@@ -25,7 +25,11 @@ func TestDrain(t *testing.T) {
 func drain(t testing.TB, s *stack.Stack, name string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	heal(ctx, t, s.Units())
+	parts := []stack.Unit{s.Postgres, s.Broker}
+	for _, service := range all {
+		parts = append(parts, s.Instance(service, 1), s.Instance(service, 2))
+	}
+	heal(ctx, t, parts)
 	leaving := s.Instance(name, 2)
 	o := bench.Defaults()
 	o.BaseURL, o.Orders, o.Concurrency, o.Rate = s.BaseURL(), 2000, 256, 300
