@@ -254,7 +254,7 @@ func (l life) wait(ctx context.Context) error {
 	for l.alive() {
 		select {
 		case <-l.done:
-		case <-time.After(10 * time.Millisecond): // nobody tells of one that is not our child
+		case <-time.After(10 * time.Millisecond): // the kernel reports the end of children only
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -67,7 +67,7 @@ func (p *process) peak(t *testing.T) int {
 	t.Helper()
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", p.pid))
 	if err != nil {
-		t.Skipf("the system does not tell: %v", err)
+		t.Skipf("no /proc to read the resident set from: %v", err)
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {

@@ -36,7 +36,7 @@ func awaitPublisher(t *testing.T, p *bus.Publisher) {
 	}
 }
 
-// until polls a condition that no signal tells of.
+// until polls a condition for which there is no signal.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {

@@ -4,7 +4,7 @@ import "time"
 
 // quiescence is how a consumer that stops finds the moment to cancel itself, at
 // which no message is on its way to it: one that crosses the cancel is given
-// back, and before RabbitMQ 4.3 that counts as a failed delivery. So it goes on
+// back, and before RabbitMQ 4.3 that counts as a failed delivery. So it keeps
 // handling what comes but keeps its acknowledgements, until the prefetch window
 // is full and the broker sends no more, or nothing has come for quietTime, or
 // quiescePatience is over.

@@ -19,7 +19,7 @@ type Crowd struct {
 	mu       sync.Mutex
 	conns    []net.Conn
 	answers  map[int]int
-	answered chan struct{} // told of each answer
+	answered chan struct{} // signaled for each answer
 	reading  sync.WaitGroup
 }
 

@@ -213,7 +213,7 @@ func TestWatch(t *testing.T) {
 			t.Errorf("found %v, want no queue", found)
 		}
 	})
-	t.Run("says whom it could not ask and asks about the rest", func(t *testing.T) {
+	t.Run("names the services that it could not ask, and asks the others", func(t *testing.T) {
 		t.Parallel()
 		b, w := setup(t)
 		id := b.publish(events.OrderCancelledKey, time.Minute)

@@ -29,7 +29,7 @@ func mustMeasure(t *testing.T, r *replica) {
 }
 
 // New orders are refused while the oldest pending one is older than half the
-// deadline, and for no longer. What is not placing goes on.
+// deadline, and for no longer. Everything but placing continues.
 func TestAdmissionClosesWhileTheOldestPendingOrderIsTooOld(t *testing.T) {
 	t.Parallel()
 	pool := openDatabase(t)
