@@ -41,7 +41,7 @@
 //     owed.
 //   - The exchange refuses an event (no queue is bound, the user may not write
 //     the routing key, it is too large): it is owed, and tried again after 1 s,
-//     then twice as long each time up to a minute. Each routing key has a lane
+//     then twice as long each time up to half a minute. Each routing key has a lane
 //     of its own: the others notice nothing.
 //   - One of several queues refuses (it is full, or has no quorum): the broker
 //     says no although the other queues have the event. From then on each queue

@@ -107,7 +107,7 @@ func TestReplicasLeaveEachOtherTimeAfterAnOutage(t *testing.T) {
 	f.awaitUnpublished(t, 0)
 }
 
-// A refused event is tried again after ever longer times, up to a minute, and
+// A refused event is tried again after ever longer times, up to half a minute, and
 // not in step with its like.
 func TestAttemptsBackOff(t *testing.T) {
 	t.Parallel()

@@ -330,7 +330,7 @@ func TestUnroutableEventsAreKeptAndHideNothing(t *testing.T) {
 		t.Errorf("status is %q", status)
 	}
 	f.vhost.Manage(t, http.MethodPost, "/api/bindings/"+f.vhost.Name+"/e/things.exchange/q/things", map[string]any{"routing_key": "nobody.listens"})
-	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null") // not after up to a minute
+	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null") // not after up to half a minute
 	once(t, f.consume(t, "things", 301))
 	f.awaitUnpublished(t, 0)
 	eventually(t, "nothing is reported", func() bool { return r.Status(t.Context()) == nil })

@@ -126,7 +126,7 @@ where e.id = o.id
 }
 
 // queueOwed leaves events to a later attempt: after a second, then twice as
-// long each time up to a minute, give or take a quarter.
+// long each time up to half a minute, give or take a quarter.
 func queueOwed(b *pgx.Batch, owed []outcome) {
 	if len(owed) == 0 {
 		return
@@ -140,7 +140,7 @@ func queueOwed(b *pgx.Batch, owed []outcome) {
 	b.Queue(`
 update outbox_events as e
 set attempts = e.attempts + 1,
-    next_attempt_at = now() + make_interval(secs => least(60, 2 ^ least(e.attempts, 6)) * (0.75 + random() / 2)),
+    next_attempt_at = now() + make_interval(secs => least(30, 2 ^ least(e.attempts, 5)) * (0.75 + random() / 2)),
     last_error = o.words,
     queues = string_to_array(nullif(o.queues, ''), E'\n')
 from unnest($1::uuid[], $2::text[], $3::text[]) as o(id, words, queues)

@@ -80,7 +80,7 @@ func TestAQueueThatRefusesTroublesNoOther(t *testing.T) {
 	stop()
 	r, _ = f.relay(t)
 	lift()
-	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null") // not after up to a minute
+	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null") // not after up to half a minute
 	f.awaitUnpublished(t, 0)
 	right := f.consume(t, "right", n)
 	if len(right) != n || total(right) > n+n/10 {
@@ -127,7 +127,7 @@ func TestWhatAMissingQueueOwesIsKept(t *testing.T) {
 	r.Committed(f.store(t, "pair.made", 0, 10))
 	eventually(t, "right refuses", func() bool { return r.Status(t.Context()) != nil })
 	f.vhost.Manage(t, http.MethodDelete, "/api/queues/"+f.vhost.Name+"/right", nil)
-	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null") // not after up to a minute
+	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null") // not after up to half a minute
 	eventually(t, "the status says that there is no such queue", func() bool {
 		status := r.Status(t.Context())
 		return status != nil && strings.Contains(status.Error(), "of pair.made to right (312 NO_ROUTE)")
