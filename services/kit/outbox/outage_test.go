@@ -113,13 +113,13 @@ func TestAttemptsBackOff(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.store(t, "nobody.listens", 0, 30)
-	f.exec(t, "update outbox_events set attempts = 5 + 3 * (subject::int / 10), next_attempt_at = now() - interval '1 second'") // 5, 8, 11
+	f.exec(t, "update outbox_events set attempts = 3 + 3 * (subject::int / 10), next_attempt_at = now() - interval '1 second'") // 3, 6, 9
 	f.relay(t)
 	eventually(t, "all were tried", func() bool {
-		return query[int](t, f, "select count(*) from outbox_events where attempts % 3 = 0") == 30
+		return query[int](t, f, "select count(*) from outbox_events where attempts % 3 = 1") == 30
 	})
-	const late = 15 // seconds that may have gone by since
-	for attempts, seconds := range map[int]float64{6: 32, 9: 60, 12: 60} {
+	const late = 5 // seconds that may have gone by since
+	for attempts, seconds := range map[int]float64{4: 8, 7: 30, 10: 30} {
 		if n := query[int](t, f, `
 select count(distinct next_attempt_at)
 from outbox_events
