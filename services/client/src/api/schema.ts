@@ -11,7 +11,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List orders, newest first */
+        /**
+         * List orders, newest first
+         * @description Everybody's, or those of one customer, or in one state. An order placed
+         *     while pages are read appears on none of the later ones.
+         */
         get: operations["listOrders"];
         put?: never;
         /**
@@ -38,7 +42,11 @@ export interface paths {
             };
             cookie?: never;
         };
-        /** Read one order */
+        /**
+         * Read one order
+         * @description As the orders service knows it now: an order that was just placed is
+         *     there, whatever its state.
+         */
         get: operations["getOrder"];
         put?: never;
         post?: never;
@@ -137,10 +145,17 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List the catalog, in the order it was made */
+        /**
+         * List the catalog, in the order it was made
+         * @description Products that were deleted are left out.
+         */
         get: operations["listProducts"];
         put?: never;
-        /** Add a product */
+        /**
+         * Add a product
+         * @description With a `productId` of the client's own, the request can be sent again:
+         *     409 then says that the id is taken.
+         */
         post: operations["addProduct"];
         delete?: never;
         options?: never;
@@ -158,7 +173,11 @@ export interface paths {
             };
             cookie?: never;
         };
-        /** Read one product */
+        /**
+         * Read one product
+         * @description Its stock is what can still be ordered at this moment; orders reserve it
+         *     before they are Confirmed.
+         */
         get: operations["getProduct"];
         /**
          * Change a product
@@ -190,7 +209,11 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Add stock */
+        /**
+         * Add stock
+         * @description Raises what can be ordered by `quantity`. Each request adds once more,
+         *     so one without a clear answer is safe to send again only with If-Match.
+         */
         post: operations["restockProduct"];
         delete?: never;
         options?: never;
@@ -205,10 +228,19 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List customers that have a profile, in the order they were added */
+        /**
+         * List customers that have a profile, in the order they were added
+         * @description Customers who are known only from orders have no profile and are not in
+         *     it.
+         */
         get: operations["listCustomers"];
         put?: never;
-        /** Add a customer */
+        /**
+         * Add a customer
+         * @description With a `customerId` of the client's own, for instance that of orders
+         *     placed before, the request can be sent again: 409 then says that the id is
+         *     taken.
+         */
         post: operations["addCustomer"];
         delete?: never;
         options?: never;
@@ -226,9 +258,15 @@ export interface paths {
             };
             cookie?: never;
         };
-        /** Read a customer's profile */
+        /**
+         * Read a customer's profile
+         * @description A customer who is known only from orders has none: 404.
+         */
         get: operations["getCustomer"];
-        /** Change a customer's profile */
+        /**
+         * Change a customer's profile
+         * @description Replaces name and email.
+         */
         put: operations["changeCustomer"];
         post?: never;
         delete?: never;
@@ -375,7 +413,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Read this document */
+        /**
+         * Read this document
+         * @description The document that the running gateway keeps to.
+         */
         get: operations["getContract"];
         put?: never;
         post?: never;
@@ -452,39 +493,46 @@ export interface components {
             /** Format: uuid */
             customerId: string;
             /** @description As ordered */
-            items: {
-                /** Format: uuid */
-                productId: string;
-                quantity: number;
-                /**
-                 * Format: int64
-                 * @description The price of one piece, once stock was reserved
-                 */
-                unitPriceCents?: number;
-            }[];
+            items: components["schemas"]["OrderedItem"][];
             status: components["schemas"]["OrderStatus"];
-            /**
-             * @description Why it was cancelled; null unless it was
-             * @enum {string|null}
-             */
-            reason: "StockNotAvailable" | "CustomerRequest" | "TimedOut" | null;
+            reason: components["schemas"]["CancelReason"];
             /** @description What was missing; only with the reason StockNotAvailable */
             shortages?: components["schemas"]["Shortage"][];
-            /**
-             * @description Null until the order is Confirmed; an order that is cancelled after
-             *     that keeps it
-             */
-            total: {
-                /** Format: int64 */
-                amountCents: number;
-                currency: components["schemas"]["Currency"];
-            } | null;
+            total: components["schemas"]["Total"];
             /** @description 1 at first, and grows with each change of state */
             version: number;
             /** Format: date-time */
             createdAt: string;
             /** Format: date-time */
             updatedAt: string;
+        };
+        OrderedItem: {
+            /** Format: uuid */
+            productId: string;
+            quantity: number;
+            /**
+             * Format: int64
+             * @description The price of one unit, once stock was reserved
+             */
+            unitPriceCents?: number;
+        };
+        /**
+         * @description Why the order was cancelled; null unless it was
+         * @enum {string|null}
+         */
+        CancelReason: "StockNotAvailable" | "CustomerRequest" | "TimedOut" | null;
+        /**
+         * @description Null until the order is Confirmed; an order that is cancelled after
+         *     that keeps it
+         */
+        Total: {
+            /** Format: int64 */
+            amountCents: number;
+            currency: components["schemas"]["Currency"];
+        } | null;
+        OrderPage: {
+            orders: components["schemas"]["Order"][];
+            next?: components["schemas"]["Cursor"];
         };
         Shortage: {
             /** Format: uuid */
@@ -631,6 +679,10 @@ export interface components {
             /** Format: date-time */
             updatedAt: string;
         };
+        ProductPage: {
+            products: components["schemas"]["Product"][];
+            next?: components["schemas"]["Cursor"];
+        };
         /** @description Not blank */
         Name: string;
         /**
@@ -706,6 +758,10 @@ export interface components {
             /** Format: date-time */
             updatedAt: string;
         };
+        CustomerPage: {
+            customers: components["schemas"]["Customer"][];
+            next?: components["schemas"]["Cursor"];
+        };
         /** Format: email */
         Email: string;
         AddCustomer: {
@@ -736,28 +792,24 @@ export interface components {
             /** Format: uuid */
             orderId: string;
             status: components["schemas"]["OrderStatus"];
-            /**
-             * @description Why it was cancelled; null unless it was
-             * @enum {string|null}
-             */
-            reason: "StockNotAvailable" | "CustomerRequest" | "TimedOut" | null;
-            items: {
-                /** Format: uuid */
-                productId: string;
-                quantity: number;
-            }[];
-            /** @description Null until the order is known to have been Confirmed */
-            total: {
-                /** Format: int64 */
-                amountCents: number;
-                currency: components["schemas"]["Currency"];
-            } | null;
+            reason: components["schemas"]["CancelReason"];
+            items: components["schemas"]["HistoryItem"][];
+            total: components["schemas"]["Total"];
             /** @description The order's version that this entry shows */
             version: number;
             /** Format: date-time */
             createdAt: string | null;
             /** Format: date-time */
             updatedAt: string;
+        };
+        HistoryItem: {
+            /** Format: uuid */
+            productId: string;
+            quantity: number;
+        };
+        HistoryPage: {
+            orders: components["schemas"]["HistoryEntry"][];
+            next?: components["schemas"]["Cursor"];
         };
     };
     responses: {
@@ -965,10 +1017,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        orders: components["schemas"]["Order"][];
-                        next?: components["schemas"]["Cursor"];
-                    };
+                    "application/json": components["schemas"]["OrderPage"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -1223,10 +1272,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        products: components["schemas"]["Product"][];
-                        next?: components["schemas"]["Cursor"];
-                    };
+                    "application/json": components["schemas"]["ProductPage"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -1447,10 +1493,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        customers: components["schemas"]["Customer"][];
-                        next?: components["schemas"]["Cursor"];
-                    };
+                    "application/json": components["schemas"]["CustomerPage"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -1593,10 +1636,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        orders: components["schemas"]["HistoryEntry"][];
-                        next?: components["schemas"]["Cursor"];
-                    };
+                    "application/json": components["schemas"]["HistoryPage"];
                 };
             };
             400: components["responses"]["BadRequest"];
