@@ -14,6 +14,7 @@ import (
 
 	"orderflow.internal/hack/console"
 	"orderflow.internal/hack/internal/bench"
+	"orderflow.internal/hack/internal/past"
 	"orderflow.internal/hack/stack"
 )
 
@@ -48,7 +49,7 @@ func run(ctx context.Context) error {
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	cmd.AddCommand(p.up(), p.down(), p.status(), p.test(), p.generate(), bench.Command(), p.images(),
+	cmd.AddCommand(p.up(), p.down(), p.status(), p.test(), p.generate(), bench.Command(), past.Command(p.Console), p.images(),
 		p.kindUp(), p.kindDown(), p.kindTest(), p.ready(), p.e2e(), p.order())
 	for _, sub := range cmd.Commands() {
 		// The scripts are hack/up, hack/down …: help shows them so.

@@ -110,16 +110,45 @@ func createPartitions(ctx context.Context, pool *pgxpool.Pool) error {
 		return err
 	}
 	today := now.Truncate(24 * time.Hour)
-	for ahead := range daysAhead + 1 {
-		p := partitionOn(today.AddDate(0, 0, ahead))
+	_, err = createDays(ctx, pool, there, today, today.AddDate(0, 0, daysAhead))
+	return err
+}
+
+// CreateDays creates the partitions of the days from first to last that have
+// none, for whoever stores events of the past: what is older than the retention
+// is dropped by the next housekeeping.
+func CreateDays(ctx context.Context, pool *pgxpool.Pool, first, last time.Time) error {
+	for {
+		there, _, err := partitions(ctx, pool)
+		if err != nil {
+			return err
+		}
+		complete, err := createDays(ctx, pool, there, first.UTC().Truncate(24*time.Hour), last.UTC())
+		if err != nil || complete {
+			return err
+		}
+		if wait(ctx, lockTimeout, nil); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// createDays reports whether all days have a partition now: it leaves them to a
+// replica that is at it.
+func createDays(ctx context.Context, pool *pgxpool.Pool, there map[string]partition, first, last time.Time) (complete bool, err error) {
+	complete = true
+	for day := first; !day.After(last); day = day.AddDate(0, 0, 1) {
+		p := partitionOn(day)
 		if _, is := there[p.name]; is {
 			continue
 		}
-		if _, err := exclusively(ctx, pool, func(tx pgx.Tx) error { return p.create(ctx, tx) }); err != nil {
-			return fmt.Errorf("create partition %s: %w", p.name, err)
+		ran, err := exclusively(ctx, pool, func(tx pgx.Tx) error { return p.create(ctx, tx) })
+		if err != nil {
+			return false, fmt.Errorf("create partition %s: %w", p.name, err)
 		}
+		complete = complete && ran
 	}
-	return nil
+	return complete, nil
 }
 
 // create makes the partition beside the table and attaches it then: that
