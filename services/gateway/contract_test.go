@@ -147,10 +147,6 @@ func retainReferenced(doc *yaml.Node) {
 			kind, name, _ := strings.Cut(strings.TrimPrefix(ref.Value, "#/components/"), "/")
 			follow(value(value(components, kind), name))
 		}
-		if event := value(n, "x-event-data"); event != nil {
-			seen["#/components/schemas/"+event.Value] = true
-			follow(value(value(components, "schemas"), event.Value))
-		}
 		for _, child := range n.Content {
 			follow(child)
 		}

@@ -12,23 +12,18 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 )
 
-// eventSchema is what the extension x-event-data of the operation's
-// text/event-stream answer names: the schema of each event's data. nil when
-// there is none.
+// eventSchema is the schema of the operation's text/event-stream answer, which
+// is that of each event's data; nil when there is none.
 func (v *Validator) eventSchema(req *http.Request) *openapi3.SchemaRef {
 	route, _, err := v.router.FindRoute(req)
 	if err != nil {
 		return nil
 	}
 	ok := route.Operation.Responses.Status(http.StatusOK)
-	if ok == nil {
+	if ok == nil || ok.Value.Content["text/event-stream"] == nil {
 		return nil
 	}
-	name, isName := ok.Value.Content.Get("text/event-stream").Extensions["x-event-data"].(string)
-	if !isName {
-		return nil
-	}
-	return v.schemas[name]
+	return ok.Value.Content["text/event-stream"].Schema
 }
 
 // stream checks the data of each event that goes by; our servers write it on

@@ -687,7 +687,7 @@ export interface components {
         Name: string;
         /**
          * Format: int64
-         * @description The price of one piece in cents
+         * @description The price of one unit in cents
          */
         PriceCents: number;
         /**
@@ -730,7 +730,7 @@ export interface components {
          *     }
          */
         Restock: {
-            /** @description How many pieces come in; stock and reserved together stay within 2,147,483,647 */
+            /** @description How many units come in; stock and reserved together stay within 2,147,483,647 */
             quantity: number;
         };
         /**
@@ -1197,12 +1197,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example event: order
-                     *     id: 1
-                     *     data: {"orderId":"0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60","status":"Pending","version":1}
-                     */
-                    "text/event-stream": string;
+                    "text/event-stream": components["schemas"]["Order"];
                 };
             };
             /**
