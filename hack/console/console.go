@@ -13,12 +13,20 @@ import (
 
 // Console writes steps and text to one writer from any number of goroutines.
 type Console struct {
+	reminder time.Duration // when a step that is under way is first mentioned; then each time it has taken twice as long
+
 	mu  sync.Mutex
 	out io.Writer
 }
 
 // New returns a console on the writer.
-func New(out io.Writer) *Console { return &Console{out: out} }
+func New(out io.Writer) *Console { return &Console{out: out, reminder: 15 * time.Second} }
+
+// WithoutReminders makes the console show only what has ended: for what is read later.
+func (c *Console) WithoutReminders() *Console {
+	c.reminder = 24 * time.Hour
+	return c
+}
 
 // Printf prints a line of text.
 func (c *Console) Printf(format string, args ...any) { fmt.Fprintf(c, format+"\n", args...) }
@@ -35,9 +43,6 @@ func (c *Console) Step(ctx context.Context, what string, part func(context.Conte
 	return c.Watch(ctx, what, func(ctx context.Context, _ func(string)) error { return part(ctx) })
 }
 
-// reminder is when a step that is under way is first mentioned; then each time it has taken twice as long.
-const reminder = 15 * time.Second
-
 // Watch is a Step whose part can say what it does or waits for just now, which the reminders show.
 func (c *Console) Watch(ctx context.Context, what string, part func(ctx context.Context, say func(string)) error) error {
 	started := time.Now()
@@ -46,7 +51,7 @@ func (c *Console) Watch(ctx context.Context, what string, part func(ctx context.
 	ended := make(chan struct{})
 	var reminding sync.WaitGroup
 	reminding.Go(func() {
-		for pause := reminder; ; pause = time.Since(started) {
+		for pause := c.reminder; ; pause = time.Since(started) {
 			select {
 			case <-ended:
 				return

@@ -32,7 +32,7 @@ func TestALongStepRemindsOfItself(t *testing.T) {
 		var out bytes.Buffer
 		err := New(&out).Watch(t.Context(), "a step", func(_ context.Context, say func(string)) error {
 			say("pods")
-			time.Sleep(3 * reminder)
+			time.Sleep(45 * time.Second)
 			return nil
 		})
 		want := "  … a step                                       15.0 s  pods\n" +

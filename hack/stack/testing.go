@@ -27,18 +27,28 @@ func TestOptions(name string, offset int) (Options, error) {
 		return Options{}, err
 	}
 	race, _ := strconv.ParseBool(os.Getenv(EnvRace)) // unset means no
-	if raw := os.Getenv(EnvPortOffset); raw != "" {
-		more, err := strconv.Atoi(raw)
-		if err != nil {
-			return Options{}, fmt.Errorf("%s: %w", EnvPortOffset, err)
-		}
-		offset += more
+	offset, err = TestOffset(offset)
+	if err != nil {
+		return Options{}, err
 	}
 	o := Options{Root: root, Name: name, Offset: offset, Race: race, RabbitMQImage: os.Getenv(EnvRabbitMQImage)}
 	if missing := o.Missing(); len(missing) > 0 {
 		return Options{}, fmt.Errorf("%s is not installed: hack/test installs it", strings.Join(missing, ", "))
 	}
 	return o, nil
+}
+
+// TestOffset is the offset of a stack for tests, moved as EnvPortOffset says.
+func TestOffset(offset int) (int, error) {
+	raw := os.Getenv(EnvPortOffset)
+	if raw == "" {
+		return offset, nil
+	}
+	more, err := strconv.Atoi(raw)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", EnvPortOffset, err)
+	}
+	return offset + more, nil
 }
 
 // Races returns an error with what the race detector has written to the service's log, if anything.

@@ -27,7 +27,8 @@ func (p program) test() *cobra.Command {
 		Long: `Runs all checks and tests, or the parts named:
 
 ` + parts.String() + `
-It continues after a failure, ends with a summary, and exits with 1 when anything failed. What is missing on the machine
+Some run at the same time; each shows its output when it has ended. It continues after a failure, ends with all failures
+and a summary, and exits with 1 when anything failed. What is missing on the machine
 (rabbitmq-server, postgresql) is installed after saying so. The private servers' data and logs stay in .run/test.`,
 		Example: `  hack/test                                       everything
   hack/test unit --run TestPlace                  some tests
@@ -43,6 +44,7 @@ It continues after a failure, ends with a summary, and exits with 1 when anythin
 		},
 	}
 	f := cmd.Flags()
+	f.IntVar(&o.Jobs, "jobs", 0, "`number` of parts that run at the same time; 0 is one more than there are CPUs")
 	f.BoolVar(&o.Race, "race", true, "with the race detector")
 	f.StringVar(&o.Run, "run", "", "only tests whose name matches this `regexp`")
 	f.BoolVarP(&o.Verbose, "verbose", "v", false, "show the output of tests that pass, too")

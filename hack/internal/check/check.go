@@ -10,12 +10,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"orderflow.internal/hack/console"
 	"orderflow.internal/hack/internal/tool"
@@ -26,6 +30,7 @@ import (
 type Options struct {
 	Root    string
 	Out     *console.Console
+	Jobs    int // parts at the same time; 0 is one more than there are CPUs, for some of the parts mostly wait
 	Race    bool
 	Run     string // go test -run
 	Verbose bool
@@ -35,31 +40,38 @@ type Options struct {
 
 // Part is one kind of check.
 type Part struct {
-	Name string
-	Help string
-	// servers is set when RabbitMQ and PostgreSQL must be installed.
-	servers bool
-	run     func(ctx context.Context, r *run) error
+	Name  string
+	Help  string
+	needs []string
+	// alone is set when nothing else may run at the same time: the part writes what others read, or measures time.
+	alone bool
+	run   func(ctx context.Context, r *run) error
 }
 
 // onDemand is the part that only runs when it is named: it takes longer than all others.
 const onDemand = "endurance"
 
-// Parts are all parts in the order they run.
+// Parts are all parts in the order they start: after the quickest the longest, beside which the others run.
 var Parts = []Part{
-	{"fmt", "Go files are formatted, shell scripts can be parsed", false, format},
-	{"vet", "go vet finds nothing", false, vet},
-	{"lint", "golangci-lint finds nothing (.golangci.yml)", false, lint},
-	{"vuln", "no known vulnerability is reachable; skipped where the data cannot be downloaded", false, vulnerabilities},
-	{"generate", "generated files and go.mod are up to date", false, generated},
-	{"charts", "the charts pass their tests and render what a cluster knows", false, chartTests},
-	{"monitoring", "alert rules, dashboards and runbooks are in order", false, monitoringTests},
-	{"unit", "the services' own tests, with a private PostgreSQL and RabbitMQ", true, unit},
-	{"hack", "the tests of the developers' program itself", true, hack},
-	{"e2e", "black-box tests of the running system, over HTTP, AMQP and OTLP", true, endToEnd},
-	{"client", "the web client: types, lint, tests, size, and a browser on the running system", true, webClient},
-	{"system", "faults, drain and negative tests of the broker, on systems of their own", true, system},
-	{onDemand, "faults that last minutes, for an hour in all; only when it is named", true, endurance},
+	{Name: "fmt", Help: "Go files are formatted, shell scripts can be parsed", alone: true, run: format},
+	{Name: "generate", Help: "generated files and go.mod are up to date", alone: true, run: generated},
+	{Name: "client", Help: "the web client: types, lint, tests, size, and a browser on the running system",
+		needs: []string{servers, nodeJS, chromium}, run: webClient},
+	{Name: "unit", Help: "the services' own tests, with a private PostgreSQL and RabbitMQ",
+		needs: []string{servers, pgbouncer}, run: unit},
+	{Name: "vet", Help: "go vet finds nothing", run: vet},
+	{Name: "lint", Help: "golangci-lint finds nothing (.golangci.yml)", run: lint},
+	{Name: "vuln", Help: "no known vulnerability is reachable; skipped where the data cannot be downloaded", run: vulnerabilities},
+	{Name: "charts", Help: "the charts pass their tests and render what a cluster knows", run: chartTests},
+	{Name: "monitoring", Help: "alert rules, dashboards and runbooks are in order",
+		needs: []string{prometheus, nodeJS}, run: monitoringTests},
+	{Name: "hack", Help: "the tests of the developers' program itself", needs: []string{servers}, run: hack},
+	{Name: "e2e", Help: "black-box tests of the running system, over HTTP, AMQP and OTLP",
+		needs: []string{servers}, run: endToEnd},
+	{Name: "system", Help: "faults, drain and negative tests of the broker, on systems of their own",
+		needs: []string{servers, prometheus, pgbouncer}, alone: true, run: system},
+	{Name: onDemand, Help: "faults that last minutes, for an hour in all; only when it is named",
+		needs: []string{servers, prometheus, pgbouncer}, alone: true, run: endurance},
 }
 
 // counts are tests and checks.
@@ -69,67 +81,150 @@ func (c *counts) add(o counts) {
 	c.passed, c.failed, c.skipped = c.passed+o.passed, c.failed+o.failed, c.skipped+o.skipped
 }
 
-// run is one run of some parts.
-type run struct {
+// shared is what the parts of one call have in common.
+type shared struct {
 	Options
-	stack *stack.Stack // the servers that the parts share, once a part needs them
-	counts
+	starting sync.Mutex
+	stack    *stack.Stack // the servers that the parts share, once a part needs them
 }
 
-// Run runs the named parts, or all that do not have to be named, one after another. It continues after a failure, prints a summary whose last line
-// is for machines, and reports whether all passed.
+// run is one run of one part.
+type run struct {
+	*shared
+	Out *console.Console // the part's own
+	counts
+	took     time.Duration
+	failures []string // what failed, and why
+}
+
+// Run runs the named parts, or all that do not have to be named, some at the same time. It continues after a failure,
+// prints all failures and a summary whose last line is for machines, and reports whether all passed.
 func Run(ctx context.Context, o Options, names []string) (ok bool, err error) {
 	for _, name := range names {
 		if !slices.ContainsFunc(Parts, func(p Part) bool { return p.Name == name }) {
 			return false, fmt.Errorf("there is no part %q: see hack/test --help", name)
 		}
 	}
-	r := &run{Options: o}
-	defer func() { err = errors.Join(err, r.stopServers(context.WithoutCancel(ctx))) }()
+	parts := slices.DeleteFunc(slices.Clone(Parts), func(p Part) bool {
+		return (len(names) > 0 || p.Name == onDemand) && !slices.Contains(names, p.Name)
+	})
+	if o.Jobs < 1 {
+		o.Jobs = runtime.NumCPU() + 1
+	}
+	if len(parts) == 1 {
+		o.Jobs = 1
+	}
+	all := &shared{Options: o}
+	defer func() { err = errors.Join(err, all.stopServers(context.WithoutCancel(ctx))) }()
 	started := time.Now()
+	if install, needed := all.install(ctx, parts); needed {
+		parts = slices.Insert(parts, 0, install)
+	}
+	runs := all.runAll(ctx, parts)
+	return all.summarize(parts, runs, time.Since(started)), ctx.Err()
+}
+
+// runAll runs the parts; those that were not started before ctx was done are nil.
+func (s *shared) runAll(ctx context.Context, parts []Part) []*run {
+	runs := make([]*run, len(parts))
+	var lanes errgroup.Group
+	lanes.SetLimit(s.Jobs)
+	wait := func() { _ = lanes.Wait() } // a part keeps its errors
+	for i, p := range parts {
+		if p.alone {
+			wait()
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		lanes.Go(func() error {
+			runs[i] = s.runPart(ctx, p)
+			return nil
+		})
+		if p.alone {
+			wait()
+		}
+	}
+	wait()
+	return runs
+}
+
+// runPart shows what a part prints: at once, or all together when it has ended if others run at the same time.
+func (s *shared) runPart(ctx context.Context, p Part) *run {
+	r := &run{shared: s, Out: s.Out}
+	started := time.Now()
+	defer func() { r.took = time.Since(started) }()
+	do := func(ctx context.Context) error {
+		err := p.run(ctx, r)
+		if err != nil {
+			r.fail(p.Name, err)
+		}
+		return err
+	}
+	if p.alone || s.Jobs == 1 {
+		s.Out.Printf("\n%s  %s", p.Name, p.Help)
+		_ = do(ctx) // r has it
+		return r
+	}
+	var out strings.Builder
+	_ = s.Out.Watch(ctx, p.Name, func(ctx context.Context, say func(string)) error {
+		r.Out = console.New(io.MultiWriter(&out, lastLine(say))).WithoutReminders()
+		if err := do(ctx); err != nil {
+			return err
+		}
+		if r.failed > 0 {
+			return fmt.Errorf("%d failed", r.failed)
+		}
+		return nil
+	})
+	s.Out.Printf("\n%s  %s\n%s", p.Name, p.Help, &out)
+	return r
+}
+
+// lastLine is told the last line of each write.
+type lastLine func(string)
+
+func (say lastLine) Write(text []byte) (int, error) {
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	say(strings.TrimSpace(lines[len(lines)-1]))
+	return len(text), nil
+}
+
+// summarize prints what failed, where that is not what was printed last, and a table.
+func (s *shared) summarize(parts []Part, runs []*run, took time.Duration) (ok bool) {
 	var all counts
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 3, ' ', tabwriter.AlignRight)
-	row := func(part string, since time.Time, c counts) {
-		fmt.Fprintf(w, "%s\t%.1f s\t%d\t%d\t%d\t\n", part, time.Since(since).Seconds(), c.passed, c.failed, c.skipped)
+	row := func(part string, took time.Duration, c counts) {
+		fmt.Fprintf(w, "%s\t%.1f s\t%d\t%d\t%d\t\n", part, took.Seconds(), c.passed, c.failed, c.skipped)
 	}
 	fmt.Fprintln(w, "part\ttime\tpassed\tfailed\tskipped\t")
-	for _, p := range Parts {
-		if ctx.Err() != nil || (len(names) > 0 || p.Name == onDemand) && !slices.Contains(names, p.Name) {
+	for i, r := range runs {
+		if r == nil {
 			continue
 		}
-		o.Out.Printf("\n%s  %s", p.Name, p.Help)
-		r.counts = counts{}
-		start := time.Now()
-		if err := r.part(ctx, p); err != nil {
-			r.fail(p.Name, err)
-		}
-		row(p.Name, start, r.counts)
+		row(parts[i].Name, r.took, r.counts)
 		all.add(r.counts)
+		if len(parts) > 1 && len(r.failures) > 0 {
+			s.Out.Printf("\n%s has failed:\n%s", parts[i].Name, strings.Join(r.failures, "\n"))
+		}
 	}
-	row("all", started, all)
+	row("all", took, all)
 	_ = w.Flush() // into memory: cannot fail
-	o.Out.Printf("\n%s", &table)
+	s.Out.Printf("\n%s", &table)
 	last := fmt.Sprintf("%d passed, %d failed", all.passed, all.failed)
 	if all.skipped > 0 {
 		last += fmt.Sprintf(", %d skipped", all.skipped)
 	}
-	o.Out.Printf("%s", last)
-	return all.failed == 0, ctx.Err()
-}
-
-func (r *run) part(ctx context.Context, p Part) error {
-	if p.servers {
-		if err := stack.Install(ctx, r.Out, r.Broker.Missing()...); err != nil {
-			return err
-		}
-	}
-	return p.run(ctx, r)
+	s.Out.Printf("%s", last)
+	return all.failed == 0
 }
 
 func (r *run) fail(what string, why error) {
 	r.failed++
-	r.Out.Printf("  ✗ failed %s\n    %s", what, strings.ReplaceAll(strings.TrimSpace(why.Error()), "\n", "\n    "))
+	text := fmt.Sprintf("  ✗ failed %s\n    %s", what, strings.ReplaceAll(strings.TrimSpace(why.Error()), "\n", "\n    "))
+	r.Out.Printf("%s", text)
+	r.failures = append(r.failures, text)
 }
 
 func (r *run) skip(what, why string) {
@@ -191,6 +286,9 @@ func (r *run) goTest(ctx context.Context, module string, env []string, race bool
 	err = cmd.Run()
 	c := counted(out.String())
 	r.add(c)
+	if _, failed, found := strings.Cut(out.String(), "\n=== Failed\n"); found {
+		r.failures = append(r.failures, strings.TrimSpace(failed))
+	}
 	if err != nil && c.failed == 0 { // nothing that failed was shown
 		return fmt.Errorf("gotestsum: %w", err)
 	}

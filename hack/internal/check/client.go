@@ -3,8 +3,6 @@ package check
 import (
 	"context"
 	"errors"
-	"os"
-	"os/exec"
 	"strings"
 
 	"orderflow.internal/hack/internal/nodejs"
@@ -14,13 +12,6 @@ import (
 
 // webClient checks the pages, builds them, and has a browser use them in front of a system of their own.
 func webClient(ctx context.Context, r *run) (err error) {
-	if err := nodejs.Ensure(ctx, r.Out, r.Root); err != nil {
-		return err
-	}
-	browser, err := r.browser(ctx)
-	if err != nil {
-		return err
-	}
 	dir := pages.Sources(r.Root)
 	if err := nodejs.Modules(ctx, r.Out, dir); err != nil {
 		return err
@@ -50,20 +41,6 @@ func webClient(ctx context.Context, r *run) (err error) {
 	}
 	// localhost is a secure context to browsers: they take Brotli and lend the clipboard there as on https.
 	base := strings.Replace(s.BaseURL(), "127.0.0.1", "localhost", 1)
-	script("a browser on the running system", "e2e", "BASE_URL="+base, "CHROMIUM="+browser)
+	script("a browser on the running system", "e2e", "BASE_URL="+base, "CHROMIUM="+browser())
 	return nil
-}
-
-// browser returns where Chromium, or what is made of it, is; it is installed if the machine has none. CHROMIUM names
-// another one.
-func (r *run) browser(ctx context.Context) (string, error) {
-	for _, name := range []string{os.Getenv("CHROMIUM"), "chromium", "google-chrome", "google-chrome-stable", "chromium-headless-shell"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	if err := stack.Install(ctx, r.Out, "chromium"); err != nil {
-		return "", err
-	}
-	return exec.LookPath("chromium")
 }

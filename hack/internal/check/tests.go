@@ -5,21 +5,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"orderflow.internal/hack/internal/nodejs"
 	"orderflow.internal/hack/stack"
 )
 
 // fresh makes a stack of this run's broker, with nothing in it; what a killed run left is stopped and deleted.
 func (r *run) fresh(ctx context.Context, o stack.Options) (*stack.Stack, error) {
-	o.Root, o.Step = r.Root, r.Out.Step
+	offset, err := stack.TestOffset(o.Offset)
+	if err != nil {
+		return nil, err
+	}
+	o.Root, o.Offset, o.Step = r.Root, offset, r.Out.Step
 	o.RabbitMQImage, o.AMQPURL, o.ManagementURL = r.Broker.RabbitMQImage, r.Broker.AMQPURL, r.Broker.ManagementURL
 	s, err := stack.New(o)
 	if err != nil {
@@ -36,11 +37,17 @@ func (r *run) fresh(ctx context.Context, o stack.Options) (*stack.Stack, error) 
 
 // servers returns the stack that the parts share, with its servers running.
 func (r *run) servers(ctx context.Context) (*stack.Stack, error) {
+	r.starting.Lock()
+	defer r.starting.Unlock()
 	if r.stack != nil {
 		return r.stack, nil
 	}
+	offset, err := stack.TestOffset(stack.OffsetTest)
+	if err != nil {
+		return nil, err
+	}
 	s, err := r.fresh(ctx, stack.Options{Name: "test", Offset: stack.OffsetTest, Race: r.Race, Env: map[string]string{
-		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + stack.PortsAt(stack.OffsetTest).OTLPAddress(),
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + stack.PortsAt(offset).OTLPAddress(),
 		"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
 		"OTEL_METRICS_EXPORTER":       "none",
 		"OTEL_BSP_SCHEDULE_DELAY":     "200", // ms: a test waits for the spans
@@ -53,11 +60,11 @@ func (r *run) servers(ctx context.Context) (*stack.Stack, error) {
 }
 
 // stopServers ends what runs; data and logs stay to be looked at until the next run.
-func (r *run) stopServers(ctx context.Context) error {
-	if r.stack == nil {
+func (s *shared) stopServers(ctx context.Context) error {
+	if s.stack == nil {
 		return nil
 	}
-	return stopStack(ctx, r.stack)
+	return stopStack(ctx, s.stack)
 }
 
 func stopStack(ctx context.Context, s *stack.Stack) error {
@@ -82,9 +89,6 @@ func (r *run) packages(ctx context.Context, module string, without ...string) ([
 }
 
 func unit(ctx context.Context, r *run) error {
-	if err := r.installPgBouncer(ctx); err != nil {
-		return err
-	}
 	packages, err := r.packages(ctx, "services", "e2e")
 	if err != nil {
 		return err
@@ -151,7 +155,7 @@ func endToEnd(ctx context.Context, r *run) error {
 	}
 	env := append(serverEnv(s),
 		"ORDERFLOW_BASE_URL="+s.BaseURL(),
-		"ORDERFLOW_OTLP_ADDR="+stack.PortsAt(stack.OffsetTest).OTLPAddress(),
+		"ORDERFLOW_OTLP_ADDR="+stack.PortsAt(s.Options.Offset).OTLPAddress(),
 		"ORDERFLOW_AMQP_URL="+s.Broker.AdminURL(),
 		"ORDERFLOW_MANAGEMENT_URL="+s.Broker.ManagementURL(),
 	)
@@ -183,57 +187,29 @@ func (r *run) afterServices(ctx context.Context) error {
 	return nil
 }
 
-func system(ctx context.Context, r *run) error { return r.systemTests(ctx, r.Run) }
+// Three system tests at a time: most of their time they wait for something. Those that last minutes hold the system to
+// shorter times, and run one by one.
+func system(ctx context.Context, r *run) error { return r.systemTests(ctx, r.Run, "-parallel=3") }
 
 // endurance runs those system tests whose faults can last longer.
 func endurance(ctx context.Context, r *run) error {
-	return r.systemTests(ctx, cmp.Or(r.Run, "^TestEnduring"), enduring)
+	return r.systemTests(ctx, cmp.Or(r.Run, "^TestEnduring"), "-parallel=1", enduring)
 }
 
 const enduring = stack.EnvEndurance + "=true"
 
-func (r *run) systemTests(ctx context.Context, which string, env ...string) error {
+func (r *run) systemTests(ctx context.Context, which, parallel string, env ...string) error {
 	if r.Broker.AMQPURL != "" {
 		r.skip("the system tests", "they restart and kill the broker, so they need one of their own: use --rabbitmq-image")
 		return nil
 	}
-	if err := r.installPrometheus(ctx); err != nil {
-		return err
-	}
-	if err := r.installPgBouncer(ctx); err != nil {
-		return err
-	}
 	defer func(run string) { r.Run = run }(r.Run)
 	r.Run = which
 	// Without the race detector: these tests hold the system to times and sizes.
-	return r.goTest(ctx, "hack", append(env, r.brokerEnv()...), false, "./systemtest/...")
+	return r.goTest(ctx, "hack", append(env, r.brokerEnv()...), false, parallel, "./systemtest/...")
 }
 
 // monitoringTests need no race detector: their work is done by promtool and Node.js.
 func monitoringTests(ctx context.Context, r *run) error {
-	if err := r.installPrometheus(ctx); err != nil {
-		return err
-	}
-	if err := nodejs.Ensure(ctx, r.Out, r.Root); err != nil {
-		return err
-	}
 	return r.goTest(ctx, "hack", nil, false, "./monitoring/...")
-}
-
-// installPgBouncer brings the pooler that services must work behind, if the machine lacks it.
-func (r *run) installPgBouncer(ctx context.Context) error {
-	if _, err := os.Stat(stack.PgBouncer); err == nil {
-		return nil
-	}
-	return stack.Install(ctx, r.Out, "pgbouncer")
-}
-
-// installPrometheus brings Prometheus, and with it promtool, if the machine lacks them.
-func (r *run) installPrometheus(ctx context.Context) error {
-	_, server := exec.LookPath("prometheus")
-	_, tool := exec.LookPath("promtool")
-	if server == nil && tool == nil {
-		return nil
-	}
-	return stack.Install(ctx, r.Out, "prometheus")
 }
