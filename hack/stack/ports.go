@@ -15,8 +15,11 @@ const (
 	OffsetTest   = 100
 	OffsetClient = 150
 	OffsetBench  = 250
-	OffsetSystem = 400
 	OffsetHack   = 500
+	OffsetSystem = 1600
+
+	// SystemDistance is between the stacks of system tests that run at the same time.
+	SystemDistance = 150
 )
 
 // Ports of one stack; all on the loopback interface.

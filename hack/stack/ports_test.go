@@ -32,7 +32,11 @@ func TestPortsDoNotMeet(t *testing.T) {
 		}
 		seen[port] = what
 	}
-	for _, offset := range []int{OffsetUp, OffsetTest, OffsetClient, OffsetBench, OffsetSystem, OffsetHack} {
+	instances := map[int]int{OffsetUp: 2, OffsetTest: 2, OffsetClient: 2, OffsetBench: 2, OffsetHack: 2} // by offset
+	for i := range 3 {
+		instances[OffsetSystem+i*SystemDistance] = 4
+	}
+	for offset, instances := range instances {
 		p := PortsAt(offset)
 		for name, port := range map[string]int{
 			"postgres": p.Postgres, "amqp": p.AMQP, "management": p.Management, "metrics": p.Metrics,
@@ -41,8 +45,12 @@ func TestPortsDoNotMeet(t *testing.T) {
 		} {
 			use(port, name+"+"+strconv.Itoa(offset))
 		}
-		for _, spec := range append(slices.Clone(serviceSpecs), clientSpec) {
-			for instance := 1; instance <= 2; instance++ {
+		specs := append(slices.Clone(serviceSpecs), clientSpec)
+		if offset >= OffsetSystem { // they have no client
+			specs = serviceSpecs
+		}
+		for _, spec := range specs {
+			for instance := 1; instance <= instances; instance++ {
 				public, admin := p.portsOf(spec, instance)
 				use(public, spec.name+"+"+strconv.Itoa(offset))
 				use(admin, spec.name+" admin+"+strconv.Itoa(offset))

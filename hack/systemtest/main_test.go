@@ -5,9 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"orderflow.internal/hack/stack"
 )
@@ -21,31 +26,69 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// shared is the stack of all tests: its servers run from the first test that asks for them.
-var shared struct {
-	once  sync.Once
-	stack *stack.Stack
-	err   error
+// alone are the tests that no other runs beside: they take all the CPU there is, measure what the system takes, or set
+// this program's environment.
+var alone = []string{"TestDrain", "TestFaults", "TestFootprint", "TestPooler", "TestSagaConverges"}
+
+// systems are the stacks: each is one test's own until that ends, and its servers run from the first test that takes it.
+var systems struct {
+	sync.Mutex
+	all  []*stack.Stack
+	free []*stack.Stack
+	held map[string]*stack.Stack // by test
 }
 
+// system returns the test's own stack. Tests run at the same time, as many as go test -parallel says, but for those that
+// must be alone.
 func system(t testing.TB) *stack.Stack {
 	t.Helper()
-	shared.once.Do(func() { shared.stack, shared.err = begin() })
-	if shared.err != nil {
-		t.Fatal(shared.err)
+	name, subtest, _ := strings.Cut(t.Name(), "/")
+	if s := held(name); s != nil {
+		return s
 	}
-	return shared.stack
+	if test, ok := t.(*testing.T); ok && subtest == "" && !slices.Contains(alone, name) {
+		test.Parallel()
+	}
+	systems.Lock()
+	defer systems.Unlock()
+	if len(systems.free) == 0 {
+		s, err := begin(len(systems.all))
+		if err != nil {
+			t.Fatal(err)
+		}
+		systems.all, systems.free = append(systems.all, s), append(systems.free, s)
+	}
+	s := systems.free[0]
+	systems.free = systems.free[1:]
+	if systems.held == nil {
+		systems.held = make(map[string]*stack.Stack)
+	}
+	systems.held[name] = s
+	t.Cleanup(func() {
+		systems.Lock()
+		defer systems.Unlock()
+		delete(systems.held, name)
+		systems.free = append(systems.free, s)
+	})
+	return s
 }
 
-func begin() (*stack.Stack, error) {
+func held(test string) *stack.Stack {
+	systems.Lock()
+	defer systems.Unlock()
+	return systems.held[test]
+}
+
+// begin starts the servers of one more stack; number counts from 0.
+func begin(number int) (*stack.Stack, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // a cold build included
 	defer cancel()
-	o, err := stack.TestOptions("system", stack.OffsetSystem)
+	o, err := stack.TestOptions("system-"+strconv.Itoa(number+1), stack.OffsetSystem+number*stack.SystemDistance)
 	if err != nil {
 		return nil, err
 	}
 	o.Race = false // what is promised here is promised of what people run; other tests look for races
-	o.Instances = map[string]int{"orders": 2, "products": 2, "customers": 2, "gateway": 2}
+	o.Instances = map[string]int{"orders": 4, "products": 4, "customers": 4, "gateway": 4}
 	s, err := stack.New(o)
 	if err != nil {
 		return nil, err
@@ -58,10 +101,11 @@ func begin() (*stack.Stack, error) {
 
 // end leaves data and logs to be looked at until the next run.
 func end() error {
-	if shared.stack == nil {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	return errors.Join(shared.stack.Stop(ctx), shared.stack.Close())
+	var ending errgroup.Group
+	for _, s := range systems.all {
+		ending.Go(func() error { return errors.Join(s.Stop(ctx), s.Close()) })
+	}
+	return ending.Wait()
 }
