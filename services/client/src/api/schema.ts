@@ -663,9 +663,16 @@ export interface components {
             name: components["schemas"]["Name"];
             priceCents: components["schemas"]["PriceCents"];
             currency: components["schemas"]["Currency"];
-            /** @description How many can still be ordered */
+            /**
+             * Format: int64
+             * @description How many units can still be ordered
+             */
             stock: number;
-            /** @description How many are held by orders */
+            /**
+             * Format: int64
+             * @description How many units are held by orders: Pending ones, and Confirmed ones for
+             *     good. Only a cancellation gives them back
+             */
             reserved: number;
             /**
              * Format: int64
@@ -730,7 +737,7 @@ export interface components {
          *     }
          */
         Restock: {
-            /** @description How many units come in; stock and reserved together stay within 2,147,483,647 */
+            /** @description How many units come in; stock and reserved together stay within 9,007,199,254,740,991 */
             quantity: number;
         };
         /**

@@ -4,19 +4,19 @@ package product
 
 import (
 	"errors"
-	"math"
 	"time"
 
 	"github.com/google/uuid"
 )
 
 const (
-	// MaxStock is the most pieces of one product there can be, reserved ones
-	// included. Bounding the sum means that giving stock back never overflows.
-	MaxStock = math.MaxInt32
-	// MaxAdded is the most pieces that one request may bring in.
+	// MaxStock is the most units of one product there can be, reserved ones
+	// included: the largest integer that every JSON reader gets right (RFC 8259,
+	// section 6). Bounding the sum means that giving stock back never overflows.
+	MaxStock = 1<<53 - 1
+	// MaxAdded is the most units that one request may bring in.
 	MaxAdded = 1_000_000_000
-	// MaxPriceCents is the highest price of one piece.
+	// MaxPriceCents is the highest price of one unit.
 	MaxPriceCents = 100_000_000
 	// MaxName is the length of the longest name, in characters.
 	MaxName = 200
@@ -30,8 +30,10 @@ type Product struct {
 	Name       string
 	PriceCents int64
 	Currency   string // ISO 4217
-	Stock      int    // pieces that can still be ordered
-	Reserved   int    // pieces that orders hold; Stock + Reserved <= MaxStock
+	Stock      int    // units that can still be ordered
+	// Reserved are the units that orders hold: pending ones, and confirmed ones
+	// for good. Stock + Reserved <= MaxStock.
+	Reserved int
 	// Version counts edits and restocking. Orders leave it alone: otherwise
 	// every order would make an editor's page stale.
 	Version   int64

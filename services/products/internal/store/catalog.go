@@ -140,7 +140,7 @@ set stock = stock + $3,
     updated_at = now()
 where product_id = $1
   and ($2::bigint[] is null or version = any($2))
-  and stock::bigint + reserved + $3 <= $4
+  and stock + reserved + $3 <= $4
   and deleted_at is null
 returning `+productColumns, id, versions, quantity, product.MaxStock)
 	if err != nil {

@@ -131,7 +131,40 @@ func TestCatalog(t *testing.T) {
 		}
 	})
 
-	t.Run("stock has a bound that counts reserved pieces", func(t *testing.T) {
+	// A bestseller after years: what it has sold stays reserved.
+	t.Run("units sold do not run out of numbers", func(t *testing.T) {
+		t.Parallel()
+		f := setup(t)
+		for _, sold := range []int{1<<31 - 3, 3_000_000_000, 1<<32 - 3} {
+			id := uuid.New()
+			f.create(t, id, 10)
+			if _, err := f.pool.Exec(t.Context(), "update products set reserved = $2 where product_id = $1", id, sold); err != nil {
+				t.Fatal(err)
+			}
+			orderID := uuid.New()
+			f.reserve(t, created(t, orderID, item(id, 7)))
+			f.stock(t, id, 3, sold+7)
+			f.release(t, cancelled(t, orderID))
+			f.stock(t, id, 10, sold)
+			f.reserve(t, created(t, uuid.New(), item(id, 10)))
+			p, err := f.Restock(t.Context(), id, nil, product.MaxAdded)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Stock != product.MaxAdded || p.Reserved != sold+10 {
+				t.Errorf("%d in stock and %d reserved after %d were sold and restocked", p.Stock, p.Reserved, sold+10)
+			}
+			for range 5 { // stock itself
+				if p, err = f.Restock(t.Context(), id, nil, product.MaxAdded); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.reserve(t, created(t, uuid.New(), item(id, 10_000)))
+			f.stock(t, id, 6*product.MaxAdded-10_000, sold+10_010)
+		}
+	})
+
+	t.Run("stock has a bound that counts reserved units", func(t *testing.T) {
 		t.Parallel()
 		f := setup(t)
 		f.create(t, cup, 10)

@@ -269,7 +269,7 @@ func TestRelease(t *testing.T) {
 		}
 	})
 
-	t.Run("a product deleted meanwhile takes its pieces back", func(t *testing.T) {
+	t.Run("a product deleted meanwhile takes its units back", func(t *testing.T) {
 		t.Parallel()
 		f := setup(t)
 		f.create(t, cup, 10)
@@ -290,7 +290,7 @@ func TestRelease(t *testing.T) {
 		f.reserve(t, created(t, id, item(cup, 10_000)))
 		fillUp(t, f, cup)
 		f.release(t, cancelled(t, id))
-		f.stock(t, cup, 1<<31-1, 0)
+		f.stock(t, cup, product.MaxStock, 0)
 	})
 }
 
