@@ -28,6 +28,7 @@ type Problem struct {
 
 	retryAfter time.Duration
 	location   string
+	challenge  string
 	cause      error
 }
 
@@ -74,6 +75,13 @@ func (p *Problem) RetryIn(d time.Duration) *Problem {
 	return p
 }
 
+// Challenge says in which way the client has to say who it is: the
+// WWW-Authenticate header (RFC 6750, section 3).
+func (p *Problem) Challenge(challenge string) *Problem {
+	p.challenge = challenge
+	return p
+}
+
 // statusClientGone is the code by which metrics and spans tell a request whose
 // client went away before the answer; nobody receives it.
 const statusClientGone = 499
@@ -93,6 +101,22 @@ func BadParameter(name, detail string) *Problem {
 
 func badParameters(faults ...FieldError) *Problem {
 	return &Problem{Type: "/problems/invalid-parameter", Title: "A parameter is not valid", Status: http.StatusBadRequest, Errors: faults}
+}
+
+// Unauthorized is a caller who has not said who it is, or not well: 401. It takes
+// a Challenge.
+func Unauthorized(detail string) *Problem {
+	return &Problem{Type: "/problems/unauthorized", Title: "An access token is needed", Status: http.StatusUnauthorized, Detail: detail}
+}
+
+// Forbidden is a caller who may not do this: 403.
+func Forbidden(detail string) *Problem {
+	return &Problem{Type: "/problems/forbidden", Title: "Not allowed", Status: http.StatusForbidden, Detail: detail}
+}
+
+// TooManyRequests is a caller who has used up its share: 429. It takes a RetryIn.
+func TooManyRequests(detail string) *Problem {
+	return &Problem{Type: "/problems/too-many-requests", Title: "Too many requests", Status: http.StatusTooManyRequests, Detail: detail}
 }
 
 // NotFound is a resource that does not exist: 404.
@@ -216,6 +240,9 @@ func (p *Problem) Write(w http.ResponseWriter) {
 	}
 	if p.location != "" {
 		h.Set("Location", p.location)
+	}
+	if p.challenge != "" {
+		h.Set("WWW-Authenticate", p.challenge)
 	}
 	if p.retryAfter > 0 {
 		// Up to half as much again, a second at least: those refused together must
