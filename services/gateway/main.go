@@ -16,7 +16,9 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"orderflow.internal/gateway/internal/journey"
+	"orderflow.internal/gateway/internal/limit"
 	"orderflow.internal/gateway/internal/proxy"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/run"
 	"orderflow.internal/kit/web"
 )
@@ -29,10 +31,14 @@ const apiPrefix = "/api"
 
 type config struct {
 	Web       web.Config
+	Auth      identity.Config
+	Limits    limit.Config
 	Orders    []url.URL `env:"ORDERS_URL" envDefault:"http://127.0.0.1:5003" help:"base URLs of the orders instances, separated by commas"`
 	Products  []url.URL `env:"PRODUCTS_URL" envDefault:"http://127.0.0.1:5232" help:"likewise of products"`
 	Customers []url.URL `env:"CUSTOMERS_URL" envDefault:"http://127.0.0.1:5002" help:"likewise of customers"`
 	Client    []url.URL `env:"CLIENT_URL" help:"likewise of the client, which gets every path that is not the API's (default none)"`
+	WebClient string    `env:"AUTH_WEB_CLIENT_ID" envDefault:"orderflow-web" help:"what the web client is called at the issuer"`
+	WebScopes []string  `env:"AUTH_WEB_SCOPES" help:"scopes, separated by commas, that the web client asks for beside openid, offline_access and those of AUTH_SCOPE_*"`
 }
 
 // Validate checks the base URLs.
@@ -67,10 +73,16 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	// Ready as soon as it serves: with the services down it still answers 503,
 	// which tells a client more than a refused connection.
 	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), memoryLimit))
-	server := web.NewServer(cfg.Web, newHandler(cfg, proxy.NewTransport(proxy.AnswerTimeout)), web.Admin(info.Metrics, nil, nil))
+	auth := identity.New(cfg.Auth)
+	notes := web.Checks{}
+	if !auth.Open() {
+		notes["issuer"] = auth.Ready
+	}
+	server := web.NewServer(cfg.Web, newHandler(cfg, proxy.NewTransport(proxy.AnswerTimeout), auth), web.Admin(info.Metrics, nil, notes))
 	server.Limit(maxConns, maxHeaderBytes)
 	var group run.Group
 	group.Add("admin server", server.RunAdmin)
+	group.Add("issuer", auth.Run)
 	group.Add("public server", server.Run)
 	return group.Run(ctx, cfg.Web.ShutdownTimeout)
 }
@@ -103,8 +115,8 @@ var routes = map[string][]string{
 }
 
 // newHandler returns the handler of the public port.
-func newHandler(cfg config, transport http.RoundTripper) http.Handler {
-	return dropBaggage(newRouter(cfg, transport))
+func newHandler(cfg config, transport http.RoundTripper, auth *identity.Verifier) http.Handler {
+	return dropBaggage(newRouter(cfg, transport, auth))
 }
 
 // dropBaggage keeps out what strangers want to be passed on with each of an
@@ -116,7 +128,8 @@ func dropBaggage(next http.Handler) http.Handler {
 	})
 }
 
-func newRouter(cfg config, transport http.RoundTripper) *chi.Mux {
+func newRouter(cfg config, transport http.RoundTripper, auth *identity.Verifier) *chi.Mux {
+	door := newDoor(cfg, auth)
 	router := web.NewRouter()
 	router.Use(nosniff, refuseDotSegments)
 	upstream := proxy.Config{
@@ -134,20 +147,24 @@ func newRouter(cfg config, transport http.RoundTripper) *chi.Mux {
 	} {
 		upstream.Name, upstream.Instances = name, urls
 		services[name] = proxy.New(upstream)
-		handler := compress(services[name].Handler(proxy.Route{Body: maxBody}), compressing)
+		handler := door.wrap(compress(services[name].Handler(proxy.Route{Body: maxBody}), compressing))
 		for _, pattern := range routes[name] {
 			router.Handle(pattern, handler)
 		}
 	}
-	router.Method(http.MethodPost, "/orders", services["orders"].Handler(proxy.Route{
+	router.Method(http.MethodPost, "/orders", door.wrap(services["orders"].Handler(proxy.Route{
 		Body: maxOrderBody,
 		Held: proxy.NewSlots(maxWaiting),
 		// An order is worth more than waiting for its end.
 		Hurry: func(h http.Header) { h.Set("Prefer", "respond-async") },
-	}))
-	router.Method(http.MethodGet, "/orders/{orderId}/events", services["orders"].Stream(proxy.NewSlots(maxStreams)))
-	router.Get("/orders/{orderId}/journey", locked(journey.Handler(services["orders"], map[string]*proxy.Service{
-		"products": services["products"], "customers": services["customers"],
+	})))
+	router.Method(http.MethodGet, "/orders/{orderId}/events", door.enter(services["orders"].Stream(proxy.NewSlots(maxStreams), door.hold)))
+	router.Method(http.MethodGet, "/orders/{orderId}/journey", door.wrap(locked(web.Handle(auth.Guard(identity.Customers,
+		journey.Handler(services["orders"], map[string]*proxy.Service{
+			"products": services["products"], "customers": services["customers"],
+		}))))))
+	router.Get("/auth/config", locked(web.Handle(func(w http.ResponseWriter, _ *http.Request) error {
+		return web.Write(w, http.StatusOK, newSignIn(cfg))
 	})))
 	router.Get("/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
@@ -155,7 +172,7 @@ func newRouter(cfg config, transport http.RoundTripper) *chi.Mux {
 	})
 	if len(cfg.Client) > 0 {
 		upstream.Name, upstream.Instances, upstream.Prefix, upstream.Modify = "client", cfg.Client, "", nil
-		router.Handle("/*", proxy.New(upstream).Handler(proxy.Route{Body: maxBody}))
+		router.Handle("/*", withoutToken(proxy.New(upstream).Handler(proxy.Route{Body: maxBody})))
 	} else {
 		router.Get("/", web.Handle(func(w http.ResponseWriter, _ *http.Request) error {
 			return web.Write(w, http.StatusOK, map[string]string{"name": "Orderflow", "contract": "/openapi.yaml"})

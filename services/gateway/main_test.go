@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"orderflow.internal/gateway/internal/proxy"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/run"
 	"orderflow.internal/kit/webtest"
 )
@@ -61,7 +62,8 @@ func newFixture(t testing.TB, withClient bool) *fixture {
 func (f *fixture) open(t testing.TB, cfg config) {
 	f.cfg = cfg
 	transport := proxy.NewTransport(50 * time.Millisecond)
-	f.routes, f.handler = newRouter(cfg, transport), newHandler(cfg, transport)
+	auth := identity.New(cfg.Auth)
+	f.routes, f.handler = newRouter(cfg, transport, auth), newHandler(cfg, transport, auth)
 	f.door = httptest.NewServer(f.handler)
 	t.Cleanup(func() {
 		f.door.Close()
@@ -263,7 +265,7 @@ func TestBaggageOfStrangersIsDropped(t *testing.T) {
 	t.Cleanup(func() { otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator()) })
 	for _, tracing := range []trace.TracerProvider{noop.NewTracerProvider(), sdktrace.NewTracerProvider()} {
 		otel.SetTracerProvider(tracing)
-		f.handler = newHandler(f.cfg, proxy.NewTransport(proxy.AnswerTimeout))
+		f.handler = newHandler(f.cfg, proxy.NewTransport(proxy.AnswerTimeout), identity.New(f.cfg.Auth))
 		r := httptest.NewRequest(http.MethodGet, "/orders", nil)
 		r.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 		r.Header["Baggage"] = []string{"tenant=a", strings.Repeat("x=1,", 1000)}

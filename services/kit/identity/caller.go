@@ -23,7 +23,12 @@ var anyone = Caller{Stock: true, Operations: true}
 
 type callerKey struct{}
 
-// From returns the caller of a request that went through [Verifier.Authenticate].
+// With returns a context that carries the caller.
+func With(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// From returns the caller that ctx carries, nobody when there is none.
 func From(ctx context.Context) Caller {
 	c, _ := ctx.Value(callerKey{}).(Caller) // the zero value is nobody
 	return c

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -39,22 +38,22 @@ func (r Rule) Allows(c Caller) bool {
 	return c.Operations
 }
 
-// Authenticate makes the caller of each request known to what follows ([From]). A
-// token that is not valid is a 401, also where none is needed: whoever sends one
-// wants to be known. While the issuer's keys are not there, a request with a token
-// is a 503.
+// Authenticate makes the caller of each request known to what follows ([From]).
 func (v *Verifier) Authenticate(next http.Handler) http.Handler {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
-		c, err := v.callerOf(r)
+		c, err := v.Caller(r)
 		if err != nil {
 			return err
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		next.ServeHTTP(w, r.WithContext(With(r.Context(), c)))
 		return nil
 	})
 }
 
-func (v *Verifier) callerOf(r *http.Request) (Caller, error) {
+// Caller is who sent the request. A token that is not valid is a 401, also where
+// none is needed: whoever sends one wants to be known. While the issuer's keys are
+// not there, a request with a token is a 503.
+func (v *Verifier) Caller(r *http.Request) (Caller, error) {
 	if v.Open() {
 		return anyone, nil
 	}

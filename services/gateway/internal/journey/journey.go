@@ -22,8 +22,8 @@ const patience = 5 * time.Second
 
 // Handler serves the journey of {orderId}. Without orders there is none; a part
 // of others that is not to be had is said to be missing.
-func Handler(orders *proxy.Service, others map[string]*proxy.Service) http.HandlerFunc {
-	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+func Handler(orders *proxy.Service, others map[string]*proxy.Service) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
 		if err := web.CheckQuery(r); err != nil {
 			return err
 		}
@@ -33,7 +33,7 @@ func Handler(orders *proxy.Service, others map[string]*proxy.Service) http.Handl
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), patience)
 		defer cancel()
-		path := "/orders/" + id.String() + "/journey"
+		path, authorization := "/orders/"+id.String()+"/journey", r.Header.Get("Authorization")
 
 		var all events.Journey
 		var mu sync.Mutex
@@ -42,7 +42,7 @@ func Handler(orders *proxy.Service, others map[string]*proxy.Service) http.Handl
 		for name, service := range others {
 			asking.Go(func() {
 				var part events.Journey
-				if err := service.Get(ctx, path, &part); err != nil {
+				if err := service.Get(ctx, path, authorization, &part); err != nil {
 					if !errors.Is(err, context.Canceled) {
 						slog.WarnContext(ctx, "a part of a journey is missing", "service", name, "order_id", id, "error", err)
 					}
@@ -53,7 +53,7 @@ func Handler(orders *proxy.Service, others map[string]*proxy.Service) http.Handl
 				parts[name] = part
 			})
 		}
-		if err = orders.Get(ctx, path, &all); err != nil {
+		if err = orders.Get(ctx, path, authorization, &all); err != nil {
 			cancel() // nobody needs the others
 		}
 		asking.Wait()
@@ -72,7 +72,7 @@ func Handler(orders *proxy.Service, others map[string]*proxy.Service) http.Handl
 			return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank[a.Action], rank[b.Action]), cmp.Compare(a.Service, b.Service))
 		})
 		return web.Write(w, http.StatusOK, all)
-	})
+	}
 }
 
 // rank orders what a transaction did at one time: it processed an event, and

@@ -16,9 +16,9 @@ import (
 const maxAnswer = 64 << 10
 
 // Get reads the JSON at path into out, for an answer that the gateway itself
-// puts together. A refusal of the service comes back as its *web.Problem, a
+// puts together, in the name of who sent authorization ("" for nobody). A refusal of the service comes back as its *web.Problem, a
 // failure on the way as the one that Handler would answer with.
-func (s *Service) Get(ctx context.Context, path string, out any) error {
+func (s *Service) Get(ctx context.Context, path, authorization string, out any) error {
 	if !s.requests.enter() {
 		return web.Unavailable("The gateway has too many such requests in hand.")
 	}
@@ -28,6 +28,9 @@ func (s *Service) Get(ctx context.Context, path string, out any) error {
 		return fmt.Errorf("ask %s for %s: %w", s.name, path, err)
 	}
 	req.Header.Set("Accept", "application/json")
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
 	resp, err := s.balancer.RoundTrip(req)
 	if err != nil {
 		return s.problem(err)

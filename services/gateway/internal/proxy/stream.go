@@ -16,10 +16,16 @@ import (
 //
 // A stream that has begun leaves net/http's server, which would hold 50 kB for
 // it: the buffers and the deep stack of a request. It ends with its connection,
-// whole when the service ends it or this process drains.
-func (s *Service) Stream(slots *Slots) http.Handler {
+// whole when the service ends it or this process drains. hold is asked before one
+// is opened, and what it returns is called when it has ended.
+func (s *Service) Stream(slots *Slots, hold func(http.ResponseWriter, *http.Request) (release func(), err error)) http.Handler {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		release, err := hold(w, r)
+		if err != nil {
+			return err
+		}
 		if !slots.enter() {
+			release()
 			return web.Unavailable("Too many event streams are open.")
 		}
 		// The request's context ends with this function.
@@ -27,6 +33,7 @@ func (s *Service) Stream(slots *Slots) http.Handler {
 		end := func() {
 			cancel()
 			slots.leave()
+			release()
 		}
 		unlink := context.AfterFunc(r.Context(), cancel)
 		answer := &streamAnswer{ResponseWriter: w}

@@ -115,7 +115,7 @@ func TestStreamEndsWhenDraining(t *testing.T) {
 	t.Cleanup(transport.CloseIdleConnections)
 	gateway := serve(t, strings.TrimPrefix(nobody(t), "http://"),
 		New(Config{Name: "orders", Instances: []url.URL{parseURL(t, service.URL)}, Transport: transport, Bodies: NewBudget(0)}).
-			Stream(NewSlots(1)))
+			Stream(NewSlots(1), freely))
 	resp, err := gateway.client.Get(gateway.url + "/orders/1/events")
 	if err != nil {
 		t.Fatal(err)
@@ -136,6 +136,9 @@ func TestStreamEndsWhenDraining(t *testing.T) {
 	<-gone
 }
 
+// freely lets every stream be opened.
+func freely(http.ResponseWriter, *http.Request) (release func(), err error) { return func() {}, nil }
+
 // newStreams serves n event streams of the instances at a time.
 func newStreams(t *testing.T, n int, instances ...string) *httptest.Server {
 	t.Helper()
@@ -144,7 +147,7 @@ func newStreams(t *testing.T, n int, instances ...string) *httptest.Server {
 	for _, instance := range instances {
 		cfg.Instances = append(cfg.Instances, parseURL(t, instance))
 	}
-	server := httptest.NewServer(New(cfg).Stream(NewSlots(n)))
+	server := httptest.NewServer(New(cfg).Stream(NewSlots(n), freely))
 	t.Cleanup(func() {
 		server.Close()
 		transport.CloseIdleConnections()

@@ -1,0 +1,222 @@
+// Package limit shares the gateway out between its callers, so that one of them
+// cannot have all of it: so many reads and so many writes in a time, and so many
+// requests in hand at once.
+//
+// A caller is the subject of an access token, else an address (of IPv6 the /64
+// that belongs to one customer of a provider). Callers with the scope for
+// operations may send as many requests as they like, as they are our own machines,
+// but may not hold more of them at once than others.
+//
+// A window begins with a caller's first request and is exact: of the requests in
+// it, those within the quota pass and the others are refused. That is why it is
+// neither httprate's sliding window, which estimates, nor a token bucket, which
+// promises no number for any window. Answers say what is left in the fields of
+// draft-ietf-httpapi-ratelimit-headers-11.
+package limit
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"orderflow.internal/kit/identity"
+	"orderflow.internal/kit/web"
+)
+
+// maxCallers bounds the memory, at some 100 bytes for each. When there are more,
+// the windows of all begin again: better than to forget nobody, or to refuse those
+// that are new.
+const maxCallers = 20_000
+
+// Limiter counts what callers do.
+type Limiter struct {
+	trusted []netip.Prefix
+	reads   *windows
+	writes  *windows
+	waiting *crowd
+}
+
+// New returns a limiter; open tells that there is no issuer.
+func New(cfg Config, open bool) *Limiter {
+	reads, writes, waiting := cfg.Reads, cfg.Writes, cfg.Waiting
+	if !open {
+		reads, writes, waiting = reads.or(defaultReads), writes.or(defaultWrites), waiting.or(defaultWaiting)
+	}
+	return &Limiter{
+		trusted: cfg.TrustedProxies,
+		reads:   newWindows("reads", reads),
+		writes:  newWindows("writes", writes),
+		waiting: &crowd{most: waiting.Requests, inHand: map[caller]int{}},
+	}
+}
+
+// caller is whom a limit is for: the id of a subject, or an address.
+type caller [16]byte
+
+// Count counts a request of the caller, who is nobody when its token was refused,
+// and says in the answer's header what is left. It returns the 429 when nothing
+// was.
+func (l *Limiter) Count(w http.ResponseWriter, r *http.Request, from identity.Caller) error {
+	kind := l.writes
+	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions {
+		kind = l.reads
+	}
+	if !kind.quota.limited() || from.ID != uuid.Nil && from.Operations {
+		return nil
+	}
+	left, again, ok := kind.take(l.callerOf(r, from), time.Now())
+	seconds := int((again + time.Second - 1) / time.Second)
+	h := w.Header()
+	h["Ratelimit-Policy"] = kind.policy
+	h["Ratelimit"] = []string{kind.name + ";r=" + strconv.Itoa(left) + ";t=" + strconv.Itoa(seconds)}
+	if ok {
+		return nil
+	}
+	return web.TooManyRequests("The quota of " + strconv.Itoa(kind.quota.Requests) + " requests in " +
+		kind.quota.Window.String() + " is used up.").RetryIn(time.Duration(seconds) * time.Second)
+}
+
+// Hold takes a request in hand until release is called, or returns the 429 when
+// the caller has too many there.
+func (l *Limiter) Hold(w http.ResponseWriter, r *http.Request, from identity.Caller) (release func(), err error) {
+	if l.waiting.most == 0 {
+		return func() {}, nil
+	}
+	who := l.callerOf(r, from)
+	if !l.waiting.enter(who) {
+		return nil, l.crowded(w)
+	}
+	return func() { l.waiting.leave(who) }, nil
+}
+
+func (l *Limiter) crowded(w http.ResponseWriter) error {
+	most := strconv.Itoa(l.waiting.most)
+	w.Header().Add("RateLimit-Policy", `"waiting";q=`+most+`;qu="concurrent-requests"`)
+	w.Header().Add("RateLimit", `"waiting";r=0`)
+	return web.TooManyRequests("Too many requests of this caller are in hand: at most " + most + ".").RetryIn(time.Second)
+}
+
+// callerOf tells callers apart. An X-Forwarded-For counts as far as trusted
+// proxies wrote it, which is from its end.
+func (l *Limiter) callerOf(r *http.Request, from identity.Caller) caller {
+	if from.ID != uuid.Nil {
+		return caller(from.ID)
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return caller{} // not from a network: tests
+	}
+	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		before, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if err != nil || !l.trusts(addr) {
+			break
+		}
+		addr = before
+	}
+	return ofAddress(addr)
+}
+
+func (l *Limiter) trusts(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return slices.ContainsFunc(l.trusted, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+func ofAddress(addr netip.Addr) caller {
+	c := caller(addr.Unmap().WithZone("").As16())
+	if !addr.Unmap().Is4() {
+		clear(c[8:])
+	}
+	return c
+}
+
+// windows are those of all callers for one kind of request.
+type windows struct {
+	name   string
+	policy []string
+	quota  Quota
+
+	mu    sync.Mutex
+	taken map[caller]window
+}
+
+type window struct {
+	until time.Time
+	count int
+}
+
+func newWindows(name string, quota Quota) *windows {
+	quoted := `"` + name + `"`
+	return &windows{name: quoted, quota: quota, taken: map[caller]window{}, policy: []string{
+		quoted + ";q=" + strconv.Itoa(quota.Requests) + ";w=" + strconv.Itoa(int(quota.Window/time.Second)),
+	}}
+}
+
+// take takes one request from the caller's quota, and says what is left and for
+// how long the window lasts.
+func (ws *windows) take(who caller, now time.Time) (left int, again time.Duration, ok bool) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	w, known := ws.taken[who]
+	if !now.Before(w.until) {
+		w = window{until: now.Add(ws.quota.Window)}
+		if !known && len(ws.taken) >= maxCallers {
+			ws.forget(now)
+		}
+	}
+	if ok = w.count < ws.quota.Requests; ok {
+		w.count++
+	}
+	ws.taken[who] = w
+	return ws.quota.Requests - w.count, w.until.Sub(now), ok
+}
+
+// forget makes room: of windows that are over, else of all.
+func (ws *windows) forget(now time.Time) {
+	for who, w := range ws.taken {
+		if !now.Before(w.until) {
+			delete(ws.taken, who)
+		}
+	}
+	if len(ws.taken) > maxCallers*9/10 {
+		clear(ws.taken)
+	}
+}
+
+// crowd counts the requests in hand. It has as many callers as there are requests,
+// which the gateway bounds.
+type crowd struct {
+	most int
+
+	mu     sync.Mutex
+	inHand map[caller]int
+}
+
+func (c *crowd) enter(who caller) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inHand[who] >= c.most {
+		return false
+	}
+	c.inHand[who]++
+	return true
+}
+
+func (c *crowd) leave(who caller) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inHand[who]--; c.inHand[who] == 0 {
+		delete(c.inHand, who)
+	}
+}
