@@ -14,7 +14,6 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/google/uuid"
 
-	"net/http/httptest"
 	"orderflow.internal/gateway/internal/limit"
 	"orderflow.internal/gateway/internal/proxy"
 	"orderflow.internal/kit/identity"

@@ -13,7 +13,8 @@ export interface paths {
         };
         /**
          * List orders, newest first
-         * @description Everybody's, or those of one customer, or in one state. An order placed
+         * @description All that the caller may see, or those of one customer, or in one state.
+         *     Customers see their own, and of another customer none. An order placed
          *     while pages are read appears on none of the later ones.
          */
         get: operations["listOrders"];
@@ -231,13 +232,13 @@ export interface paths {
         /**
          * List customers that have a profile, in the order they were added
          * @description Customers who are known only from orders have no profile and are not in
-         *     it.
+         *     it. Customers find themselves in it and nobody else.
          */
         get: operations["listCustomers"];
         put?: never;
         /**
          * Add a customer
-         * @description With a `customerId` of the client's own, for instance that of orders
+         * @description Customers add their own profile. With a `customerId` of the client's own, for instance that of orders
          *     placed before, the request can be sent again: 409 then says that the id is
          *     taken.
          */
@@ -406,6 +407,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/auth/config": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read what a client needs to get a token
+         * @description Where users sign in, and what a client says there. Empty where no token
+         *     is needed because everything is open to everybody.
+         */
+        get: operations["getSignIn"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/openapi.yaml": {
         parameters: {
             query?: never;
@@ -430,6 +452,19 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description What a client needs to know to sign users in, or nothing */
+        SignIn: {
+            /**
+             * Format: uri
+             * @description The OpenID Connect issuer, which has a discovery document
+             */
+            issuer?: string;
+            clientId?: string;
+            /** @description What the access token has to be for */
+            audience?: string;
+            /** @description What to ask for; what is granted depends on who signs in */
+            scopes?: string[];
+        };
         /** @description An error as RFC 9457 has it */
         Problem: {
             /**
@@ -475,14 +510,19 @@ export interface components {
         };
         PlaceOrderRequest: components["schemas"]["PlaceOrder"] | components["schemas"]["PlaceOrderOfOneProduct"];
         PlaceOrder: {
-            /** Format: uuid */
-            customerId: string;
+            customerId?: components["schemas"]["OrderingCustomer"];
             /** @description Each product at most once */
             items: components["schemas"]["OrderItem"][];
         };
+        /**
+         * Format: uuid
+         * @description Who orders. It may be left out with a customer's access token, which
+         *     names that customer; another one is refused then (403). Without a
+         *     customer's token it is required.
+         */
+        OrderingCustomer: string;
         PlaceOrderOfOneProduct: {
-            /** Format: uuid */
-            customerId: string;
+            customerId?: components["schemas"]["OrderingCustomer"];
             /** Format: uuid */
             productId: string;
             quantity: number;
@@ -774,7 +814,8 @@ export interface components {
         AddCustomer: {
             /**
              * Format: uuid
-             * @description Chosen by the server when absent
+             * @description When absent the one that the access token names, else one that the
+             *     server chooses. Customers may give no other than their own (403).
              */
             customerId?: string;
             name: components["schemas"]["Name"];
@@ -833,7 +874,50 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description There is no such thing */
+        /**
+         * @description The operation takes an access token and there is none, or there is one
+         *     that is not valid: `WWW-Authenticate` says which (RFC 6750)
+         */
+        Unauthorized: {
+            headers: {
+                "WWW-Authenticate": components["headers"]["Challenge"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description The access token is valid and does not allow this: it lacks the scope
+         *     that `WWW-Authenticate` names, or is another customer's than the one in
+         *     the body
+         */
+        Forbidden: {
+            headers: {
+                "WWW-Authenticate": components["headers"]["Challenge"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description The caller, who is the subject of the access token or else an address,
+         *     has used up its share. Each answer to a caller with a quota says what is
+         *     left of it in `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
+         */
+        TooManyRequests: {
+            headers: {
+                "Retry-After": components["headers"]["RetryAfter"];
+                "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                RateLimit: components["headers"]["RateLimit"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description There is no such thing, or it is not the caller's */
         NotFound: {
             headers: {
                 [name: string]: unknown;
@@ -971,7 +1055,8 @@ export interface components {
         /**
          * @description Names this request for 24 hours, so that it can be sent again without
          *     placing a second order: the same key and body answer with the same
-         *     order.
+         *     order. Keys are the caller's own: of the access token's subject, else of
+         *     the customer.
          * @example 7b0f3c1e-5a0e-4e53-a6ce-3cf0b4ac1d6d
          */
         IdempotencyKey: string;
@@ -993,6 +1078,19 @@ export interface components {
         ETag: string;
         /** @description The preference that was honored, when there was one */
         PreferenceApplied: string;
+        /** @description The scheme, Bearer, and what was wrong with the token or which scope is lacking */
+        Challenge: string;
+        /**
+         * @description The quotas of the caller: `"reads"` or `"writes"` with `q` requests in
+         *     `w` seconds, `"waiting"` with `q` requests in hand at a time
+         * @example "writes";q=500;w=10
+         */
+        RateLimitPolicy: string;
+        /**
+         * @description What is left (`r`) and for how many seconds the quota is for that (`t`)
+         * @example "writes";r=0;t=7
+         */
+        RateLimit: string;
         /** @description Seconds after which it is worth another try */
         RetryAfter: number;
     };
@@ -1028,6 +1126,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1047,7 +1148,8 @@ export interface operations {
                 /**
                  * @description Names this request for 24 hours, so that it can be sent again without
                  *     placing a second order: the same key and body answer with the same
-                 *     order.
+                 *     order. Keys are the caller's own: of the access token's subject, else of
+                 *     the customer.
                  * @example 7b0f3c1e-5a0e-4e53-a6ce-3cf0b4ac1d6d
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -1084,6 +1186,8 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             /**
@@ -1099,6 +1203,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             /**
@@ -1144,7 +1249,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1173,8 +1281,11 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1218,7 +1329,10 @@ export interface operations {
                 content?: never;
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1247,7 +1361,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1278,6 +1395,8 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1309,10 +1428,13 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["OutcomeUnknown"];
@@ -1342,7 +1464,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
             404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1383,11 +1507,14 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["OutcomeUnknown"];
@@ -1421,9 +1548,12 @@ export interface operations {
                 content?: never;
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["OutcomeUnknown"];
@@ -1464,11 +1594,14 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["OutcomeUnknown"];
@@ -1499,6 +1632,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1530,10 +1666,13 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["OutcomeUnknown"];
@@ -1563,7 +1702,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1604,11 +1746,14 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["OutcomeUnknown"];
@@ -1642,6 +1787,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1676,6 +1824,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1705,9 +1856,12 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1742,6 +1896,9 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1771,9 +1928,12 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
@@ -1803,13 +1963,36 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["UpstreamTimeout"];
             default: components["responses"]["Error"];
+        };
+    };
+    getSignIn: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the web client signs in with */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SignIn"];
+                };
+            };
         };
     };
     getContract: {
