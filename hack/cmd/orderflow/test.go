@@ -34,6 +34,7 @@ and a summary, and exits with 1 when anything failed. What is missing on the mac
   hack/test unit --run TestPlace                  some tests
   hack/test system --run 'TestFaults/PostgreSQL'  some subtests
   hack/test e2e system --rabbitmq-image rabbitmq:4.3.4-management
+  hack/test mutations --run outbox                what must fail without a guarantee
   hack/test fmt vet lint                          what is quick`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			ok, err := check.Run(cmd.Context(), o, names)
@@ -46,7 +47,7 @@ and a summary, and exits with 1 when anything failed. What is missing on the mac
 	f := cmd.Flags()
 	f.IntVar(&o.Jobs, "jobs", 0, "`number` of parts that run at the same time; 0 is one more than there are CPUs")
 	f.BoolVar(&o.Race, "race", true, "with the race detector")
-	f.StringVar(&o.Run, "run", "", "only tests whose name matches this `regexp`")
+	f.StringVar(&o.Run, "run", "", "only tests, or mutations, whose name matches this `regexp`")
 	f.BoolVarP(&o.Verbose, "verbose", "v", false, "show the output of tests that pass, too")
 	f.StringVar(&o.CRDs, "rabbitmq-crds", "",
 		"`folder` with the resource definitions of the RabbitMQ operators; without it they are downloaded")

@@ -48,8 +48,8 @@ type Part struct {
 	run   func(ctx context.Context, r *run) error
 }
 
-// onDemand is the part that only runs when it is named: it takes longer than all others.
-const onDemand = "endurance"
+// onDemand are the parts that only run when they are named: they take longer than all others.
+var onDemand = []string{"endurance", "mutations"}
 
 // Parts are all parts in the order they start: after the quickest the longest, beside which the others run.
 var Parts = []Part{
@@ -70,8 +70,10 @@ var Parts = []Part{
 		needs: []string{servers}, run: endToEnd},
 	{Name: "system", Help: "faults, drain and negative tests of the broker, on systems of their own",
 		needs: []string{servers, prometheus, pgbouncer}, alone: true, run: system},
-	{Name: onDemand, Help: "faults that last minutes, for an hour in all; only when it is named",
+	{Name: "endurance", Help: "faults that last minutes, for an hour in all; only when it is named",
 		needs: []string{servers, prometheus, pgbouncer}, alone: true, run: endurance},
+	{Name: "mutations", Help: "each guarantee, switched off, fails its test (hack/mutations.txt); only when it is named",
+		needs: []string{servers}, alone: true, run: mutations},
 }
 
 // counts are tests and checks.
@@ -106,7 +108,7 @@ func Run(ctx context.Context, o Options, names []string) (ok bool, err error) {
 		}
 	}
 	parts := slices.DeleteFunc(slices.Clone(Parts), func(p Part) bool {
-		return (len(names) > 0 || p.Name == onDemand) && !slices.Contains(names, p.Name)
+		return (len(names) > 0 || slices.Contains(onDemand, p.Name)) && !slices.Contains(names, p.Name)
 	})
 	if o.Jobs < 1 {
 		o.Jobs = runtime.NumCPU() + 1
