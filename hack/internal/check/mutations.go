@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -115,20 +116,32 @@ func mutations(ctx context.Context, r *run) error {
 	if err := r.Out.Step(ctx, "the tests pass without the edits", func(ctx context.Context) error { return r.pass(ctx, env, all) }); err != nil {
 		return err
 	}
-	for _, m := range all {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		var words string
-		r.check(ctx, fmt.Sprintf("%s (%s %s)", m.guarantee, m.pkg, m.test), func(ctx context.Context) (err error) {
-			words, err = r.kill(ctx, env, m)
-			return err
-		})
-		if r.Verbose {
-			r.Out.Printf("      %s", words)
+	// As many at a time as there are processors: most of these tests wait for most of their time.
+	slots, outcomes := make(chan struct{}, runtime.NumCPU()), make([]chan outcome, len(all))
+	for i, m := range all {
+		outcomes[i] = make(chan outcome, 1)
+		go func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			outcomes[i] <- r.kill(ctx, env, m)
+		}()
+	}
+	for i, m := range all {
+		o := <-outcomes[i]
+		what := fmt.Sprintf("%s (%s %s)", m.guarantee, m.pkg, m.test)
+		switch {
+		case ctx.Err() != nil:
+		case o.err != nil:
+			r.fail(what, o.err)
+		default:
+			r.passed++
+			r.Out.Printf("  ✓ %5.1f s  %s", o.took.Seconds(), what)
+			if r.Verbose {
+				r.Out.Printf("             %s", o.words)
+			}
 		}
 	}
-	return nil
+	return ctx.Err()
 }
 
 // goTestOnce is a go test command that runs tests of packages below services.
@@ -175,38 +188,41 @@ func (r *run) pass(ctx context.Context, env []string, all []mutation) error {
 	return err
 }
 
-// kill runs the mutation's test on the code with the edit, and returns the first words of its failure.
-func (r *run) kill(ctx context.Context, env []string, m mutation) (words string, err error) {
-	file := filepath.Join(r.dir("services"), m.file)
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
-	edited, err := m.apply(string(text))
-	if err != nil {
-		return "", err
-	}
+// outcome is what came of a mutation. With err nil its test failed, as it should, with these words first.
+type outcome struct {
+	words string
+	took  time.Duration
+	err   error
+}
+
+// kill runs the mutation's test on the code with the edit.
+func (r *run) kill(ctx context.Context, env []string, m mutation) (o outcome) {
 	dir, err := os.MkdirTemp("", "mutation")
 	if err != nil {
-		return "", err
+		return outcome{err: err}
 	}
 	defer os.RemoveAll(dir)
+	file := filepath.Join(r.dir("services"), m.file)
 	copied, overlay := filepath.Join(dir, filepath.Base(m.file)), filepath.Join(dir, "overlay.json")
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{file: copied}})
+	replace, _ := json.Marshal(map[string]any{"Replace": map[string]string{file: copied}}) // strings can always be written
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return outcome{err: err}
+	}
+	edited, err := m.apply(string(text))
 	if err := errors.Join(err, os.WriteFile(copied, []byte(edited), 0o600), os.WriteFile(overlay, replace, 0o600)); err != nil {
-		return "", err
+		return outcome{err: err}
 	}
 	started := time.Now()
 	out, err := r.goTestOnce(ctx, env, "-overlay="+overlay, "-run="+m.pattern(), "./"+m.pkg).CombinedOutput()
 	switch {
 	case err == nil:
-		return "", fmt.Errorf("%s passes with the edit of %s:%d: nothing holds this guarantee", m.test, mutationTable, m.line)
+		o.err = fmt.Errorf("%s passes with the edit of %s:%d: nothing holds this guarantee", m.test, mutationTable, m.line)
 	case bytes.Contains(out, []byte("[build failed]")), bytes.Contains(out, []byte("[setup failed]")):
-		return "", fmt.Errorf("%s:%d: the edit does not compile:\n%s", mutationTable, m.line, out)
-	case ctx.Err() != nil:
-		return "", ctx.Err()
+		o.err = fmt.Errorf("%s:%d: the edit does not compile:\n%s", mutationTable, m.line, out)
 	}
-	return fmt.Sprintf("%.1f s: %s", time.Since(started).Seconds(), firstWords.Find(out)), nil
+	o.words, o.took = strings.TrimSpace(string(firstWords.Find(out))), time.Since(started)
+	return o
 }
 
 // firstWords are those of a failed test, or of a panic.

@@ -64,7 +64,7 @@ func TestStateIsMeasured(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s (ready: %v): %s", what, c.Ready(context.Background()), cmp.Diff(want, got))
 			}
-			time.Sleep(10 * time.Millisecond)
+			<-time.After(10 * time.Millisecond)
 		}
 	}
 	well := map[string]int64{

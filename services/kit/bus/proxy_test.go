@@ -1,7 +1,6 @@
 package bus_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"io"
 	"net"
@@ -26,7 +25,28 @@ type proxy struct {
 	// that one.
 	holdNext bool
 	conns    []net.Conn
+	accepted int
+	sent     map[method]int // by the clients
 	ended    bool
+}
+
+// method is the class and the method of a frame: AMQP 0-9-1, section 4.2.3.
+type method [4]byte
+
+var (
+	channelOpen  = method{0, 20, 0, 10}
+	basicPublish = method{0, 60, 0, 40}
+	basicAck     = method{0, 60, 0, 80}
+	basicReject  = method{0, 60, 0, 90}
+	basicNack    = method{0, 60, 0, 120}
+)
+
+// methodOf is that of a method frame, zero for others.
+func methodOf(frame []byte) (m method) {
+	if frame[0] == 1 {
+		copy(m[:], frame[7:])
+	}
+	return m
 }
 
 type proxyMode int
@@ -37,6 +57,7 @@ const (
 	swallows               // everything, for ever
 	deaf                   // reads nothing from either side
 	unconfirming           // loses the broker's confirms
+	alarmed                // like a broker in an alarm: reads nothing more from a client that publishes
 )
 
 // newProxy returns a proxy to the broker of an AMQP URL, and the URL to reach
@@ -51,7 +72,7 @@ func newProxy(t *testing.T, brokerURL string) (*proxy, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: listener, broker: u.Host}
+	p := &proxy{listener: listener, broker: u.Host, sent: map[method]int{}}
 	p.cond = sync.NewCond(&p.mu)
 	p.wg.Go(p.accept)
 	t.Cleanup(p.close)
@@ -69,6 +90,20 @@ func (p *proxy) close() {
 	p.cond.Broadcast()
 	p.mu.Unlock()
 	p.wg.Wait()
+}
+
+// times is how often clients have sent a method.
+func (p *proxy) times(m method) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sent[m]
+}
+
+// connections is how many there have been.
+func (p *proxy) connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.accepted
 }
 
 func (p *proxy) set(mode proxyMode) {
@@ -134,21 +169,33 @@ func (p *proxy) accept() {
 		}
 		p.mu.Lock()
 		p.conns = append(p.conns, client, server)
+		p.accepted++
 		p.mu.Unlock()
-		p.wg.Go(func() { p.copy(server, client, readSome, false) })
-		p.wg.Go(func() { p.copy(client, server, readFrame, true) })
+		p.wg.Go(func() { p.copy(server, client, false) })
+		p.wg.Go(func() { p.copy(client, server, true) })
 	}
 }
 
-func (p *proxy) copy(to, from net.Conn, read func(io.Reader) ([]byte, error), toClient bool) {
+func (p *proxy) copy(to, from net.Conn, toClient bool) {
 	defer to.Close()
 	defer from.Close()
+	if !toClient { // the protocol header is no frame
+		if _, err := io.CopyN(to, from, 8); err != nil {
+			return
+		}
+	}
 	for {
-		data, err := read(from)
+		data, err := readFrame(from)
 		if err != nil {
 			return
 		}
 		p.mu.Lock()
+		if !toClient {
+			p.sent[methodOf(data)]++
+			for !p.ended && p.mode == alarmed && methodOf(data) == basicPublish {
+				p.cond.Wait()
+			}
+		}
 		if toClient && p.holdNext {
 			p.holdNext, p.mode = false, holds
 			_, _ = to.Write(p.inject)
@@ -161,7 +208,7 @@ func (p *proxy) copy(to, from net.Conn, read func(io.Reader) ([]byte, error), to
 			data = append(p.inject, data...)
 			p.inject = nil
 		}
-		gone := p.mode == swallows || p.mode == unconfirming && toClient && isConfirm(data)
+		gone := p.mode == swallows || p.mode == unconfirming && toClient && methodOf(data) == basicAck
 		p.mu.Unlock()
 		if gone {
 			continue
@@ -170,17 +217,6 @@ func (p *proxy) copy(to, from net.Conn, read func(io.Reader) ([]byte, error), to
 			return
 		}
 	}
-}
-
-// isConfirm reports whether a frame of the broker is a basic.ack.
-func isConfirm(frame []byte) bool {
-	return frame[0] == 1 && bytes.Equal(frame[7:11], []byte{0, 60, 0, 80})
-}
-
-func readSome(r io.Reader) ([]byte, error) {
-	buffer := make([]byte, 32<<10)
-	n, err := r.Read(buffer)
-	return buffer[:n], err
 }
 
 func readFrame(r io.Reader) ([]byte, error) {

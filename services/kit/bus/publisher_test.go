@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"orderflow.internal/kit/bus"
 	"orderflow.internal/kit/kittest"
 )
@@ -39,7 +41,7 @@ func awaitPublisher(t *testing.T, p *bus.Publisher) {
 // until polls a condition for which there is no signal.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !holds(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("timed out waiting for %s", what)
 		}
@@ -97,6 +99,7 @@ func TestEventThatClosesTheChannelIsRefusedAloneWithTheBrokersWords(t *testing.T
 	p := publisherWith(t, v.UserURLs["maker"], 5*time.Second)
 	all := events(t, 0, 60)
 	all[20].RoutingKey, all[41].RoutingKey = "order.made", "order.unmade"
+	all[30].RoutingKey = "thing.unread" // permitted, and no queue is bound for it
 
 	// Batches that are on their way at the same time must not be blamed.
 	var others sync.WaitGroup
@@ -114,6 +117,10 @@ func TestEventThatClosesTheChannelIsRefusedAloneWithTheBrokersWords(t *testing.T
 	for i, err := range errs {
 		refused := &bus.RefusedError{}
 		switch {
+		case i == 30:
+			if !errors.Is(err, bus.ErrUnroutable) {
+				t.Errorf("event %d, for which there is no queue: got %v, want ErrUnroutable", i, err)
+			}
 		case i != 20 && i != 41:
 			if err != nil {
 				t.Errorf("event %d: %v", i, err)
@@ -126,8 +133,8 @@ func TestEventThatClosesTheChannelIsRefusedAloneWithTheBrokersWords(t *testing.T
 	for _, d := range take(t, v, queue, count(t, v, queue)) {
 		times[d.MessageId]++
 	}
-	if len(times) != 58+150 {
-		t.Errorf("%d events are in the queue, want all but two", len(times))
+	if len(times) != 57+150 {
+		t.Errorf("%d events are in the queue, want all but three", len(times))
 	}
 	for id, n := range times {
 		if n > 2 {
@@ -178,7 +185,7 @@ func TestMissingConfirmTimesOutItsOwnEventsAlone(t *testing.T) {
 	late := events(t, 1, 3)
 	first := make(chan []error, 1)
 	go func() { first <- p.Publish(context.Background(), late) }()
-	time.Sleep(patience / 2) // not a wait for something: the second batch has to be the younger one
+	<-time.After(patience / 2) // not a wait for something: the second batch has to be the younger one
 	second := make(chan []error, 1)
 	go func() { second <- p.Publish(context.Background(), events(t, 3, 5)) }()
 	until(t, "both batches to be sent", func() bool { return count(t, v, queue) == 5 })
@@ -187,7 +194,13 @@ func TestMissingConfirmTimesOutItsOwnEventsAlone(t *testing.T) {
 		t.Fatal("the second batch waited for the first one's confirms")
 	default:
 	}
-	for i, err := range <-first {
+	var errs []error
+	select {
+	case errs = <-first:
+	case <-time.After(2 * patience):
+		t.Fatal("the wait for confirms does not end")
+	}
+	for i, err := range errs {
 		if err == nil || errors.Is(err, bus.ErrRefused) {
 			t.Errorf("event %d without a confirm: got %v, want an unknown outcome", i, err)
 		}
@@ -201,6 +214,90 @@ func TestMissingConfirmTimesOutItsOwnEventsAlone(t *testing.T) {
 	publish(t, p, late)
 	if n := count(t, v, queue); n != 7 {
 		t.Errorf("queue has %d messages, want 5 and two of them twice", n)
+	}
+}
+
+// A confirm that comes when its event has long been given up belongs to nobody:
+// the next try has an outcome of its own, even when that is the opposite.
+func TestLateConfirmIsNotTakenForThatOfTheNextTry(t *testing.T) {
+	t.Parallel()
+	v := kittest.Broker(t, []byte(topology))
+	between, url := newProxy(t, v.AdminURL)
+	p := publisherWith(t, url, 500*time.Millisecond)
+	publish(t, p, events(t, 0, 1))
+	between.set(holds)
+	again := events(t, 1, 2)
+	if err := p.Publish(t.Context(), again)[0]; err == nil || errors.Is(err, bus.ErrRefused) {
+		t.Fatalf("got %v, want an unknown outcome", err)
+	}
+	setPolicy(t, v, "full", "^"+queue+"$", map[string]any{"max-length": 1, "overflow": "reject-publish"})
+	for fills := 0; publishTo(t, v, exchange, key, amqp.Publishing{MessageId: "filler"}); fills++ {
+		if fills > 100 {
+			t.Fatal("the queue is never full")
+		}
+	}
+	between.set(forwards) // the first try's confirm comes now
+	if err := p.Publish(t.Context(), again)[0]; !errors.Is(err, bus.ErrRefused) {
+		t.Errorf("the next try: got %v, want ErrRefused", err)
+	}
+}
+
+// Every one of many returned events has its return: the client library drops
+// those for which there is no room.
+func TestManyUnroutableEventsAreAllRefused(t *testing.T) {
+	t.Parallel()
+	v := kittest.Broker(t, []byte(topology))
+	p := publisher(t, v)
+	var batches sync.WaitGroup
+	for i := range 4 { // as many as may be on their way at once
+		batches.Go(func() {
+			all := events(t, 256*i, 256*(i+1))
+			for j := range all {
+				all[j].RoutingKey = "nobody.listens"
+			}
+			for j, err := range p.Publish(t.Context(), all) {
+				if !errors.Is(err, bus.ErrUnroutable) {
+					t.Errorf("event %d of batch %d: got %v, want ErrUnroutable", j, i, err)
+					return
+				}
+			}
+		})
+	}
+	batches.Wait()
+}
+
+// A broker that reads nothing blocks the write itself, which has to end with
+// the caller's context all the same.
+func TestPublishEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	v := kittest.Broker(t, []byte(topology))
+	between, url := newProxy(t, v.AdminURL)
+	p := publisherWith(t, url, 30*time.Second)
+	publish(t, p, events(t, 0, 1))
+	for name, c := range map[string]struct {
+		mode proxyMode
+		n    int
+	}{"nothing is read": {deaf, 200}, "nothing is confirmed": {holds, 1}} {
+		between.set(c.mode)
+		large := events(t, 1, 1+c.n)
+		for i := range large {
+			large[i].Body = json.RawMessage(`"` + strings.Repeat("x", 200_000) + `"`) // together more than all buffers hold
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		started := time.Now()
+		for _, err := range p.Publish(ctx, large) {
+			if err == nil || errors.Is(err, bus.ErrRefused) {
+				t.Errorf("%s: got %v, want an unknown outcome", name, err)
+				break
+			}
+		}
+		if took := time.Since(started); took > 2*time.Second {
+			t.Errorf("%s: took %s", name, took)
+		}
+		cancel()
+		between.set(forwards)
+		awaitPublisher(t, p)
+		until(t, "confirms", func() bool { return p.Publish(t.Context(), events(t, 0, 1))[0] == nil })
 	}
 }
 

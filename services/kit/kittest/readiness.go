@@ -19,6 +19,32 @@ const Nowhere = "127.0.0.1:1"
 // the addresses to serve on.
 func Readiness(t testing.TB, serve func(ctx context.Context, addr, adminAddr string) error) (notReady, degraded []string) {
 	t.Helper()
+	readyz(t, serve, func(status int, answer readiness) bool {
+		if status != http.StatusServiceUnavailable {
+			t.Errorf("/readyz answers %d", status)
+		}
+		notReady, degraded = slices.Sorted(maps.Keys(answer.NotReady)), slices.Sorted(maps.Keys(answer.Degraded))
+		return true
+	})
+	return notReady, degraded
+}
+
+// AwaitDegraded runs a service until its /readyz answers that it is ready and
+// degraded for a reason of this name, which it returns.
+func AwaitDegraded(t testing.TB, serve func(ctx context.Context, addr, adminAddr string) error, name string) (reason string) {
+	t.Helper()
+	readyz(t, serve, func(status int, answer readiness) (is bool) {
+		reason, is = answer.Degraded[name]
+		return is && status == http.StatusOK
+	})
+	return reason
+}
+
+type readiness struct{ NotReady, Degraded map[string]string }
+
+// readyz runs a service and asks for its readiness until the answer is enough.
+func readyz(t testing.TB, serve func(ctx context.Context, addr, adminAddr string) error, enough func(status int, answer readiness) bool) {
+	t.Helper()
 	adminAddr := freeAddr(t)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -30,7 +56,7 @@ func Readiness(t testing.TB, serve func(ctx context.Context, addr, adminAddr str
 		}
 	}()
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
+	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+adminAddr+"/readyz", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -39,18 +65,17 @@ func Readiness(t testing.TB, serve func(ctx context.Context, addr, adminAddr str
 		if err != nil {
 			continue // not up yet
 		}
-		defer resp.Body.Close()
-		var answer struct{ NotReady, Degraded map[string]string }
-		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		var answer readiness
+		err = json.NewDecoder(resp.Body).Decode(&answer)
+		_ = resp.Body.Close() // read to its end
+		if err != nil {
 			t.Fatal(err)
 		}
-		if resp.StatusCode != http.StatusServiceUnavailable {
-			t.Errorf("/readyz answers %d", resp.StatusCode)
+		if enough(resp.StatusCode, answer) {
+			return
 		}
-		return slices.Sorted(maps.Keys(answer.NotReady)), slices.Sorted(maps.Keys(answer.Degraded))
 	}
-	t.Fatal("the admin port does not answer")
-	return nil, nil
+	t.Fatal("the admin port does not answer, or not what is awaited")
 }
 
 func freeAddr(t testing.TB) string {

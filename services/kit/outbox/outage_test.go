@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/outbox"
 )
@@ -72,6 +74,60 @@ func TestEventsDoNotWaitForTheConfirmsOfOthers(t *testing.T) {
 	f.awaitUnpublished(t, 0)
 	if again := f.consume(t, "things", 0); len(again) > 0 {
 		t.Errorf("published again: %v", again)
+	}
+}
+
+// A replica that has claimed what a crash left, and waits for the broker's
+// confirms, is left in peace by the others.
+func TestAClaimBelongsToItsReplica(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	proxy := f.through(t)
+	first, _ := f.relay(t)
+	f.connected(t, first)
+	proxy.DropAnswers()
+	left := f.store(t, "thing.made", 0, 10)
+	f.exec(t, "update outbox_events set created_at = created_at - interval '3 seconds' where published_at is null")
+	f.consume(t, "things", 10)
+	f.url = f.vhost.AdminURL
+	second, _ := f.relay(t)
+	second.Committed(f.store(t, "thing.made", 10, 11)) // and so it has to do with this routing key
+	f.consume(t, "things", 1)
+	<-time.After(1500 * time.Millisecond) // two sweeps
+	if again := f.consume(t, "things", 0); len(again) > 0 {
+		t.Errorf("the second replica published %v, too", again)
+	}
+	if n := query[int](t, f, "select count(*) from outbox_events where id = any($1) and attempts = 0 and published_at is null", ids(left)); n != 10 {
+		t.Errorf("%d of 10 rows are still the first replica's", n)
+	}
+	proxy.Resume()
+	f.awaitUnpublished(t, 0)
+}
+
+// A row that somebody has locked holds up no other, neither one that a crash
+// left nor one whose next attempt is due.
+func TestALockedRowHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	for name, due := range map[string]string{"left": "null", "due": "now() - interval '5 seconds'"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t)
+			stored := f.store(t, "thing.made", 0, 10)
+			f.exec(t, "update outbox_events set created_at = created_at - interval '5 seconds', next_attempt_at = "+due)
+			err := pgx.BeginFunc(t.Context(), f.pool, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(t.Context(), "select from outbox_events where id = $1 for update", stored[0].ID); err != nil {
+					return err
+				}
+				f.relay(t)
+				once(t, f.consume(t, "things", 9))
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			once(t, f.consume(t, "things", 1))
+			f.awaitUnpublished(t, 0)
+		})
 	}
 }
 
