@@ -32,7 +32,7 @@ func TestEveryMutationFindsItsPlaceAndItsTest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := (&run{Options: Options{Root: root}}).chosen()
+	all, err := (&run{shared: &shared{Options: Options{Root: root}}}).chosen()
 	if err != nil {
 		t.Fatal(err)
 	}
