@@ -3,6 +3,7 @@ package systemtest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -89,53 +90,43 @@ var skew = func() int64 {
 	return programs
 }
 
-// The second replicas of orders and products have a wrong clock, and make ids accordingly. Nobody notices: no order times
-// out before its deadline or long after it, and what a killed replica leaves in its outbox is published.
+// Three of four replicas of orders and products have a wrong clock, each its own, and make ids accordingly. Nobody
+// notices: no order times out before its deadline or long after it, and what killed replicas leave in their outboxes is
+// published.
 func TestClocks(t *testing.T) {
-	const deadline = 8 * time.Second
+	const deadline = 6 * time.Second
+	skews := []time.Duration{45 * time.Second, time.Hour, -time.Hour}
 	s := system(t)
 	programs := skewed(t, s, "orders", "products")
-	start(t, variant{instances: 2, only: map[string]map[string]string{"orders": {"ORDER_DEADLINE": deadline.String()}}})
-	var wrong []*stack.Service
+	v := variant{instances: 1 + len(skews), only: map[string]map[string]string{"orders": {"ORDER_DEADLINE": deadline.String()}}}
+	wrong := make(map[*stack.Service]time.Duration)
 	for name, program := range programs {
-		service := s.Instance(name, 2)
-		service.Setprogram(program)
-		t.Cleanup(func() { service.Setprogram("") })
-		wrong = append(wrong, service)
+		for i, skew := range skews {
+			service := s.Instance(name, i+2)
+			service.Setprogram(program)
+			service.Setenv(skewVariable, strconv.Itoa(int(skew/time.Second)))
+			t.Cleanup(func() { service.Setprogram("") })
+			wrong[service] = skew
+		}
 	}
-	for _, skew := range []time.Duration{45 * time.Second, time.Hour, -time.Hour} {
-		t.Run(fmt.Sprintf("%s ahead", skew), func(t *testing.T) {
-			var starting errgroup.Group
-			for _, service := range wrong {
-				starting.Go(func() error {
-					service.Setenv(skewVariable, strconv.Itoa(int(skew/time.Second)))
-					if err := service.Stop(t.Context()); err != nil {
-						return err
-					}
-					return service.Start(t.Context())
-				})
-			}
-			if err := starting.Wait(); err != nil {
-				t.Fatal(err)
-			}
-			load := steady(s, 100, 6*time.Second)
-			r := during(t.Context(), t, load, func(time.Time) {
-				for _, service := range wrong {
-					if err := service.Kill(t.Context()); err != nil {
-						t.Error(err)
-					}
-				}
-				for _, service := range wrong {
-					if err := service.Start(t.Context()); err != nil {
-						t.Error(err)
-					}
-				}
+	start(t, v)
+	load := steady(s, 100, 6*time.Second)
+	r := during(t.Context(), t, load, func(time.Time) {
+		var restarting errgroup.Group
+		for service := range wrong {
+			restarting.Go(func() error {
+				return errors.Join(service.Kill(t.Context()), service.Start(t.Context()))
 			})
-			promised(t, r, load.Orders, false)
-			showsClock(t, wrong[0], skew)
-			timesOut(t, s, deadline)
-		})
+		}
+		if err := restarting.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	promised(t, r, load.Orders, false)
+	for service, skew := range wrong {
+		showsClock(t, service, skew)
 	}
+	timesOut(t, s, v.instances, deadline)
 }
 
 // showsClock makes sure that the service's clock is really wrong.
@@ -155,16 +146,12 @@ func showsClock(t testing.TB, service *stack.Service, skew time.Duration) {
 	}
 }
 
-// timesOut places orders at both replicas that get no answer and checks by the database's clock when they end.
-func timesOut(t testing.TB, s *stack.Stack, deadline time.Duration) {
+// timesOut places orders at each replica that get no answer and checks by the database's clock when they end.
+func timesOut(t testing.TB, s *stack.Stack, instances int, deadline time.Duration) {
 	t.Helper()
-	for i := 1; i <= 2; i++ {
-		if err := s.Instance("products", i).Stop(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
+	atOnce(t, s, "products", instances, (*stack.Service).Stop)
 	var ids []uuid.UUID
-	for i := 1; i <= 2; i++ {
+	for i := 1; i <= instances; i++ {
 		door := newDoor(s.Instance("orders", i).URL()+"/api", 1)
 		for range 5 {
 			var o orderState
@@ -199,9 +186,17 @@ where order_id = any($1)`, ids) {
 			t.Errorf("an order ended %s after %s, its deadline is %s", o.Reason, lived, deadline)
 		}
 	}
-	for i := 1; i <= 2; i++ {
-		if err := s.Instance("products", i).Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	atOnce(t, s, "products", instances, (*stack.Service).Start)
+}
+
+// atOnce does the same to all instances of a service.
+func atOnce(t testing.TB, s *stack.Stack, name string, instances int, do func(*stack.Service, context.Context) error) {
+	t.Helper()
+	var doing errgroup.Group
+	for i := 1; i <= instances; i++ {
+		doing.Go(func() error { return do(s.Instance(name, i), t.Context()) })
+	}
+	if err := doing.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -20,7 +20,7 @@ import (
 // and all are handled once the handler can.
 func TestEnduringFailingHandler(t *testing.T) {
 	s := start(t, variant{})
-	failingHandler(t, s, 20_000, enduring(15*time.Second, 2*time.Minute))
+	failingHandler(t, s, 20_000, enduring(6*time.Second, 2*time.Minute))
 }
 
 func failingHandler(t testing.TB, s *stack.Stack, messages int, lasts time.Duration) {

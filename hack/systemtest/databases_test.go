@@ -166,7 +166,7 @@ func (f *slowProduct) end(ctx context.Context, _ testing.TB) error { return f.co
 func TestDatabases(t *testing.T) {
 	s := start(t, variant{})
 	t.Run("failover", func(t *testing.T) {
-		seen := undergo(t, s, ordeal{fault: demoted{s}, lasts: 2 * time.Second, load: steady(s, 100, 12*time.Second)})
+		seen := undergo(t, s, ordeal{fault: demoted{s}, lasts: 2 * time.Second, load: steady(s, 100, 9*time.Second)})
 		// Afterwards, when new sessions may write, no request fails for longer than a pool takes to notice.
 		last := 0
 		for second, what := range seen.report.Timeline {
@@ -183,9 +183,9 @@ func TestDatabases(t *testing.T) {
 			return query[struct{ Count int }](t, s.Postgres.AdminURL(), `select deadlocks::int from pg_stat_database where datname = 'products'`)[0].Count
 		}
 		before := count()
-		load := steady(s, 100, 12*time.Second)
+		load := steady(s, 100, 9*time.Second)
 		load.Products, load.Items = 4, 2
-		seen := undergo(t, s, ordeal{fault: &deadlocks{Stack: s}, lasts: 8 * time.Second, load: load})
+		seen := undergo(t, s, ordeal{fault: &deadlocks{Stack: s}, lasts: 6 * time.Second, load: load})
 		eventually(t, 10*time.Second, "deadlocks are counted", func(context.Context) error { // at the end of a session or a second
 			if n := count() - before; n < 3 {
 				return fmt.Errorf("%d deadlocks", n)
@@ -200,9 +200,9 @@ func TestDatabases(t *testing.T) {
 		}
 	})
 	t.Run("a hot product", func(t *testing.T) {
-		load := steady(s, 60, 24*time.Second)
+		load := steady(s, 60, 15*time.Second)
 		load.Products = 20
-		seen := undergo(t, s, ordeal{fault: &slowProduct{Stack: s}, lasts: 18 * time.Second, load: load})
+		seen := undergo(t, s, ordeal{fault: &slowProduct{Stack: s}, lasts: 12 * time.Second, load: load})
 		t.Log(finals(seen))
 	})
 }

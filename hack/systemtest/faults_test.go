@@ -51,21 +51,30 @@ type connectionsClosed struct{ *stack.Stack }
 func (connectionsClosed) String() string { return "the broker closes all connections" }
 func (f connectionsClosed) begin(ctx context.Context, t testing.TB) error {
 	for _, user := range withDatabase {
-		var closed int
-		err := until(ctx, func(ctx context.Context) (err error) {
-			if closed, err = f.Broker.CloseConnections(ctx, user); err == nil && closed == 0 {
-				err = errors.New("the broker knows of no connection yet")
-			}
-			return err
-		})
+		closed, err := closeConnections(ctx, f.Stack, user)
 		if err != nil {
-			return fmt.Errorf("close connections of %s: %w", user, err)
+			return err
 		}
 		t.Logf("%d connections of %s closed", closed, user)
 	}
 	return nil
 }
 func (connectionsClosed) end(context.Context, testing.TB) error { return nil }
+
+// closeConnections has the broker end the connections of a user, which it learns of with a delay. A channel remembers
+// what its user was allowed to do: a permission that is revoked shows on a new one.
+func closeConnections(ctx context.Context, s *stack.Stack, user string) (closed int, err error) {
+	err = until(ctx, func(ctx context.Context) (err error) {
+		if closed, err = s.Broker.CloseConnections(ctx, user); err == nil && closed == 0 {
+			err = errors.New("the broker knows of no connection yet")
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("close connections of %s: %w", user, err)
+	}
+	return closed, nil
+}
 
 // memoryAlarm is a broker that takes no message more.
 type memoryAlarm struct{ *stack.Stack }

@@ -18,15 +18,12 @@ import (
 const mebibyte = 1 << 20
 
 // A service that has nothing to do is small, and one that has much to do does not take it all in at once.
-func TestFootprint(t *testing.T) {
+func TestEnduringFootprint(t *testing.T) {
 	s := start(t, variant{})
 	t.Run("idle", func(t *testing.T) {
 		// The quiet is what is measured, there is nothing to wait for.
-		idle := time.NewTimer(10 * time.Second)
-		defer idle.Stop()
-		select {
-		case <-idle.C:
-		case <-t.Context().Done():
+		if err := pause(t.Context(), enduring(5*time.Second, 30*time.Second)); err != nil {
+			t.Fatal(err)
 		}
 		for _, name := range all {
 			rss := memory(t, s.Service(name))
@@ -37,10 +34,7 @@ func TestFootprint(t *testing.T) {
 		}
 	})
 	t.Run("backlog", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("200,000 messages take their time")
-		}
-		backlog(t, s)
+		backlog(t, s, enduring(30_000, 100_000))
 	})
 }
 
@@ -54,14 +48,9 @@ func memory(t testing.TB, service *stack.Service) float64 {
 	return float64(usage.RSS) / mebibyte
 }
 
-const (
-	backlogMessages = 200_000
-	backlogOfEach   = backlogMessages / 2 // each event goes to two queues
-)
-
-// backlog lets messages gather in a queue of products and in one of customers while those are stopped, and watches their
-// memory as they work them off.
-func backlog(t testing.TB, s *stack.Stack) {
+// backlog lets so many messages gather in a queue of products and in one of customers while those are stopped, and
+// watches their memory as they work them off.
+func backlog(t testing.TB, s *stack.Stack, messages int) {
 	consumers := map[string]*stack.Service{
 		events.QueueProductsOrderCancelled:  s.Service("products"),
 		events.QueueCustomersOrderCancelled: s.Service("customers"),
@@ -74,8 +63,8 @@ func backlog(t testing.TB, s *stack.Stack) {
 	purge(t, s)
 	t.Cleanup(func() { purge(t, s) }) // of what a failure leaves
 	began := time.Now()
-	publishCancelled(t, s.Broker.AdminURL(), backlogOfEach)
-	t.Logf("%d messages queued in %s", backlogMessages, time.Since(began).Round(time.Millisecond))
+	publishCancelled(t, s.Broker.AdminURL(), messages)
+	t.Logf("%d messages queued for each in %s", messages, time.Since(began).Round(time.Millisecond))
 
 	began = time.Now()
 	for _, service := range consumers {
@@ -91,7 +80,7 @@ func backlog(t testing.TB, s *stack.Stack) {
 			if err != nil {
 				return err
 			}
-			if n := backlogOfEach - m.sum("messaging_client_consumed_messages_total", func(labels string) bool {
+			if n := messages - m.sum("messaging_client_consumed_messages_total", func(labels string) bool {
 				return strings.Contains(labels, `messaging_destination_name="`+queue+`"`)
 			}); n > 0 {
 				left += n

@@ -27,7 +27,7 @@ import (
 // A real Prometheus finds every metric that the dashboards and alerts use, no alert fires while all is well, and each
 // fires for the fault it is meant for and ends with it.
 func TestMonitoring(t *testing.T) {
-	const deadline = 5 * time.Second
+	const deadline = 2 * time.Second
 	s := start(t, variant{only: map[string]map[string]string{"orders": {"ORDER_DEADLINE": deadline.String()}}})
 	t.Cleanup(func() { purge(t, s) })
 	purge(t, s)
@@ -274,7 +274,7 @@ func (m *monitored) brokerBlocked(t *testing.T) {
 	m.fires(t, "OrderflowBrokerFlowControl", map[string]string{"service_name": "orders", "severity": "critical"})
 	query[struct{}](t, m.s.Postgres.ServiceURL("orders"), `
 update outbox_events
-set created_at = created_at - interval '50 seconds'
+set created_at = created_at - interval '61 seconds'
 where published_at is null`)
 	m.fires(t, "OrderflowOutboxGrowing", map[string]string{"service_name": "orders", "severity": "critical"})
 }
@@ -296,6 +296,9 @@ func (m *monitored) eventsRefused(t *testing.T) {
 	limit("^$")
 	restored := sync.OnceFunc(func() { limit(`^(stock\.[^.]+)$`) })
 	defer restored()
+	if _, err := closeConnections(t.Context(), m.s, "products"); err != nil {
+		t.Fatal(err)
+	}
 	if err := placeOne(t.Context(), m.s); err != nil {
 		t.Fatal(err)
 	}

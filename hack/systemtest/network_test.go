@@ -29,23 +29,38 @@ func TestEnduringBlackholes(t *testing.T) {
 	s := system(t)
 	w := wire(t, s)
 	start(t, variant{only: w.environment(t, s)})
-	lasts := enduring(10*time.Second, time.Minute)
-	for _, name := range withDatabase {
-		t.Run(name+" and the broker", func(t *testing.T) {
-			f := blackhole{t.Name(), []*proxy.Proxy{w.broker[name]}}
-			seen := undergo(t, s, ordeal{fault: f, lasts: lasts, load: steady(s, 60, lasts+4*time.Second)})
+	// In the short form all services lose the same thing at once.
+	lasts, sets := 9*time.Second, [][]string{withDatabase}
+	if endures() {
+		lasts, sets = time.Minute, [][]string{{"orders"}, {"products"}, {"customers"}}
+	}
+	for _, names := range sets {
+		t.Run(strings.Join(names, ", ")+" and the broker", func(t *testing.T) {
+			seen := undergo(t, s, ordeal{fault: holes(t, w.broker, names), lasts: lasts, load: steady(s, 60, lasts+4*time.Second)})
 			prompt(t, seen)
-			told(t, seen, name, givenUp+busy, "consumer")
+			for _, name := range names {
+				told(t, seen, name, givenUp+busy, "consumer")
+			}
 			loopsAlive(t, s)
 		})
-		t.Run(name+" and its database", func(t *testing.T) {
-			f := blackhole{t.Name(), []*proxy.Proxy{w.database[name]}}
-			seen := undergo(t, s, ordeal{fault: f, lasts: lasts, load: steady(s, 60, lasts+4*time.Second)})
+		t.Run(strings.Join(names, ", ")+" and the database", func(t *testing.T) {
+			seen := undergo(t, s, ordeal{fault: holes(t, w.database, names), lasts: lasts, load: steady(s, 60, lasts+4*time.Second)})
 			prompt(t, seen)
-			notReadyWhile(t, seen, name)
+			for _, name := range names {
+				notReadyWhile(t, seen, name)
+			}
 			loopsAlive(t, s)
 		})
 	}
+}
+
+// holes are the black holes of some services.
+func holes(t testing.TB, of map[string]*proxy.Proxy, names []string) blackhole {
+	f := blackhole{what: t.Name()}
+	for _, name := range names {
+		f.proxies = append(f.proxies, of[name])
+	}
+	return f
 }
 
 // prompt checks that no request took longer than it may when the other end is silent, and that no order waited much

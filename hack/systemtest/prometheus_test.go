@@ -23,7 +23,7 @@ import (
 type prometheus struct{ url string }
 
 // watch runs Prometheus with the repository's alert rules, made quick: an alert fires after a second, and rates are taken
-// over a quarter of a minute.
+// over a few more.
 func watch(t *testing.T, s *stack.Stack) *prometheus {
 	t.Helper()
 	path, err := exec.LookPath("prometheus")
@@ -35,7 +35,7 @@ func watch(t *testing.T, s *stack.Stack) *prometheus {
 		t.Fatal(err)
 	}
 	quick := regexp.MustCompile(`(?m)^( +for:) .*$`).ReplaceAllString(string(rules), "$1 1s")
-	quick = strings.ReplaceAll(quick, "[5m]", "[15s]")
+	quick = strings.ReplaceAll(quick, "[5m]", "[8s]")
 	dir := t.TempDir()
 	for name, text := range map[string]string{"rules.yaml": quick, "prometheus.yaml": scrapeConfig(t, s)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {

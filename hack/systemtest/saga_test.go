@@ -30,11 +30,10 @@ const (
 )
 
 const (
-	sagaSchedules = 10_000
-	sagaPrompt    = 128 // orders at once that nothing keeps from ending soon
-	sagaLate      = 320 // and of those that end by the deadline, if the customer does not cancel them
-	sagaDeadline  = 3 * time.Second
-	scarceStock   = 8 // at the start, and again with every restock
+	sagaPrompt   = 128 // orders at once that nothing keeps from ending soon
+	sagaLate     = 320 // and of those that end by the deadline, if the customer does not cancel them
+	sagaDeadline = 3 * time.Second
+	scarceStock  = 8 // at the start, and again with every restock
 )
 
 // Whatever the network does to the messages - copies, another order, delays, beyond the deadline - and whenever the
@@ -43,7 +42,7 @@ const (
 //
 // The services are the real ones with their databases and a vhost of its own. Only there no queue is bound to the
 // exchange: the test gets all events and delivers them by generated schedules, one for each order.
-func TestSagaConverges(t *testing.T) {
+func TestEnduringSaga(t *testing.T) {
 	r := newSagaRun(t)
 	t.Logf("%d schedules, %s=%d repeats them", r.schedules, envSagaSeed, r.seed)
 	started := time.Now()
@@ -87,7 +86,7 @@ func newSagaRun(t testing.TB) *sagaRun {
 	t.Setenv("ORDERFLOW_TEST_MANAGEMENT_URL", s.Broker.ManagementURL())
 	r := &sagaRun{
 		seed:      uintVariable(t, envSagaSeed, rand.Uint64()),
-		schedules: int(uintVariable(t, envSagaSchedules, sagaSchedules)),
+		schedules: int(uintVariable(t, envSagaSchedules, enduring[uint64](5_000, 50_000))),
 		databases: make(map[string]string),
 		initial:   make(map[uuid.UUID]*atomic.Int64),
 		broker:    kittest.Broker(t, unbound(t)),

@@ -72,8 +72,9 @@ func (t *tracker) run(ctx context.Context) error {
 			return err
 		}
 		t.settle(watched, list)
-		// A long list must not become the load: at most a third of the time is spent reading it.
-		if !sleep(ctx, max(t.poll, 2*time.Since(began))) {
+		// A long list must not become the load: at most a third of the time is spent reading it, as long as that takes a
+		// moment. It may have waited for a server that was away, and then the next look must not wait, too.
+		if !sleep(ctx, max(t.poll, min(2*time.Since(began), 2*time.Second))) {
 			return nil
 		}
 	}

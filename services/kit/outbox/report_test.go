@@ -54,6 +54,24 @@ func TestTroubleIsOneLineAMinute(t *testing.T) {
 	})
 }
 
+func TestRetriesThatFailAreOneLineAMinute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, told := &sweeper{}, 0
+		for range 300 { // five minutes
+			for range 3 { // routing keys
+				if s.tell() {
+					told++
+				}
+			}
+			time.Sleep(time.Second)
+		}
+		if told != 5 {
+			t.Errorf("%d lines in five minutes", told)
+		}
+	})
+}
+
 func TestStatusCountsAnEventThatTwoQueuesRefuseOnce(t *testing.T) {
 	t.Parallel()
 	r := &Relay{report: newReport()}

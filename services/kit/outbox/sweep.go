@@ -48,6 +48,7 @@ type sweeper struct {
 	mu   sync.Mutex
 	due  map[string]*bound // by routing key
 	busy map[string]bool   // routing keys that a retry runs for
+	told time.Time         // when the log last heard of a retry that failed
 }
 
 // bound is a time by the database's clock before which there is nothing more
@@ -242,13 +243,25 @@ func (s *sweeper) retry(ctx, work context.Context, retries *sync.WaitGroup, key 
 	}
 	due := s.due[key]
 	retries.Go(func() {
-		if err := s.retryDue(ctx, work, key, due); err != nil && ctx.Err() == nil {
+		if err := s.retryDue(ctx, work, key, due); err != nil && ctx.Err() == nil && s.tell() {
 			slog.WarnContext(ctx, "outbox retry failed, will try again", "routing_key", key, "error", err)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.busy[key] = false
 	})
+}
+
+// tell reports whether the log may hear of a retry that failed: once a minute,
+// as in an outage of the database the retries of all keys fail, each time.
+func (s *sweeper) tell() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.told.IsZero() && time.Since(s.told) < reportInterval {
+		return false
+	}
+	s.told = time.Now()
+	return true
 }
 
 // retryDue ends with the first page of which nothing was taken: the next tick
