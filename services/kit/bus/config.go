@@ -12,7 +12,12 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"orderflow.internal/kit/resolve"
 )
+
+// names are the brokers' hosts, which are looked up for each new connection.
+var names resolve.Names
 
 // Config says how to reach the broker and how to work with it.
 type Config struct {
@@ -87,7 +92,7 @@ func (c Config) dial(ctx context.Context, name string) (*connection, error) {
 		Heartbeat:  heartbeat,
 		Properties: properties,
 		Dial: func(network, addr string) (net.Conn, error) {
-			tcp, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			tcp, err := names.Dial(ctx, net.Dialer{}, network, addr)
 			if err != nil {
 				return nil, err
 			}

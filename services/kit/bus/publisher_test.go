@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -476,3 +477,32 @@ func wrongPassword(url, password string) string {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+func TestTheBrokerIsReachedAgainWhileTheNameServerIsSilent(t *testing.T) {
+	v := kittest.Broker(t, []byte(topology))
+	cfg := config(v)
+	u, err := url.Parse(cfg.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = "broker.test:" + u.Port()
+	cfg.URL = u.String()
+	server := kittest.OnlyName(t, "broker.test")
+	p := bus.NewPublisher(cfg, "test", exchange, redelivery)
+	start(t, p.Run)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := p.Await(ctx); err != nil {
+		t.Fatal(err)
+	}
+	server.Silent.Store(true)
+	asked := server.Asked()
+	closeConnections(t, v)
+	for server.Asked() == asked || p.Await(ctx) != nil {
+		if ctx.Err() != nil {
+			t.Fatal("not connected again")
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	publish(t, p, events(t, 0, 1))
+}

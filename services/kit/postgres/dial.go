@@ -4,7 +4,12 @@ import (
 	"context"
 	"net"
 	"time"
+
+	"orderflow.internal/kit/resolve"
 )
+
+// names are the databases' hosts, which are looked up for each new connection.
+var names resolve.Names
 
 // dial connects so that a peer from which nothing comes back, not even an
 // acknowledgment, is given up within 5 seconds: with data on the way, and

@@ -75,6 +75,7 @@ func (c Config) parse() (*pgxpool.Config, error) {
 		return nil, errors.New("the database URL cannot be parsed") // the error may hold its password
 	}
 	pc.ConnConfig.DialFunc = dial
+	pc.ConnConfig.LookupFunc = names.LookupHost
 	if pc.ConnConfig.ConnectTimeout == 0 {
 		pc.ConnConfig.ConnectTimeout = connectLimit
 	}

@@ -1,11 +1,14 @@
 package proxy
 
 import (
+	"context"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
 	"time"
+
+	"orderflow.internal/kit/resolve"
 )
 
 // Times of the connections to services.
@@ -34,8 +37,11 @@ const bufferSize = 1 << 10
 // per host of the default one would be opened and closed all the time. An
 // answer has to begin within answerTimeout, usually AnswerTimeout.
 func NewTransport(answerTimeout time.Duration) *Transport {
+	var names resolve.Names
 	return newTransport(renewal, &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return names.Dial(ctx, net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}, network, address)
+		},
 		TLSHandshakeTimeout:    dialTimeout,
 		MaxIdleConnsPerHost:    512,
 		IdleConnTimeout:        idleTimeout,
