@@ -109,9 +109,15 @@ const (
 // under a listed one, goes to the same service: the list gives spans and
 // metrics their names.
 var routes = map[string][]string{
-	"orders":    {"/orders", "/orders/{orderId}", "/orders/{orderId}/cancel", "/orders/audit/events", "/orders/audit/handled", "/orders/*"},
-	"products":  {"/products", "/products/{productId}", "/products/{productId}/restock", "/products/audit/events", "/products/audit/handled", "/products/*"},
-	"customers": {"/customers", "/customers/{customerId}", "/customers/{customerId}/orders", "/customers/audit/handled", "/customers/*"},
+	"orders": {"/orders", "/orders/{orderId}", "/orders/{orderId}/cancel",
+		"/orders/audit/events", "/orders/audit/handled",
+		"/orders/audit/digest", "/orders/audit/prints", "/orders/audit/entries", "/orders/*"},
+	"products": {"/products", "/products/{productId}", "/products/{productId}/restock",
+		"/products/audit/events", "/products/audit/handled",
+		"/products/audit/digest", "/products/audit/prints", "/products/audit/entries", "/products/audit/stock", "/products/*"},
+	"customers": {"/customers", "/customers/{customerId}", "/customers/{customerId}/orders",
+		"/customers/audit/handled",
+		"/customers/audit/digest", "/customers/audit/prints", "/customers/audit/entries", "/customers/*"},
 }
 
 // newHandler returns the handler of the public port.

@@ -89,7 +89,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	})
 	stock := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(orders)...)
 	stock.Require(database.Ready)
-	server := web.NewServer(cfg.Web, api.New(orders, stock.Depth), web.Admin(info.Metrics, web.Checks{
+	server := web.NewServer(cfg.Web, api.New(orders, stock.Depth, cfg.Outbox.Retention), web.Admin(info.Metrics, web.Checks{
 		"database": database.Ready,
 		"schema":   schema.Ready,
 	}, web.Checks{

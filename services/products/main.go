@@ -76,7 +76,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	products := store.New(pool, relay.Committed)
 	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(products)...)
 	orders.Require(database.Ready)
-	server := web.NewServer(cfg.Web, api.New(products, orders.Depth), web.Admin(info.Metrics, web.Checks{
+	server := web.NewServer(cfg.Web, api.New(products, orders.Depth, cfg.Outbox.Retention), web.Admin(info.Metrics, web.Checks{
 		"database": database.Ready,
 		"schema":   schema.Ready,
 	}, web.Checks{

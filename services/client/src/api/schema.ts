@@ -343,6 +343,67 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/orders/audit/digest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Digest what orders knows of a range of orders
+         * @description For whoever compares the services' books. Two services with the same digest of a part know the same of the
+         *     orders behind `after` and up to `until`, by id.
+         */
+        get: operations["getOrdersDigest"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/orders/audit/prints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Digest each order of a range by itself
+         * @description Finds the orders of a range whose digests differ. At most 2,000; `next` continues the range.
+         */
+        get: operations["listOrdersPrints"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/orders/audit/entries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tell all that orders knows of some orders
+         * @description For each of the orders that is there, the order. Changes nothing.
+         */
+        post: operations["listOrdersEntries"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/products/audit/events": {
         parameters: {
             query?: never;
@@ -386,6 +447,88 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/products/audit/digest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Digest what products knows of a range of orders
+         * @description For whoever compares the services' books. Two services with the same digest of a part know the same of the
+         *     orders behind `after` and up to `until`, by id.
+         */
+        get: operations["getProductsDigest"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/products/audit/prints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Digest each order of a range by itself
+         * @description Finds the orders of a range whose digests differ. At most 2,000; `next` continues the range.
+         */
+        get: operations["listProductsPrints"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/products/audit/entries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tell all that products knows of some orders
+         * @description For each of the orders that is there, the reservation. Changes nothing.
+         */
+        post: operations["listProductsEntries"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/products/audit/stock": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Compare each product's numbers with all reservations
+         * @description Of one moment: `reserved` with the sum of what reservations hold, and `stock` and `reserved` together with all
+         *     that ever came in. Lines of JSON tell how far it has come; the last one has the result. One at a time.
+         */
+        get: operations["checkStock"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/customers/audit/handled": {
         parameters: {
             query?: never;
@@ -401,6 +544,67 @@ export interface paths {
          *     says how many messages wait in the queue and in its dead-letter queue. Changes nothing.
          */
         post: operations["listCustomersUnhandled"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/customers/audit/digest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Digest what customers knows of a range of orders
+         * @description For whoever compares the services' books. Two services with the same digest of a part know the same of the
+         *     orders behind `after` and up to `until`, by id.
+         */
+        get: operations["getCustomersDigest"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/customers/audit/prints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Digest each order of a range by itself
+         * @description Finds the orders of a range whose digests differ. At most 2,000; `next` continues the range.
+         */
+        get: operations["listCustomersPrints"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/customers/audit/entries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tell all that customers knows of some orders
+         * @description For each of the orders that is there, the history's order. Changes nothing.
+         */
+        post: operations["listCustomersEntries"];
         delete?: never;
         options?: never;
         head?: never;
@@ -605,6 +809,166 @@ export interface components {
             routingKey: string;
             /** Format: date-time */
             publishedAt: string;
+        };
+        Digest: {
+            /**
+             * Format: uuid
+             * @description Where the range ends; before the one that was asked for when there is more
+             */
+            until: string;
+            /**
+             * Format: int64
+             * @description Orders behind the digest
+             */
+            subjects: number;
+            parts: components["schemas"]["DigestParts"];
+            /**
+             * Format: int64
+             * @description Orders some of whose events the service's outbox lacks
+             */
+            incomplete: number;
+        };
+        /**
+         * @description A digest by part; `history` is what orders and customers both know, `reservation` orders and products
+         * @example {
+         *       "history": "9f3ac01b55e0d2f7-2000"
+         *     }
+         */
+        DigestParts: {
+            [key: string]: string;
+        };
+        Prints: {
+            prints: components["schemas"]["Print"][];
+            /**
+             * Format: uuid
+             * @description Where to continue; absent at the end of the range
+             */
+            next?: string;
+        };
+        Print: {
+            /**
+             * Format: uuid
+             * @description The order's id
+             */
+            id: string;
+            parts: components["schemas"]["DigestParts"];
+            /**
+             * @description The service's outbox lacks events of the order
+             * @default false
+             */
+            incomplete: boolean;
+        };
+        EntriesQuestion: {
+            /** @description Ids of orders */
+            subjects: string[];
+        };
+        BookedOrders: {
+            entries: components["schemas"]["BookedOrder"][];
+        };
+        BookedReservations: {
+            entries: components["schemas"]["BookedReservation"][];
+        };
+        BookedHistories: {
+            entries: components["schemas"]["BookedHistory"][];
+        };
+        /** @description An order in one of its versions */
+        OrderState: {
+            /** Format: uuid */
+            customerId: string;
+            status: components["schemas"]["OrderStatus"];
+            reason?: string;
+            /** @description Null in a history that has not heard of them */
+            items: components["schemas"]["BookItem"][] | null;
+            /** Format: int64 */
+            totalCents: number;
+            currency?: string;
+            version: number;
+            /** Format: date-time */
+            createdAt?: string;
+            /** Format: date-time */
+            updatedAt: string;
+        };
+        BookItem: {
+            /** Format: uuid */
+            productId: string;
+            quantity: number;
+        };
+        BookedOrder: components["schemas"]["OrderState"] & {
+            /** Format: uuid */
+            orderId: string;
+            /** @description Of one unit of each item, in cents */
+            prices?: number[];
+            /** @description Routing key of the stock answer that was handled */
+            answer?: string;
+            /**
+             * Format: date-time
+             * @description When a Pending order ends without an answer
+             */
+            due?: string;
+            events: components["schemas"]["BookEvents"];
+            missing?: components["schemas"]["MissingEvents"];
+            told?: components["schemas"]["OrderState"];
+        };
+        BookedHistory: components["schemas"]["OrderState"] & {
+            /** Format: uuid */
+            orderId: string;
+        };
+        BookedReservation: {
+            /** Format: uuid */
+            orderId: string;
+            /** @enum {string} */
+            status: "Reserved" | "Refused" | "Expired" | "Released" | "Cancelled";
+            items: components["schemas"]["BookItem"][];
+            /** @description OrderCreated was handled */
+            created: boolean;
+            /** @description OrderCancelled was handled */
+            cancelled: boolean;
+            events: components["schemas"]["BookEvents"];
+            missing?: components["schemas"]["MissingEvents"];
+        };
+        /** @description The order's events in the service's outbox */
+        BookEvents: components["schemas"]["BookEvent"][];
+        BookEvent: {
+            /** @example order.created */
+            routingKey: string;
+            published: boolean;
+        };
+        /** @description Routing keys of events that the outbox should hold and does not */
+        MissingEvents: string[];
+        /** @description How far the check has come; the last line has `done` or `error` */
+        StockLine: {
+            /** Format: int64 */
+            reservations: number;
+            /** Format: int64 */
+            products: number;
+            /** @description Products whose numbers do not add up, the first of them */
+            wrong?: components["schemas"]["WrongStock"][];
+            wrongInAll: number;
+            done: boolean;
+            error?: string;
+        };
+        WrongStock: {
+            /** Format: uuid */
+            productId: string;
+            /** Format: int64 */
+            stock: number;
+            /** Format: int64 */
+            reserved: number;
+            /**
+             * Format: int64
+             * @description All that ever came in, which stock and reserved add up to
+             */
+            supplied: number;
+            /**
+             * Format: int64
+             * @description What all reservations hold, which reserved is
+             */
+            held: number;
+            /**
+             * @description Reservations name this product, and it is not there
+             * @default false
+             */
+            unknown: boolean;
         };
         HandledQuestion: {
             /** @example products.order.cancelled */
@@ -1032,6 +1396,10 @@ export interface components {
         };
     };
     parameters: {
+        /** @description Behind this id; without it from the first order on */
+        SpanAfter: string;
+        /** @description Up to this id; without it to the last order */
+        SpanUntil: string;
         /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60 */
         OrderId: string;
         /** @example 550e8400-e29b-41d4-a716-446655440001 */
@@ -1868,6 +2236,109 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    getOrdersDigest: {
+        parameters: {
+            query?: {
+                /** @description Behind this id; without it from the first order on */
+                after?: components["parameters"]["SpanAfter"];
+                /** @description Up to this id; without it to the last order */
+                until?: components["parameters"]["SpanUntil"];
+                /** @description Most orders behind the digest; the answer says where it ends */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the service's database holds */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Digest"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listOrdersPrints: {
+        parameters: {
+            query?: {
+                /** @description Behind this id; without it from the first order on */
+                after?: components["parameters"]["SpanAfter"];
+                /** @description Up to this id; without it to the last order */
+                until?: components["parameters"]["SpanUntil"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the service's database holds */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Prints"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listOrdersEntries: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EntriesQuestion"];
+            };
+        };
+        responses: {
+            /** @description What the service's database holds */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BookedOrders"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
     listProductsPublishedEvents: {
         parameters: {
             query: {
@@ -1940,6 +2411,140 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    getProductsDigest: {
+        parameters: {
+            query?: {
+                /** @description Behind this id; without it from the first order on */
+                after?: components["parameters"]["SpanAfter"];
+                /** @description Up to this id; without it to the last order */
+                until?: components["parameters"]["SpanUntil"];
+                /** @description Most orders behind the digest; the answer says where it ends */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the service's database holds */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Digest"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listProductsPrints: {
+        parameters: {
+            query?: {
+                /** @description Behind this id; without it from the first order on */
+                after?: components["parameters"]["SpanAfter"];
+                /** @description Up to this id; without it to the last order */
+                until?: components["parameters"]["SpanUntil"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the service's database holds */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Prints"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listProductsEntries: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EntriesQuestion"];
+            };
+        };
+        responses: {
+            /** @description What the service's database holds */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BookedReservations"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    checkStock: {
+        parameters: {
+            query: {
+                /** @description Most reservations read per second */
+                rate: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the service's database holds */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": components["schemas"]["StockLine"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
     listCustomersUnhandled: {
         parameters: {
             query?: never;
@@ -1960,6 +2565,109 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["HandledAnswer"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    getCustomersDigest: {
+        parameters: {
+            query?: {
+                /** @description Behind this id; without it from the first order on */
+                after?: components["parameters"]["SpanAfter"];
+                /** @description Up to this id; without it to the last order */
+                until?: components["parameters"]["SpanUntil"];
+                /** @description Most orders behind the digest; the answer says where it ends */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the service's database holds */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Digest"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listCustomersPrints: {
+        parameters: {
+            query?: {
+                /** @description Behind this id; without it from the first order on */
+                after?: components["parameters"]["SpanAfter"];
+                /** @description Up to this id; without it to the last order */
+                until?: components["parameters"]["SpanUntil"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the service's database holds */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Prints"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listCustomersEntries: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EntriesQuestion"];
+            };
+        };
+        responses: {
+            /** @description What the service's database holds */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BookedHistories"];
                 };
             };
             400: components["responses"]["BadRequest"];

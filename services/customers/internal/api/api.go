@@ -36,6 +36,10 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 		Queues:           []string{events.QueueCustomersOrderCreated, events.QueueCustomersOrderConfirmed, events.QueueCustomersOrderCancelled},
 		DeadLetterSuffix: events.DeadLetterSuffix, Unhandled: s.Unhandled, Waiting: waiting,
 	})))
+	ledger := s.Ledger()
+	r.Get("/api/customers/audit/digest", handle(ledger.DigestHandler, audit.DigestQuery...))
+	r.Get("/api/customers/audit/prints", handle(ledger.PrintsHandler, audit.PrintsQuery...))
+	r.Post("/api/customers/audit/entries", handle(audit.EntriesHandler(s.Entries)))
 	r.Get("/api/orders/{orderId}/journey", handle(a.journey))
 	return r
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"orderflow.internal/events"
+	"orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
 	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/postgres"
@@ -24,8 +25,8 @@ type handlers struct {
 }
 
 // New returns the handler of everything under /api/orders. waiting counts the
-// messages in one of the service's queues.
-func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error)) http.Handler {
+// messages in one of the service's queues, retention is the outbox's.
+func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error), retention time.Duration) http.Handler {
 	h := &handlers{store: s}
 	router := web.NewRouter()
 	router.Post("/api/orders", handle(h.place))
@@ -39,6 +40,13 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 		Queues:           []string{events.QueueOrdersStockReserved, events.QueueOrdersStockNotAvailable},
 		DeadLetterSuffix: events.DeadLetterSuffix, Unhandled: s.Unhandled, Waiting: waiting,
 	}))))
+	ledger := s.Ledger(retention)
+	router.Get("/api/orders/audit/digest", handle(web.Within(ledger.DigestHandler), audit.DigestQuery...))
+	router.Get("/api/orders/audit/prints", handle(web.Within(ledger.PrintsHandler), audit.PrintsQuery...))
+	router.Post("/api/orders/audit/entries", handle(web.Within(audit.EntriesHandler(
+		func(ctx context.Context, ids []uuid.UUID) ([]books.Order, error) {
+			return s.Entries(ctx, ids, retention)
+		}))))
 	return router
 }
 

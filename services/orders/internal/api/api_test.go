@@ -88,7 +88,7 @@ func setupOn(t testing.TB, databaseURL string) *env {
 			t.Errorf("run: %v", err)
 		}
 	})
-	server := httptest.NewServer(New(e.store, nothingWaits))
+	server := httptest.NewServer(New(e.store, nothingWaits, time.Hour))
 	t.Cleanup(server.Close)
 	e.serveAt(server.URL)
 	return e

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"orderflow.internal/events"
+	"orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
@@ -19,13 +20,14 @@ import (
 )
 
 type api struct {
-	store *store.Store
+	store    *store.Store
+	checking chan struct{} // holds one while the stock is being checked
 }
 
 // New returns the service's public handler. waiting counts the messages in one
-// of the service's queues.
-func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error)) http.Handler {
-	a := &api{store: s}
+// of the service's queues, retention is the outbox's.
+func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error), retention time.Duration) http.Handler {
+	a := &api{store: s, checking: make(chan struct{}, 1)}
 	r := web.NewRouter()
 	r.Get("/api/products", handle(a.list, "limit", "after"))
 	r.Post("/api/products", handle(a.add))
@@ -38,6 +40,14 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 		Queues: []string{events.QueueProductsOrderCreated, events.QueueProductsOrderCancelled}, DeadLetterSuffix: events.DeadLetterSuffix,
 		Unhandled: s.Unhandled, Waiting: waiting,
 	})))
+	ledger := s.Ledger(retention)
+	r.Get("/api/products/audit/digest", handle(ledger.DigestHandler, audit.DigestQuery...))
+	r.Get("/api/products/audit/prints", handle(ledger.PrintsHandler, audit.PrintsQuery...))
+	r.Post("/api/products/audit/entries", handle(audit.EntriesHandler(
+		func(ctx context.Context, ids []uuid.UUID) ([]books.Reservation, error) {
+			return s.Entries(ctx, ids, retention)
+		})))
+	r.Get("/api/products/audit/stock", handleLong(a.checkStock, "rate"))
 	r.Get("/api/orders/{orderId}/journey", handle(a.journey))
 	return r
 }
@@ -45,10 +55,15 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 // handle adds to web's table of errors what only this service knows, and lets
 // only the query parameters through that the route has.
 func handle(fn func(http.ResponseWriter, *http.Request) error, query ...string) http.HandlerFunc {
+	return handleLong(web.Within(fn), query...)
+}
+
+// handleLong is handle for what takes longer than a query.
+func handleLong(fn func(http.ResponseWriter, *http.Request) error, query ...string) http.HandlerFunc {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
 		err := web.CheckQuery(r, query...)
 		if err == nil {
-			err = web.Within(fn)(w, r)
+			err = fn(w, r)
 		}
 		switch {
 		case errors.Is(err, product.ErrNotFound):

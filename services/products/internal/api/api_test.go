@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -59,7 +60,7 @@ func handler(t testing.TB, database string) http.Handler {
 			t.Fatal(err)
 		}
 	}
-	return api.New(store.New(pool, func([]bus.Event) {}), nothingWaits)
+	return api.New(store.New(pool, func([]bus.Event) {}), nothingWaits, 24*time.Hour)
 }
 
 // nowhere is a database that cannot be reached.

@@ -77,8 +77,8 @@ where product_id = $1
 // Create adds a product and returns it as stored, or product.ErrExists.
 func (s *Store) Create(ctx context.Context, p product.Product) (product.Product, error) {
 	created, err := s.write(ctx, `
-insert into products (product_id, name, price_cents, currency, stock)
-values ($1, $2, $3, $4, $5)
+insert into products (product_id, name, price_cents, currency, stock, supplied)
+values ($1, $2, $3, $4, $5, $5::bigint)
 on conflict (product_id) do nothing
 returning `+productColumns, p.ID, p.Name, p.PriceCents, p.Currency, p.Stock)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -136,6 +136,7 @@ func (s *Store) Restock(ctx context.Context, id uuid.UUID, versions []int64, qua
 	p, err := s.write(ctx, `
 update products
 set stock = stock + $3,
+    supplied = supplied + $3,
     version = version + 1,
     updated_at = now()
 where product_id = $1

@@ -1,0 +1,245 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"orderflow.internal/events"
+	"orderflow.internal/events/books"
+	"orderflow.internal/kit/audit"
+	"orderflow.internal/orders/internal/order"
+)
+
+// keptSince is a query for the time from when on the outbox has all events, of
+// which the parameter is the retention: it drops whole days that are older, and
+// knows nothing from before it was made.
+func keptSince(parameter string) string {
+	return `
+select greatest(now() - ` + parameter + `::interval, max(tstamp)::timestamptz) as since
+from goose_db_version
+where version_id = 4`
+}
+
+// ledgerRows are the orders with what the other services should know of them.
+// An order whose events are not all in the outbox is incomplete.
+var ledgerRows = `
+with kept as materialized (` + keptSince("$3") + `),
+told as materialized (
+  select subject,
+    bool_or(routing_key = 'order.created') as created,
+    bool_or(routing_key = 'order.confirmed') as confirmed,
+    bool_or(routing_key = 'order.cancelled') as cancelled
+  from outbox_events
+  where subject > ($1::uuid)::text
+    and subject <= ($2::uuid)::text
+  group by subject),
+page as materialized (
+  select *,
+    case
+      when status = 'Pending' then 'open'
+      when status = 'Confirmed' then 'held'
+      when reason = 'StockNotAvailable' then 'refused'
+      when currency <> '' or answer = 'stock.reserved' then 'released'
+      when answer = 'stock.notavailable' then 'refused'
+      else 'none' end as fate,
+    hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'), jsonb_path_query_array(items, '$[*].quantity')), 0) as items_hash
+  from orders
+  where order_id > $1
+    and order_id <= $2)
+select order_id as id,
+  (created_at >= kept.since and not coalesce(told.created, false)
+    or created_at >= kept.since and currency <> '' and not coalesce(told.confirmed, false)
+    or updated_at >= kept.since and status = 'Cancelled' and not coalesce(told.cancelled, false)) as incomplete,
+  hash_record_extended(row(order_id, customer_id, status, reason, items_hash, total_cents, currency, version, created_at, updated_at), 0) as history,
+  hash_record_extended(row(order_id, fate, true, status = 'Cancelled', case when fate <> 'none' then items_hash end), 0) as reservation
+from page
+cross join kept
+left join told on told.subject = order_id::text`
+
+// Ledger is the service's side of the books: all orders. Events are kept for
+// the retention.
+func (s *Store) Ledger(retention time.Duration) audit.Ledger {
+	return audit.Ledger{
+		Pool: s.pool, Table: "orders", ID: "order_id", Rows: ledgerRows, Args: []any{retention},
+		Parts: []string{books.PartHistory, books.PartReservation},
+	}
+}
+
+// Entries returns what is known of the orders, those that are there.
+func (s *Store) Entries(ctx context.Context, ids []uuid.UUID, retention time.Duration) ([]books.Order, error) {
+	entries, err := readEntries(ctx, s.pool, ids, retention)
+	if err != nil {
+		return nil, fmt.Errorf("entries of %d orders: %w", len(ids), err)
+	}
+	list := make([]books.Order, len(entries))
+	for i, e := range entries {
+		list[i] = e.Order
+	}
+	return list, nil
+}
+
+// entry is an order with its events.
+type entry struct {
+	books.Order
+	order  order.Order
+	told   []toldEvent
+	expect []string // routing keys that the outbox should have
+}
+
+// toldEvent is an event of an order in the outbox.
+type toldEvent struct {
+	RoutingKey string
+	Body       []byte
+	Published  bool
+}
+
+// batcher is a pool or a transaction.
+type batcher interface {
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
+}
+
+// readEntries reads orders and their events in one round trip.
+func readEntries(ctx context.Context, db batcher, ids []uuid.UUID, retention time.Duration) ([]entry, error) {
+	var entries []entry
+	told := make(map[string][]toldEvent, len(ids))
+	subjects := make([]string, len(ids))
+	for i, id := range ids {
+		subjects[i] = id.String()
+	}
+	b := &pgx.Batch{}
+	// The events first: one that an order stores meanwhile is in none of them.
+	b.Queue(`
+select subject, routing_key, body, published_at is not null
+from outbox_events
+where subject = any($1)
+order by subject, created_at, id`, subjects).Query(func(rows pgx.Rows) error {
+		var subject string
+		var e toldEvent
+		_, err := pgx.ForEachRow(rows, []any{&subject, &e.RoutingKey, &e.Body, &e.Published}, func() error {
+			told[subject] = append(told[subject], e)
+			return nil
+		})
+		return err
+	})
+	b.Queue(`
+with kept as materialized (`+keptSince("$2")+`)
+select `+columns+`, coalesce(answer, ''), (select due from pending_orders p where p.order_id = o.order_id),
+  o.created_at >= kept.since, o.updated_at >= kept.since
+from orders as o
+cross join kept
+where o.order_id = any($1::uuid[])
+order by o.order_id`, ids, retention).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var e entry
+			var answer string
+			var due *time.Time
+			var created, updated bool
+			if err := scanInto(rows, &e.order, &answer, &due, &created, &updated); err != nil {
+				return err
+			}
+			e.told = told[e.order.ID.String()]
+			e.fill(answer, due, created, updated)
+			entries = append(entries, e)
+		}
+		return rows.Err()
+	})
+	return entries, db.SendBatch(ctx, b).Close()
+}
+
+// fill makes the entry of its order and events. Created and updated tell whether
+// the outbox still has to have the events of those times.
+func (e *entry) fill(answer string, due *time.Time, created, updated bool) {
+	o := e.order
+	e.Order = books.Order{OrderID: o.ID, State: stateOf(o), Answer: answer, Due: due, Events: []books.Event{}, Told: fold(e.told)}
+	for _, item := range o.Items {
+		if item.UnitPriceCents != nil {
+			e.Prices = append(e.Prices, *item.UnitPriceCents)
+		}
+	}
+	if len(e.Prices) != len(o.Items) {
+		e.Prices = nil
+	}
+	has := map[string]bool{}
+	for _, event := range e.told {
+		has[event.RoutingKey] = true
+		e.Events = append(e.Events, books.Event{RoutingKey: event.RoutingKey, Published: event.Published})
+	}
+	for key, expected := range map[string]bool{
+		events.OrderCreatedKey:   created,
+		events.OrderConfirmedKey: created && o.Currency != "",
+		events.OrderCancelledKey: updated && o.Status == order.Cancelled,
+	} {
+		if expected && !has[key] {
+			e.Missing = append(e.Missing, key)
+		}
+	}
+	slices.Sort(e.Missing)
+}
+
+func stateOf(o order.Order) books.State {
+	s := books.State{
+		CustomerID: o.CustomerID, Status: string(o.Status), Reason: string(o.Reason), Items: make([]events.Item, len(o.Items)),
+		TotalCents: o.TotalCents, Currency: o.Currency, Version: o.Version, CreatedAt: o.CreatedAt, UpdatedAt: o.UpdatedAt,
+	}
+	for i, item := range o.Items {
+		s.Items[i] = events.Item{ProductID: item.ProductID, Quantity: item.Quantity}
+	}
+	return s
+}
+
+// fold returns what an order's events say together, nil unless they are all
+// there: each version from the first on.
+func fold(told []toldEvent) *books.State {
+	var s books.State
+	versions := map[int]bool{}
+	for _, e := range told {
+		var version int
+		switch e.RoutingKey {
+		case events.OrderCreatedKey:
+			c, err := events.DecodeOrderCreated(e.Body)
+			if err != nil {
+				return nil
+			}
+			version = c.Version
+			s.CustomerID, s.Items, s.CreatedAt = c.CustomerID, c.Items, c.CreatedAt
+			if version > s.Version {
+				s.Status, s.UpdatedAt = books.OrderPending, c.CreatedAt
+			}
+		case events.OrderConfirmedKey:
+			c, err := events.DecodeOrderConfirmed(e.Body)
+			if err != nil {
+				return nil
+			}
+			version = c.Version
+			s.TotalCents, s.Currency = c.TotalCents, c.Currency
+			if version > s.Version {
+				s.Status, s.Reason, s.UpdatedAt = books.OrderConfirmed, "", c.ConfirmedAt
+			}
+		case events.OrderCancelledKey:
+			c, err := events.DecodeOrderCancelled(e.Body)
+			if err != nil {
+				return nil
+			}
+			version = c.Version
+			if version > s.Version {
+				s.Status, s.Reason, s.UpdatedAt = books.OrderCancelled, c.Reason, c.CancelledAt
+			}
+		}
+		versions[version] = true
+		s.Version = max(s.Version, version)
+	}
+	for v := 1; v <= s.Version; v++ {
+		if !versions[v] {
+			return nil
+		}
+	}
+	if s.Items == nil {
+		return nil
+	}
+	return &s
+}

@@ -1,0 +1,247 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"orderflow.internal/events"
+	"orderflow.internal/events/books"
+	"orderflow.internal/kit/audit"
+)
+
+// keptSince is a query for the time from when on the outbox has all events, of
+// which the parameter is the retention: it drops whole days that are older, and
+// knows nothing from before it was made.
+func keptSince(parameter string) string {
+	return `
+select greatest(now() - ` + parameter + `::interval, max(tstamp)::timestamptz) as since
+from goose_db_version
+where version_id = 4`
+}
+
+// ledgerRows are the reservations with what orders should know of them. One
+// whose events are not all in the outbox is incomplete.
+var ledgerRows = `
+with kept as materialized (` + keptSince("$3") + `),
+told as materialized (
+  select subject,
+    bool_or(routing_key in ('stock.reserved', 'stock.notavailable')) as answered,
+    bool_or(routing_key = 'stock.released') as released
+  from outbox_events
+  where subject > ($1::uuid)::text
+    and subject <= ($2::uuid)::text
+  group by subject),
+page as materialized (
+  select *,
+    case status
+      when 'Reserved' then 'held'
+      when 'Released' then 'released'
+      when 'Refused' then 'refused'
+      else 'none' end as fate
+  from reservations
+  where order_id > $1
+    and order_id <= $2)
+select order_id as id,
+  (created_at >= kept.since and fate <> 'none' and not coalesce(told.answered, false)
+    or updated_at >= kept.since and fate = 'released' and not coalesce(told.released, false)) as incomplete,
+  hash_record_extended(row(order_id, fate, order_created_at is not null, order_cancelled_at is not null, case when fate <> 'none' then
+    hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'), jsonb_path_query_array(items, '$[*].quantity')), 0)
+    end), 0) as reservation
+from page
+cross join kept
+left join told on told.subject = order_id::text`
+
+// Ledger is the service's side of the books: what became of each order. Events
+// are kept for the retention.
+func (s *Store) Ledger(retention time.Duration) audit.Ledger {
+	return audit.Ledger{
+		Pool: s.pool, Table: "reservations", ID: "order_id", Rows: ledgerRows, Args: []any{retention},
+		Parts: []string{books.PartReservation},
+	}
+}
+
+// Entries returns what is known of the orders, those that came here.
+func (s *Store) Entries(ctx context.Context, ids []uuid.UUID, retention time.Duration) ([]books.Reservation, error) {
+	var entries []books.Reservation
+	told := make(map[string][]books.Event, len(ids))
+	subjects := make([]string, len(ids))
+	for i, id := range ids {
+		subjects[i] = id.String()
+	}
+	b := &pgx.Batch{}
+	b.Queue(`
+select subject, routing_key, published_at is not null
+from outbox_events
+where subject = any($1)
+order by subject, created_at, id`, subjects).Query(func(rows pgx.Rows) error {
+		var subject string
+		var e books.Event
+		_, err := pgx.ForEachRow(rows, []any{&subject, &e.RoutingKey, &e.Published}, func() error {
+			told[subject] = append(told[subject], e)
+			return nil
+		})
+		return err
+	})
+	b.Queue(`
+with kept as materialized (`+keptSince("$2")+`)
+select order_id, status, items, order_created_at is not null, order_cancelled_at is not null,
+  created_at >= kept.since, updated_at >= kept.since
+from reservations
+cross join kept
+where order_id = any($1::uuid[])
+order by order_id`, ids, retention).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			e := books.Reservation{Events: []books.Event{}}
+			var created, updated bool
+			if err := rows.Scan(&e.OrderID, &e.Status, &e.Items, &e.Created, &e.Cancelled, &created, &updated); err != nil {
+				return err
+			}
+			e.Events = append(e.Events, told[e.OrderID.String()]...)
+			e.Missing = missing(e, created, updated)
+			entries = append(entries, e)
+		}
+		return rows.Err()
+	})
+	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+		return nil, fmt.Errorf("entries of %d orders: %w", len(ids), err)
+	}
+	return entries, nil
+}
+
+// missing are the events that the outbox should have and has not. Created and
+// updated tell whether it still has to have those of these times.
+func missing(e books.Reservation, created, updated bool) []string {
+	var keys []string
+	lacks := func(key string) bool {
+		return !slices.ContainsFunc(e.Events, func(event books.Event) bool { return event.RoutingKey == key })
+	}
+	want := func(expected bool, key string) {
+		if expected && lacks(key) {
+			keys = append(keys, key)
+		}
+	}
+	want(created && (e.Status == books.ReservationReserved || e.Status == books.ReservationReleased), events.StockReservedKey)
+	want(created && e.Status == books.ReservationRefused, events.StockNotAvailableKey)
+	want(updated && e.Status == books.ReservationReleased, events.StockReleasedKey)
+	return keys
+}
+
+// stockPage is how many reservations are added up in one statement.
+const stockPage = 5_000
+
+// StockCheck is how far a check of the stock has come.
+type StockCheck struct {
+	Reservations int64 // read
+	Products     int64 // compared, at the end
+	Wrong        []books.Stock
+}
+
+// CheckStock compares what each product says with what all reservations say,
+// both of one moment. It reads at most rate reservations a second and calls
+// progress after each of its pages.
+//
+// All is read in one snapshot, in short statements: so long the tables keep what
+// was deleted in them, which costs less than one statement that takes a whole
+// processor for as long.
+func (s *Store) CheckStock(ctx context.Context, rate int, progress func(StockCheck) error) (check StockCheck, err error) {
+	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return check, fmt.Errorf("check the stock: %w", err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it has written nothing
+	held := map[uuid.UUID]int64{}
+	started := time.Now()
+	for after, more := uuid.Nil, true; more; {
+		var n int64
+		if after, n, err = addHeld(ctx, tx, after, held); err != nil {
+			return check, fmt.Errorf("check the stock: %w", err)
+		}
+		more = n == stockPage
+		check.Reservations += n
+		if err := progress(check); err != nil {
+			return check, err
+		}
+		due := started.Add(time.Duration(check.Reservations) * time.Second / time.Duration(rate))
+		select {
+		case <-ctx.Done():
+			return check, ctx.Err()
+		case <-time.After(time.Until(due)):
+		}
+	}
+	if check.Wrong, check.Products, err = compareStock(ctx, tx, held); err != nil {
+		return check, fmt.Errorf("check the stock: %w", err)
+	}
+	return check, nil
+}
+
+// addHeld adds up what the next stockPage reservations hold, and returns the
+// last of them and how many there were.
+func addHeld(ctx context.Context, tx pgx.Tx, after uuid.UUID, held map[uuid.UUID]int64) (last uuid.UUID, n int64, err error) {
+	rows, err := tx.Query(ctx, `
+with page as materialized (
+  select order_id, status, items
+  from reservations
+  where order_id > $1
+  order by order_id
+  limit $2),
+ends as (
+  select count(*) as n, (select order_id from page order by order_id desc limit 1) as last
+  from page)
+select ends.last, ends.n, i."productId", sum(i.quantity)::bigint
+from ends
+left join (
+  select i.*
+  from page
+  cross join jsonb_to_recordset(page.items) as i("productId" uuid, quantity bigint)
+  where page.status = 'Reserved') as i on true
+group by 1, 2, 3`, after, stockPage)
+	if err != nil {
+		return after, 0, err
+	}
+	var end, product *uuid.UUID
+	var quantity *int64
+	_, err = pgx.ForEachRow(rows, []any{&end, &n, &product, &quantity}, func() error {
+		if product != nil {
+			held[*product] += *quantity
+		}
+		return nil
+	})
+	if end != nil {
+		last = *end
+	}
+	return last, n, err
+}
+
+// compareStock returns the products whose numbers do not add up, and how many
+// products there are.
+func compareStock(ctx context.Context, tx pgx.Tx, held map[uuid.UUID]int64) (wrong []books.Stock, n int64, err error) {
+	rows, err := tx.Query(ctx, `
+select product_id, stock, reserved, coalesce(supplied, stock + reserved)
+from products`)
+	if err != nil {
+		return nil, 0, err
+	}
+	left := maps.Clone(held)
+	var p books.Stock
+	_, err = pgx.ForEachRow(rows, []any{&p.ProductID, &p.Stock, &p.Reserved, &p.Supplied}, func() error {
+		n++
+		p.Held = held[p.ProductID]
+		delete(left, p.ProductID)
+		if p.Reserved != p.Held || p.Stock+p.Reserved != p.Supplied {
+			wrong = append(wrong, p)
+		}
+		return nil
+	})
+	for id, quantity := range left {
+		wrong = append(wrong, books.Stock{ProductID: id, Held: quantity, Unknown: true})
+	}
+	slices.SortFunc(wrong, func(a, b books.Stock) int { return bytes.Compare(a.ProductID[:], b.ProductID[:]) })
+	return wrong, n, err
+}
