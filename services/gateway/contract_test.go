@@ -155,7 +155,8 @@ func retainReferenced(doc *yaml.Node) {
 	for i := 0; i < len(components.Content); i += 2 {
 		kind := components.Content[i].Value
 		retain(components.Content[i+1], func(name, _ *yaml.Node) bool {
-			return seen["#/components/"+kind+"/"+name.Value]
+			// Schemes are named by the operations' security, without a $ref.
+			return kind == "securitySchemes" || seen["#/components/"+kind+"/"+name.Value]
 		})
 	}
 	retain(components, func(_, named *yaml.Node) bool { return len(named.Content) > 0 })
