@@ -198,7 +198,7 @@ func underLoad(t *testing.T, limit time.Duration, tolerated *regexp.Regexp, chan
 			}
 		}
 	}()
-	time.Sleep(3 * time.Second) // the load is on
+	<-time.After(3 * time.Second) // the load is on
 	change(ctx, t)
 	close(done)
 	r := <-results

@@ -96,7 +96,7 @@ func enforced(ctx context.Context, t *testing.T, p *probe) {
 	if _, err := p.Kubectl(ctx, strings.NewReader(policy), "apply", "--namespace", p.namespace, "--filename", "-"); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); p.reaches(ctx, t, gatewayAddress); time.Sleep(time.Second) {
+	for deadline := time.Now().Add(30 * time.Second); p.reaches(ctx, t, gatewayAddress); <-time.After(time.Second) {
 		if time.Now().After(deadline) {
 			t.Skip("the cluster's network does not enforce NetworkPolicies: a pod that may not send anything still does")
 		}

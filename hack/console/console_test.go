@@ -14,7 +14,7 @@ func TestEachStepIsALineWithItsOutcome(t *testing.T) {
 		for want, result := range map[string]error{"✓": nil, "✗": errors.New("no disk"), "-": context.Canceled} {
 			var out bytes.Buffer
 			err := New(&out).Step(t.Context(), "a step", func(context.Context) error {
-				time.Sleep(1500 * time.Millisecond)
+				<-time.After(1500 * time.Millisecond)
 				return result
 			})
 			if !errors.Is(err, result) {
@@ -32,7 +32,7 @@ func TestALongStepRemindsOfItself(t *testing.T) {
 		var out bytes.Buffer
 		err := New(&out).Watch(t.Context(), "a step", func(_ context.Context, say func(string)) error {
 			say("pods")
-			time.Sleep(45 * time.Second)
+			<-time.After(45 * time.Second)
 			return nil
 		})
 		want := "  … a step                                       15.0 s  pods\n" +

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -181,19 +182,27 @@ func (s shop) place(customer, product string, quantity int) order {
 // follows the order, a little later.
 func (s shop) history(customer string, o order) {
 	s.t.Helper()
-	var list struct{ Orders []order }
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	eventually(s.t, fmt.Sprintf("order %s is %s in the history of %s", o.OrderID, o.Status, customer), func() bool {
+		var list struct{ Orders []order }
 		s.do("GET", "/customers/"+customer+"/orders", nil, nil, 200, &list)
-		for _, h := range list.Orders {
-			if h.OrderID == o.OrderID && h.Status == o.Status && h.Version == o.Version {
-				if fmt.Sprint(text(h.Reason)) != text(o.Reason) {
-					s.t.Errorf("history gives the reason %q, the order %q", text(h.Reason), text(o.Reason))
-				}
-				return
-			}
+		i := slices.IndexFunc(list.Orders, func(h order) bool {
+			return h.OrderID == o.OrderID && h.Status == o.Status && h.Version == o.Version
+		})
+		if i >= 0 && text(list.Orders[i].Reason) != text(o.Reason) {
+			s.t.Errorf("history gives the reason %q, the order %q", text(list.Orders[i].Reason), text(o.Reason))
+		}
+		return i >= 0
+	})
+}
+
+// eventually polls a condition for which there is no signal.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !is(); <-time.After(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 15 s: %s", what)
 		}
 	}
-	s.t.Fatalf("order %s is not %s in the history of %s: %+v", o.OrderID, o.Status, customer, list.Orders)
 }
 
 func text(s *string) string {

@@ -59,11 +59,7 @@ func TestCancelGivesStockBackOnce(t *testing.T) {
 			t.Errorf("cancelled order is %+v", cancelled)
 		}
 	}
-	for deadline := time.Now().Add(15 * time.Second); s.stock(p.ProductID) != 10; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("stock is %d, want 10 again", s.stock(p.ProductID))
-		}
-	}
+	eventually(t, "the stock is 10 again", func() bool { return s.stock(p.ProductID) == 10 })
 	s.history(customer, cancelled)
 }
 
@@ -98,12 +94,10 @@ func TestPreferRespondAsync(t *testing.T) {
 	if o.Status != "Pending" || got.Get("Location") != "/orders/"+o.OrderID || got.Get("Preference-Applied") != "respond-async" {
 		t.Errorf("order is %+v with headers %v", o, got)
 	}
-	for deadline := time.Now().Add(15 * time.Second); o.Status != "Confirmed"; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("order is still %s", o.Status)
-		}
+	eventually(t, "the order is confirmed", func() bool {
 		s.do("GET", got.Get("Location"), nil, nil, 200, &o)
-	}
+		return o.Status == "Confirmed"
+	})
 }
 
 func TestEventsFollowAnOrderToItsEnd(t *testing.T) {

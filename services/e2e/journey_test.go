@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -23,16 +24,12 @@ type journey struct {
 // journey waits until the order's journey has as many steps.
 func (s shop) journey(id string, steps int) (j journey) {
 	s.t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	eventually(s.t, fmt.Sprintf("the journey has %d steps", steps), func() bool {
 		j = journey{}
 		s.do("GET", "/orders/"+id+"/journey", nil, nil, 200, &j)
-		if len(j.Steps) >= steps {
-			return j
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("the journey has %d steps, want %d: %+v", len(j.Steps), steps, j.Steps)
-		}
-	}
+		return len(j.Steps) >= steps
+	})
+	return j
 }
 
 // check compares a journey with its steps, given in any order, and sees that

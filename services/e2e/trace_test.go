@@ -294,11 +294,6 @@ func checkBatches(t *testing.T, c *teletest.Collector, spans []teletest.Span) {
 		if s.Kind != "consumer" {
 			continue
 		}
-		for deadline := time.Now().Add(10 * time.Second); !linked(s); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Errorf("no batch links to %s", s.Name)
-				break
-			}
-		}
+		eventually(t, "a batch links to "+s.Name, func() bool { return linked(s) })
 	}
 }

@@ -58,7 +58,7 @@ func TestReload(t *testing.T) {
 	defer cmd.Process.Kill() // it has ended unless the test failed
 	await := func(want string) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(20 * time.Second); ; <-time.After(10 * time.Millisecond) {
 			text, err := os.ReadFile(log)
 			if err != nil {
 				t.Fatal(err)

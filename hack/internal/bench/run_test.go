@@ -423,7 +423,7 @@ func TestOpenLoopCountsTheStall(t *testing.T) {
 	var once sync.Once
 	f := &fake{before: func(_ http.ResponseWriter, _ *http.Request, n int) bool {
 		if n == 100 {
-			once.Do(func() { time.Sleep(stall) })
+			once.Do(func() { <-time.After(stall) })
 		}
 		return false
 	}}

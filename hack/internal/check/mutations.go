@@ -116,8 +116,8 @@ func mutations(ctx context.Context, r *run) error {
 	if err := r.Out.Step(ctx, "the tests pass without the edits", func(ctx context.Context) error { return r.pass(ctx, env, all) }); err != nil {
 		return err
 	}
-	// As many at a time as there are processors: most of these tests wait for most of their time.
-	slots, outcomes := make(chan struct{}, runtime.NumCPU()), make([]chan outcome, len(all))
+	// More at a time than there are processors: a test that fails has mostly waited for what did not come.
+	slots, outcomes := make(chan struct{}, 2*runtime.NumCPU()), make([]chan outcome, len(all))
 	for i, m := range all {
 		outcomes[i] = make(chan outcome, 1)
 		go func() {
@@ -201,7 +201,7 @@ func (r *run) kill(ctx context.Context, env []string, m mutation) (o outcome) {
 	if err != nil {
 		return outcome{err: err}
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // what stays is the operating system's to clean up
 	file := filepath.Join(r.dir("services"), m.file)
 	copied, overlay := filepath.Join(dir, filepath.Base(m.file)), filepath.Join(dir, "overlay.json")
 	replace, _ := json.Marshal(map[string]any{"Replace": map[string]string{file: copied}}) // strings can always be written

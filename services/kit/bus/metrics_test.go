@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.opentelemetry.io/otel"
@@ -59,13 +58,13 @@ func TestStateIsMeasured(t *testing.T) {
 
 	await := func(what string, want map[string]int64) {
 		t.Helper()
-		deadline := time.Now().Add(20 * time.Second)
-		for got := state(t, reader); !maps.Equal(got, want); got = state(t, reader) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s (ready: %v): %s", what, c.Ready(context.Background()), cmp.Diff(want, got))
+		var got map[string]int64
+		defer func() {
+			if t.Failed() {
+				t.Logf("ready: %v: %s", c.Ready(context.Background()), cmp.Diff(want, got))
 			}
-			<-time.After(10 * time.Millisecond)
-		}
+		}()
+		until(t, what, func() bool { got = state(t, reader); return maps.Equal(got, want) })
 	}
 	well := map[string]int64{
 		"orderflow.bus.connected publisher": 1, "orderflow.bus.blocked publisher": 0,

@@ -40,14 +40,7 @@ func awaitPublisher(t *testing.T, p *bus.Publisher) {
 }
 
 // until polls a condition for which there is no signal.
-func until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); <-time.After(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out waiting for %s", what)
-		}
-	}
-}
+var until = kittest.Eventually
 
 func setPolicy(t *testing.T, v kittest.Vhost, name, pattern string, definition map[string]any) {
 	t.Helper()

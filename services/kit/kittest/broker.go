@@ -188,7 +188,7 @@ func (v Vhost) Connections(t testing.TB) []string {
 			}
 			return names
 		}
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 	}
 	t.Fatal("the broker shows no connection")
 	return nil

@@ -152,15 +152,7 @@ func (f *fixture) unpublished(t *testing.T) int {
 }
 
 // eventually polls until what is true.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !is(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s", what)
-		}
-		<-time.After(20 * time.Millisecond)
-	}
-}
+var eventually = kittest.Eventually
 
 // awaitUnpublished waits until n rows are not published: outcomes are recorded
 // deliberately late.

@@ -28,7 +28,7 @@ func TestTroubleIsOneLineAMinute(t *testing.T) {
 		for range 300 { // five minutes
 			r.add([]outcome{refusal, refusal})
 			r.log(t.Context())
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 		}
 		if n := strings.Count(log.String(), "\n"); n != 5 {
 			t.Errorf("%d lines in five minutes:\n%s", n, &log)
@@ -120,7 +120,7 @@ func TestSearchesBeginWhereTheOneBeforeEnded(t *testing.T) {
 		if got := b.start(); !got.Equal(until.Add(-boundMargin)) {
 			t.Errorf("the next begins at %s", got)
 		}
-		time.Sleep(boundTime + time.Second)
+		<-time.After(boundTime + time.Second)
 		if !b.start().IsZero() {
 			t.Error("the bound is never forgotten")
 		}

@@ -17,9 +17,13 @@ func TestExclusiveWorkIsDoneByOneReplicaAtATime(t *testing.T) {
 	boom := errors.New("boom")
 	try := func(name string) bool {
 		t.Helper()
-		ran, err := postgres.Exclusive(ctx, pool, name, func(pgx.Tx) error { return nil })
-		if err != nil {
-			t.Error(err)
+		called := false
+		ran, err := postgres.Exclusive(ctx, pool, name, func(pgx.Tx) error {
+			called = true
+			return nil
+		})
+		if err != nil || called != ran {
+			t.Errorf("ran: %t, says %t, error: %v", called, ran, err)
 		}
 		return ran
 	}

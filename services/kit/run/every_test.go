@@ -71,3 +71,22 @@ func TestEveryLogsWhenAJobBeginsToFailAndWhenItWorksAgain(t *testing.T) {
 		t.Errorf("logged:\n%s", log.String())
 	}
 }
+
+// Whatever moment the stop comes at, in a run or between two, the loop ends at
+// once.
+func TestEveryMayBeStoppedAtAnyMoment(t *testing.T) {
+	for moment := range 60 {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(moment)*100*time.Millisecond)
+			defer cancel()
+			began := time.Now()
+			err := Every(ctx, Job{Name: "sweep", Interval: time.Second, Timeout: time.Second, Do: func(ctx context.Context) error {
+				<-ctx.Done()
+				return ctx.Err()
+			}})
+			if took := time.Since(began); err != nil || took != time.Duration(moment)*100*time.Millisecond {
+				t.Errorf("told to stop after %d00 ms, ended after %s with %v", moment, took, err)
+			}
+		})
+	}
+}

@@ -29,7 +29,7 @@ func (j *journal) loop(name string, takes time.Duration) Loop {
 	return func(ctx context.Context) error {
 		<-ctx.Done()
 		j.add(name + " stopping")
-		time.Sleep(takes)
+		<-time.After(takes)
 		j.add(name + " stopped")
 		return ctx.Err()
 	}
@@ -120,7 +120,7 @@ func TestGroupGivesUpAfterTheTimeout(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), "not stopped within 9s: ") || !strings.Contains(err.Error(), "hung") {
 			t.Errorf("%v", err)
 		}
-		time.Sleep(time.Hour) // the hung one ends, too
+		<-time.After(time.Hour) // the hung one ends, too
 		synctest.Wait()
 		if !slices.Contains(j.lines, "relay stopping") {
 			t.Errorf("the others were not told: %q", j.lines)

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 
+	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/teletest"
 )
 
@@ -262,9 +263,7 @@ func TestDeadReceiver(t *testing.T) {
 			if took := time.Since(start); took > 5*time.Second {
 				t.Errorf("spans waited for the receiver: %s", took)
 			}
-			for deadline := time.Now().Add(10 * time.Second); log.String() == "" && time.Now().Before(deadline); {
-				time.Sleep(5 * time.Millisecond)
-			}
+			kittest.Eventually(t, "the log tells of it", func() bool { return log.String() != "" })
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
 			start = time.Now()

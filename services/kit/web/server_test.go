@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"orderflow.internal/kit/kittest"
 )
 
 // start runs a server with both ports until the test ends. stop begins the
@@ -108,9 +110,7 @@ func TestDrain(t *testing.T) {
 	}
 
 	begin()
-	for !s.notReady.Load() {
-		time.Sleep(time.Millisecond)
-	}
+	kittest.Eventually(t, "the drain has begun", s.notReady.Load)
 	if status, body, _ := get(t, c, admin+"/readyz"); status != 503 || !strings.Contains(body, "stopping") {
 		t.Errorf("readyz while draining: %d %s", status, body)
 	}
@@ -166,14 +166,13 @@ func TestDrainAnswersOnOpenConnections(t *testing.T) {
 		t.Fatalf("before the drain: %d, closing %v", resp.StatusCode, resp.Close)
 	}
 	begin()
-	for {
+	kittest.Eventually(t, "no new connection is taken", func() bool {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(public, "http://"))
-		if err != nil {
-			break
+		if err == nil {
+			conn.Close()
 		}
-		conn.Close()
-		time.Sleep(time.Millisecond)
-	}
+		return err != nil
+	})
 	began := time.Now()
 	for name, conn := range map[string]net.Conn{"unused": unused, "kept": kept} {
 		if resp := request(conn); resp.StatusCode != http.StatusOK || !resp.Close {

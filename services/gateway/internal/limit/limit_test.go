@@ -47,7 +47,7 @@ func TestAQuotaIsExactToTheRequest(t *testing.T) {
 				if retry := header.Get("Retry-After"); (retry == "") != (want == 200) || want == 429 && len(retry) == 1 && retry < fmt.Sprint(10-i) {
 					t.Errorf("request %d: Retry-After %q", i, retry)
 				}
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 			}
 			if code, _ := count(l, post, ben); code != 200 {
 				t.Errorf("another caller: %d", code)
@@ -55,7 +55,7 @@ func TestAQuotaIsExactToTheRequest(t *testing.T) {
 			if code, _ := count(l, get, ada); code != 200 {
 				t.Errorf("a read: %d", code)
 			}
-			time.Sleep(2 * time.Second)
+			<-time.After(2 * time.Second)
 		}
 	})
 }

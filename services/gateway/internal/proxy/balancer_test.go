@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/web"
 )
 
@@ -137,16 +137,8 @@ func serve(t *testing.T, addr string, handler http.Handler) process {
 		p.client.CloseIdleConnections()
 		return <-ended
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-			return p
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("does not listen: %v", err)
-		}
-	}
+	kittest.Listens(t, addr)
+	return p
 }
 
 func parseURL(t *testing.T, raw string) url.URL {
@@ -164,7 +156,7 @@ func TestRollingRestart(t *testing.T) {
 	var handled atomic.Int64
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.ReadAll(r.Body)
-		time.Sleep(2 * time.Millisecond) // some are in flight when the stop comes
+		<-time.After(2 * time.Millisecond) // some are in flight when the stop comes
 		handled.Add(1)
 	})
 	addrs := []string{strings.TrimPrefix(nobody(t), "http://"), strings.TrimPrefix(nobody(t), "http://")}

@@ -67,7 +67,7 @@ func TestClientDoesNotRead(t *testing.T) {
 				if err := http.NewResponseController(timed).Flush(); err != nil {
 					t.Errorf("flush: %v", err)
 				}
-				time.Sleep(timeout * 2 / 3)
+				<-time.After(timeout * 2 / 3) // a stream that is slow, but not too slow
 			}
 			return
 		}
@@ -88,7 +88,7 @@ func TestClientDoesNotRead(t *testing.T) {
 			t.Errorf("read %q, %v", body, err)
 		}
 		resp.Body.Close()
-		time.Sleep(2 * timeout)
+		<-time.After(2 * timeout)
 	}
 	resp, err := server.Client().Get(server.URL + "/endless")
 	if err != nil {

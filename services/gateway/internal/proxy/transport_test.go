@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"orderflow.internal/kit/kittest"
 )
 
 // address is one in front of several backends, as Kubernetes has it for a
@@ -85,12 +87,7 @@ func TestNewInstanceGetsItsShare(t *testing.T) {
 	})
 	await := func(what string, done func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Errorf("%s: %d and %d requests", what, first.requests.Load(), second.requests.Load())
-				return
-			}
-		}
+		kittest.Eventually(t, what, done)
 	}
 	await("before", func() bool { return first.requests.Load() > 100 })
 	one.backends.Store(&[]string{first.Listener.Addr().String(), second.Listener.Addr().String()})

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/web"
 )
 
@@ -129,14 +130,7 @@ func TestDrain(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx) }()
-	for {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			_ = conn.Close()
-			break
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	kittest.Listens(t, addr)
 	e.serveAt("http://" + addr)
 
 	result := make(chan answer, 1)

@@ -220,7 +220,7 @@ func TestIdempotencyKey(t *testing.T) {
 	t.Run("again, waiting for the end", func(t *testing.T) {
 		result := make(chan answer, 1)
 		go func() { result <- post(t, oneCup, "wait=20") }()
-		time.Sleep(50 * time.Millisecond) // so that it waits; it would pass without
+		<-time.After(50 * time.Millisecond) // so that it waits; it would pass without
 		e.confirmAll()
 		again := <-result
 		if again.status != http.StatusCreated || again.json(t)["orderId"] != first.json(t)["orderId"] {

@@ -16,6 +16,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/kittest"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -59,9 +60,7 @@ func placeTogether(t *testing.T, r *replica, placements ...func(context.Context)
 	var all sync.WaitGroup
 	for i, place := range placements {
 		all.Go(func() { errs[i] = place(t.Context()) })
-		for len(r.placements) != i+1 {
-			time.Sleep(time.Millisecond)
-		}
+		kittest.Eventually(t, "the order is queued", func() bool { return len(r.placements) == i+1 })
 	}
 	r.run(t)
 	all.Wait()
@@ -155,21 +154,12 @@ func TestACancelledRequestIsNotPlaced(t *testing.T) {
 	pool := openDatabase(t)
 	r := newReplica(t, pool)
 	gone, stays := newOrder(t), newOrder(t)
+	going, cancel := context.WithCancel(t.Context())
 	errs := placeTogether(t, r,
+		func(context.Context) error { return placing(r, gone)(going) },
 		func(ctx context.Context) error {
-			ctx, cancel := context.WithCancel(ctx)
-			go func() {
-				for len(r.placements) == 0 {
-					time.Sleep(time.Millisecond)
-				}
-				cancel()
-			}()
-			_, _, err := r.Place(ctx, gone, Key{})
-			return err
-		},
-		func(ctx context.Context) error {
-			_, _, err := r.Place(ctx, stays, Key{})
-			return err
+			cancel() // the other one is queued, and nothing is stored before this one is
+			return placing(r, stays)(ctx)
 		})
 	if !errors.Is(errs[0], context.Canceled) || errs[1] != nil {
 		t.Errorf("gone: %v, stays: %v", errs[0], errs[1])
@@ -215,9 +205,7 @@ func TestPlacementsInHandSurviveTheStop(t *testing.T) {
 		_, _, err := r.Place(t.Context(), o, Key{})
 		done <- err
 	}()
-	for len(r.placements) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	kittest.Eventually(t, "the order is queued", func() bool { return len(r.placements) == 1 })
 	if err := r.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
