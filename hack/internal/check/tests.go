@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -97,7 +98,8 @@ func unit(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	return r.goTest(ctx, "services", serverEnv(s), r.Race, packages...)
+	// More packages at a time than there are CPUs: the longest mostly wait.
+	return r.goTest(ctx, "services", serverEnv(s), r.Race, append([]string{"-p=" + strconv.Itoa(2*runtime.NumCPU())}, packages...)...)
 }
 
 // serverEnv tells tests where the servers are; all URLs are an administrator's.
