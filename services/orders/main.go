@@ -43,7 +43,7 @@ func main() {
 		Serve:    serve,
 		Migrate:  migrate,
 		Commands: []run.Command[config]{
-			{Name: "republish", Summary: outbox.RepublishSummary, Help: outbox.RepublishHelp, Run: republish},
+			{Name: "republish", Summary: outbox.RepublishSummary, Help: outbox.RepublishHelp + outbox.RepublishStateHelp, Run: republish},
 		},
 	})
 }
@@ -64,7 +64,7 @@ func republish(ctx context.Context, call run.Call, cfg config) error {
 	}
 	defer postgres.Close(pool)
 	publisher := bus.NewPublisher(cfg.Bus, "orders republish", events.Exchange, events.RedeliveryExchange)
-	return outbox.RepublishCommand(ctx, call, pool, publisher, events.Routes)
+	return outbox.RepublishCommand(ctx, call, pool, publisher, events.Routes, store.State())
 }
 
 func serve(ctx context.Context, info run.Info, cfg config) error {

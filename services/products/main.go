@@ -53,7 +53,7 @@ func republish(ctx context.Context, call run.Call, cfg config) error {
 	}
 	defer postgres.Close(pool)
 	publisher := bus.NewPublisher(cfg.Bus, "products republish", events.Exchange, events.RedeliveryExchange, events.StockReleasedKey)
-	return outbox.RepublishCommand(ctx, call, pool, publisher, events.Routes)
+	return outbox.RepublishCommand(ctx, call, pool, publisher, events.Routes, nil)
 }
 
 func serve(ctx context.Context, info run.Info, cfg config) error {

@@ -24,7 +24,7 @@ import (
 const RepublishSummary = "publish events once more: after a queue or a binding was missing, or for a new consumer"
 
 // RepublishHelp is the command's own help.
-const RepublishHelp = `Usage: republish [--since TIME] [--until TIME] [--subject ID ...] [--key KEY ...] [--queue QUEUE] [--rate N] [--yes]
+const RepublishHelp = `Usage: republish [--since TIME] [--until TIME] [--subject ID ...] [--key KEY ...] [--queue QUEUE ...] [--rate N] [--yes]
 
 Publishes events again that were published before and are still kept (OUTBOX_RETENTION). Consumers are idempotent: doing it
 twice changes nothing. Without --yes it only says what it would do. What it does is recorded in the table outbox_republished.
@@ -33,7 +33,7 @@ twice changes nothing. Without --yes it only says what it would do. What it does
   --until TIME    events stored before
   --subject ID    events about one order; may be repeated; - reads ids from standard input, one a line
   --key KEY       events with this routing key only; may be repeated
-  --queue QUEUE   to this queue alone, so that nobody else sees them again
+  --queue QUEUE   to this queue alone, so that nobody else sees them again; may be repeated
   --rate N        at most N events per second (500)
   --by NAME       who wants it, for the record (the user and host of the process)
   --yes           do it
@@ -41,10 +41,22 @@ twice changes nothing. Without --yes it only says what it would do. What it does
 At least one of --since and --subject is needed.
 `
 
+// RepublishStateHelp is added to the help of a service that has a State.
+const RepublishStateHelp = `
+  --from-state    not what the outbox keeps, but the events that led to what the tables say now, made once more: for what
+                  is older, or lost. To queues of consumers that only keep a view; times are those in the ids. All of it
+                  is --since 1970-01-01T00:00:00Z
+
+To rebuild such a view from nothing:
+
+  republish --from-state --since 1970-01-01T00:00:00Z --queue ONE --queue ANOTHER --rate 3000 --yes
+`
+
 // RepublishCommand is the command republish of a service's program, over the
-// service's own database and a publisher that nobody else runs.
-func RepublishCommand(ctx context.Context, call run.Call, pool *pgxpool.Pool, publisher *bus.Publisher, routes map[string][]string) error {
-	p, yes, err := parseRepublish(call, routes, func() (now time.Time, err error) {
+// service's own database and a publisher that nobody else runs. state is nil for
+// a service that cannot tell its events from its tables.
+func RepublishCommand(ctx context.Context, call run.Call, pool *pgxpool.Pool, publisher *bus.Publisher, routes map[string][]string, state *State) error {
+	p, yes, err := parseRepublish(call, routes, state, func() (now time.Time, err error) {
 		return now, pool.QueryRow(ctx, "select now()").Scan(&now)
 	})
 	if err != nil {
@@ -54,7 +66,7 @@ func RepublishCommand(ctx context.Context, call run.Call, pool *pgxpool.Pool, pu
 	if err != nil {
 		return err
 	}
-	total := p.show(call.Stdout, selected, routes)
+	total := p.show(call.Stdout, selected)
 	if !yes || total == 0 {
 		if total > 0 {
 			fmt.Fprintln(call.Stdout, "Nothing was published. Add --yes to do it.")
@@ -88,34 +100,38 @@ func (p *Republication) runWith(ctx context.Context, out io.Writer, pool *pgxpoo
 	})
 }
 
-func (p *Republication) show(out io.Writer, selected []Selected, routes map[string][]string) (total int64) {
+func (p *Republication) show(out io.Writer, selected []Selected) (total int64) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "EVENTS\tROUTING KEY\tTO")
 	for _, s := range selected {
-		to := strings.Join(routes[s.RoutingKey], ", ")
-		if p.Queue != "" {
-			to = p.Queue
+		to := p.Routes[s.RoutingKey]
+		if p.Queues != nil {
+			to = p.queuesOf(s.RoutingKey)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\n", s.Events, s.RoutingKey, to)
-		total += s.Events
+		fmt.Fprintf(w, "%d\t%s\t%s\n", s.Events, s.RoutingKey, strings.Join(to, ", "))
+		total += s.Events * p.copies(s.RoutingKey)
 	}
-	fmt.Fprintf(w, "%d\tin all\t\n", total)
+	fmt.Fprintf(w, "%d\tto publish\t\n", total)
 	_ = w.Flush()
 	return total
 }
 
-func parseRepublish(call run.Call, routes map[string][]string, now func() (time.Time, error)) (p *Republication, yes bool, err error) {
-	p = &Republication{}
+func parseRepublish(call run.Call, routes map[string][]string, state *State, now func() (time.Time, error)) (p *Republication, yes bool, err error) {
+	p = &Republication{Routes: routes}
+	var fromState bool
 	flags := flag.NewFlagSet("republish", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Func("since", "", func(value string) (err error) { p.Since, err = parseTime(value, now); return err })
 	flags.Func("until", "", func(value string) (err error) { p.Until, err = parseTime(value, now); return err })
 	flags.Func("subject", "", func(value string) error { return p.addSubject(call.Stdin, value) })
 	flags.Func("key", "", func(value string) error { p.Keys = append(p.Keys, value); return nil })
-	flags.StringVar(&p.Queue, "queue", "", "")
+	flags.Func("queue", "", func(value string) error { p.Queues = append(p.Queues, value); return nil })
 	flags.IntVar(&p.Rate, "rate", 500, "")
 	flags.StringVar(&p.By, "by", processOwner(), "")
 	flags.BoolVar(&yes, "yes", false, "")
+	if state != nil {
+		flags.BoolVar(&fromState, "from-state", false, "")
+	}
 	err = flags.Parse(call.Args)
 	switch {
 	case err != nil:
@@ -125,8 +141,11 @@ func parseRepublish(call run.Call, routes map[string][]string, now func() (time.
 		err = errors.New("--since or --subject is needed")
 	case p.Rate < 1:
 		err = errors.New("--rate must be at least 1")
-	case p.Queue != "":
-		err = p.toQueue(routes)
+	default:
+		if fromState {
+			p.State = state
+		}
+		err = p.toQueues()
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("%w: %w", run.ErrUsage, err)
@@ -136,21 +155,39 @@ func parseRepublish(call run.Call, routes map[string][]string, now func() (time.
 	return p, yes, nil
 }
 
-// toQueue keeps what the queue is meant to get.
-func (p *Republication) toQueue(routes map[string][]string) error {
-	var keys, queues []string
-	for key, to := range routes {
-		queues = append(queues, to...)
-		if slices.Contains(to, p.Queue) && (p.Keys == nil || slices.Contains(p.Keys, key)) {
-			keys = append(keys, key)
+// toQueues keeps the keys that the queues are meant to get.
+func (p *Republication) toQueues() error {
+	slices.Sort(p.Queues)
+	p.Queues = slices.Compact(p.Queues)
+	if p.State != nil {
+		for _, queue := range p.Queues {
+			if !slices.Contains(p.State.Queues, queue) {
+				return fmt.Errorf("--from-state is not for %s: its consumer acts on events; these keep a view: %s",
+					queue, strings.Join(p.State.Queues, ", "))
+			}
+		}
+		if p.Queues == nil {
+			return fmt.Errorf("--from-state needs --queue, one or several of %s", strings.Join(p.State.Queues, ", "))
 		}
 	}
-	if keys == nil {
-		slices.Sort(queues)
-		return fmt.Errorf("--queue %s gets no such events; the queues are %s", p.Queue, strings.Join(slices.Compact(queues), ", "))
+	if p.Queues == nil {
+		return nil
 	}
-	slices.Sort(keys)
-	p.Keys = keys
+	var wanted, known []string
+	for key, queues := range p.Routes {
+		known = append(known, queues...)
+		if p.selects(key) && p.copies(key) > 0 {
+			wanted = append(wanted, key)
+		}
+	}
+	slices.Sort(known)
+	for _, queue := range p.Queues {
+		if !slices.ContainsFunc(wanted, func(key string) bool { return slices.Contains(p.Routes[key], queue) }) {
+			return fmt.Errorf("--queue %s gets no such events; the queues are %s", queue, strings.Join(slices.Compact(known), ", "))
+		}
+	}
+	slices.Sort(wanted)
+	p.Keys = wanted
 	return nil
 }
 

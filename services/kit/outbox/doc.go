@@ -114,7 +114,7 @@
 //	  started_at timestamptz not null default now(),
 //	  started_by text not null,
 //	  selection jsonb not null,
-//	  queue text, -- null: everybody's
+//	  queue text, -- one or several; null: everybody's
 //	  total bigint not null,
 //	  published bigint not null default 0,
 //	  refused bigint not null default 0,

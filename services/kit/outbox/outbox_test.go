@@ -54,6 +54,7 @@ type fixture struct {
 	vhost kittest.Vhost
 	pool  *pgxpool.Pool
 	url   string // of the broker, for the relays
+	state *outbox.State
 }
 
 // setup makes the tables by the migrations of a service that publishes.

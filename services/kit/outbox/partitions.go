@@ -222,7 +222,7 @@ func (p partition) drop(ctx context.Context, tx pgx.Tx, retention time.Duration)
 		return needed, tx.QueryRow(ctx, fmt.Sprintf(`
 select exists (select from %[1]s where published_at is null and next_attempt_at is null)
     or exists (select from %[1]s where next_attempt_at is not null)
-    or exists (select from %[1]s where created_at >= now() - make_interval(secs => $1))`, p.name), retention.Seconds()).Scan(&needed)
+    or exists (select from %[1]s where published_at >= now() - make_interval(secs => $1))`, p.name), retention.Seconds()).Scan(&needed)
 	}
 	if needed, err := look(); err != nil || needed {
 		return needed, err
@@ -251,8 +251,7 @@ delete from %[1]s
 where id = any (array(
     select id
     from %[1]s
-    where created_at < now() - make_interval(secs => $1)
-      and published_at is not null
+    where published_at < now() - make_interval(secs => $1)
     limit $2))`, defaultPart), retention.Seconds(), deletePage)
 			deleted = tag.RowsAffected()
 			return err

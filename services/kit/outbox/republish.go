@@ -35,13 +35,27 @@ type Selection struct {
 	Subjects []string  `json:"subjects,omitempty"`
 }
 
-// Republication publishes events again: to everybody, or to one queue alone.
+// Republication publishes events again: to everybody, or to some queues alone.
 // Consumers are idempotent, so that doing it twice changes nothing.
 type Republication struct {
 	Selection
-	Queue string
-	Rate  int    // events per second at most
-	By    string // who wants it, for the record
+	Queues []string            // nil: everybody's
+	Routes map[string][]string // the queues of each routing key
+	State  *State              // where the events come from; nil: the outbox
+	Rate   int                 // events per second at most
+	By     string              // who wants it, for the record
+}
+
+// State makes the events that led to what a service's own tables say now, for
+// what is older than the outbox. An event that is made twice has the same id.
+type State struct {
+	// Queues are those that may get them: of consumers that keep a view of what
+	// they are told. Who acts on an event must not get one that is made up.
+	Queues []string
+	// Count counts the events of a selection, by routing key.
+	Count func(context.Context, *pgxpool.Pool, Selection) (map[string]int64, error)
+	// Each calls do with them, page by page.
+	Each func(ctx context.Context, pool *pgxpool.Pool, s Selection, do func([]bus.Event) error) error
 }
 
 // Selected is how many events of a routing key a selection holds.
@@ -58,6 +72,51 @@ type Republished struct {
 
 // Preview counts what a republication would publish.
 func (p *Republication) Preview(ctx context.Context, pool *pgxpool.Pool) ([]Selected, error) {
+	count := p.count
+	if p.State != nil {
+		count = func(ctx context.Context, pool *pgxpool.Pool) (map[string]int64, error) {
+			return p.State.Count(ctx, pool, p.Selection)
+		}
+	}
+	counts, err := count(ctx, pool)
+	if err != nil {
+		return nil, fmt.Errorf("preview: %w", err)
+	}
+	var all []Selected
+	for key, n := range counts {
+		if n > 0 && p.selects(key) {
+			all = append(all, Selected{key, n})
+		}
+	}
+	slices.SortFunc(all, func(a, b Selected) int { return strings.Compare(a.RoutingKey, b.RoutingKey) })
+	return all, nil
+}
+
+// selects reports whether events with the key are wanted.
+func (p *Republication) selects(key string) bool {
+	return len(p.Keys) == 0 || slices.Contains(p.Keys, key)
+}
+
+// copies is how often an event with the key is published.
+func (p *Republication) copies(key string) int64 {
+	if p.Queues == nil {
+		return 1
+	}
+	return int64(len(p.queuesOf(key)))
+}
+
+// queuesOf are those of the wanted queues that get events with the key.
+func (p *Republication) queuesOf(key string) (queues []string) {
+	for _, queue := range p.Queues {
+		if slices.Contains(p.Routes[key], queue) {
+			queues = append(queues, queue)
+		}
+	}
+	return queues
+}
+
+// count counts what the outbox has.
+func (p *Republication) count(ctx context.Context, pool *pgxpool.Pool) (map[string]int64, error) {
 	counts := map[string]int64{}
 	err := p.spans(ctx, pool, func(span selectedSpan) (next time.Duration, err error) {
 		return previewStep, span.read(ctx, pool, `
@@ -71,15 +130,7 @@ group by 1`, func(rows pgx.Rows) error {
 			return err
 		})
 	})
-	if err != nil {
-		return nil, fmt.Errorf("preview: %w", err)
-	}
-	var all []Selected
-	for key, n := range counts {
-		all = append(all, Selected{key, n})
-	}
-	slices.SortFunc(all, func(a, b Selected) int { return strings.Compare(a.RoutingKey, b.RoutingKey) })
-	return all, nil
+	return counts, err
 }
 
 // Run publishes and keeps a record of it in outbox_republished. An event that
@@ -92,7 +143,14 @@ func (p *Republication) Run(ctx context.Context, pool *pgxpool.Pool, publisher *
 		return done, err
 	}
 	started := time.Now()
-	err = p.each(ctx, pool, func(events []bus.Event) error {
+	each := p.each
+	if p.State != nil {
+		each = func(ctx context.Context, pool *pgxpool.Pool, do func([]bus.Event) error) error {
+			return p.State.Each(ctx, pool, p.Selection, do)
+		}
+	}
+	err = each(ctx, pool, func(events []bus.Event) error {
+		events = slices.DeleteFunc(events, func(e bus.Event) bool { return !p.selects(e.RoutingKey) })
 		for part := range slices.Chunk(events, max(1, min(publishBatch, p.Rate/4))) {
 			if err := p.publish(ctx, publisher, part, &done); err != nil {
 				return err
@@ -112,19 +170,36 @@ func (p *Republication) Run(ctx context.Context, pool *pgxpool.Pool, publisher *
 }
 
 func (p *Republication) publish(ctx context.Context, publisher *bus.Publisher, events []bus.Event, done *Republished) error {
+	if p.Queues == nil {
+		return publishAll(ctx, publisher.Publish, publisher, events, done)
+	}
+	for _, queue := range p.Queues {
+		var its []bus.Event
+		for _, e := range events {
+			if slices.Contains(p.Routes[e.RoutingKey], queue) {
+				its = append(its, e)
+			}
+		}
+		if its == nil {
+			continue
+		}
+		to := func(ctx context.Context, events []bus.Event) []error { return publisher.PublishTo(ctx, queue, events) }
+		if err := publishAll(ctx, to, publisher, its, done); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publishAll publishes until the outcome of each event is known.
+func publishAll(ctx context.Context, publish func(context.Context, []bus.Event) []error, publisher *bus.Publisher, events []bus.Event, done *Republished) error {
 	for tries := 1; ; tries++ {
 		if err := publisher.Await(ctx); err != nil {
 			return err
 		}
-		var errs []error
-		if p.Queue != "" {
-			errs = publisher.PublishTo(ctx, p.Queue, events)
-		} else {
-			errs = publisher.Publish(ctx, events)
-		}
 		var again []bus.Event
 		var unknown error
-		for i, err := range errs {
+		for i, err := range publish(ctx, events) {
 			switch {
 			case err == nil:
 				done.Published++
@@ -152,14 +227,17 @@ func (r *Republished) refused(e bus.Event, err error) {
 }
 
 func (p *Republication) begin(ctx context.Context, pool *pgxpool.Pool, total int64) (id uuid.UUID, err error) {
-	selection, err := json.Marshal(p.Selection)
+	selection, err := json.Marshal(struct {
+		Selection
+		FromState bool `json:"fromState,omitempty"`
+	}{p.Selection, p.State != nil})
 	if err != nil {
 		return id, fmt.Errorf("republish: %w", err)
 	}
 	err = pool.QueryRow(ctx, `
 insert into outbox_republished (started_by, selection, queue, total)
 values ($1, $2, nullif($3, ''), $4)
-returning id`, p.By, string(selection), p.Queue, total).Scan(&id)
+returning id`, p.By, string(selection), strings.Join(p.Queues, ", "), total).Scan(&id)
 	if err != nil {
 		return id, fmt.Errorf("republish: keep a record: %w", err)
 	}

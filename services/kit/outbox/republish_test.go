@@ -2,12 +2,15 @@ package outbox_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"orderflow.internal/kit/bus"
 	"orderflow.internal/kit/outbox"
@@ -19,7 +22,7 @@ func (f *fixture) republish(t *testing.T, stdin string, args ...string) (string,
 	t.Helper()
 	p := bus.NewPublisher(bus.Config{URL: f.url, Prefetch: 1, Batch: 1, ConfirmTimeout: 5 * time.Second}, "test republish", "things.exchange", "things.redelivery")
 	var out bytes.Buffer
-	err := outbox.RepublishCommand(t.Context(), run.Call{Args: args, Stdin: strings.NewReader(stdin), Stdout: &out}, f.pool, p, routes)
+	err := outbox.RepublishCommand(t.Context(), run.Call{Args: args, Stdin: strings.NewReader(stdin), Stdout: &out}, f.pool, p, routes, f.state)
 	return out.String(), err
 }
 
@@ -63,6 +66,7 @@ func TestRepublish(t *testing.T) {
 		"a range of time":           {"", []string{"--since", "4h", "--until", "90m"}, from(0, 20), from(10, 30), from(10, 30)},
 		"one key":                   {"", []string{"--since", "24h", "--key", "thing.made"}, from(0, 20), nothing, nothing},
 		"to one queue alone":        {"", []string{"--since", "24h", "--queue", "right"}, nothing, nothing, from(10, 40)},
+		"to two queues alone":       {"", []string{"--since", "24h", "--queue", "right", "--queue", "left"}, nothing, from(10, 40), from(10, 40)},
 		"one order":                 {"", []string{"--subject", "15"}, from(15, 16), from(15, 16), from(15, 16)},
 		"one order to one queue":    {"", []string{"--subject", "15", "--queue", "left"}, nothing, from(15, 16), nothing},
 		"a list":                    {"15\n\n16\n unknown\n42\n", []string{"--subject", "-"}, from(15, 17), from(15, 17), from(15, 17)},
@@ -125,6 +129,61 @@ func TestRepublishSaysWhatWasRefused(t *testing.T) {
 	}
 }
 
+// For what is older than the outbox, a service makes the events once more.
+func TestRepublishFromState(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.past(t, "pair.made", 0, 5, time.Hour) // is not asked
+	page := func(from, to int) (made []bus.Event) {
+		for i := range to - from {
+			key := "pair.made"
+			if i%2 == 1 {
+				key = "thing.made"
+			}
+			made = append(made, events(t, key, from+i, from+i+1)...)
+		}
+		return made
+	}
+	f.state = &outbox.State{
+		Queues: []string{"things", "right"},
+		Count: func(context.Context, *pgxpool.Pool, outbox.Selection) (map[string]int64, error) {
+			return map[string]int64{"pair.made": 1000, "thing.made": 1000}, nil
+		},
+		Each: func(_ context.Context, _ *pgxpool.Pool, s outbox.Selection, do func([]bus.Event) error) error {
+			if !s.Since.Equal(time.Unix(0, 0)) {
+				t.Errorf("selected %+v", s)
+			}
+			return errors.Join(do(page(0, 1000)), do(page(1000, 2000)))
+		},
+	}
+	args := []string{"--from-state", "--since", "1970-01-01T00:00:00Z", "--rate", "100000", "--queue", "right"}
+	if out := f.mustRepublish(t, "", args...); !strings.Contains(out, "1000    pair.made    right") || strings.Contains(out, "thing.made") {
+		t.Errorf("the preview is\n%s", out)
+	}
+	f.mustRepublish(t, "", append(args, "--yes")...)
+	once(t, f.consume(t, "right", 1000))
+	if got := f.consume(t, "left", 0); len(got) > 0 {
+		t.Errorf("others got %v", got)
+	}
+	out := f.mustRepublish(t, "", append(args, "--yes", "--queue", "things")...)
+	if !strings.Contains(out, "2000 of 2000 events published, 0 refused.") {
+		t.Errorf("it said\n%s", out)
+	}
+	once(t, f.consume(t, "right", 1000))
+	once(t, f.consume(t, "things", 1000))
+	if n := query[int](t, f, "select count(*) from outbox_republished where selection->>'fromState' = 'true' and queue = 'right, things' and published = 2000"); n != 1 {
+		t.Errorf("%d records of it", n)
+	}
+	for args, want := range map[string]string{
+		"--from-state --since 1h":              "--from-state needs --queue, one or several of things, right",
+		"--from-state --since 1h --queue left": "--from-state is not for left",
+	} {
+		if _, err := f.republish(t, "", strings.Fields(args)...); !errors.Is(err, run.ErrUsage) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", args, err, want)
+		}
+	}
+}
+
 func TestRepublishRejectsWrongArguments(t *testing.T) {
 	t.Parallel()
 	f := &fixture{}
@@ -136,6 +195,7 @@ func TestRepublishRejectsWrongArguments(t *testing.T) {
 		"--subject 1 --rate 0":               "--rate must be at least 1",
 		"--subject 1 --queue middle":         "the queues are left, right, things",
 		"--subject 1 --queue left --key a.b": "--queue left gets no such events",
+		"--subject 1 --from-state":           "flag provided but not defined: -from-state",
 		"--subject 1 --all":                  "flag provided but not defined: -all",
 	} {
 		t.Run(args, func(t *testing.T) {

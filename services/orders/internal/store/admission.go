@@ -2,14 +2,11 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"orderflow.internal/kit/run"
 )
@@ -98,8 +95,9 @@ func (s *Store) runAdmission(ctx context.Context) {
 // end. An order that others have long overtaken does not count. It does not wait
 // for its turn, it was lost, and the others need not suffer for that.
 func (s *Store) measurePending(ctx context.Context) error {
-	var age time.Duration
+	var oldest *time.Duration
 	var overtaken bool
+	var due time.Time
 	err := s.pool.QueryRow(ctx, `
 select now() - p.created_at,
        coalesce((
@@ -107,12 +105,22 @@ select now() - p.created_at,
          from orders o
          where o.status = 'Confirmed'
          order by o.order_id desc
-         limit 1), false)
-from pending_orders p
-order by p.due
-limit 1`, s.deadline/4).Scan(&age, &overtaken)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+         limit 1), false),
+       coalesce(p.due, now() + $2::interval)
+from (select) as always
+left join (
+  select due, created_at
+  from pending_orders
+  where due >= $3
+  order by due
+  limit 1) as p on true`, s.deadline/4, s.deadline, s.pending.start(s.limits.bound)).Scan(&oldest, &overtaken, &due)
+	if err != nil {
 		return fmt.Errorf("measure pending orders: %w", err)
+	}
+	s.pending.first(due)
+	var age time.Duration
+	if oldest != nil {
+		age = *oldest
 	}
 	closed := age > s.deadline/2 && !overtaken
 	s.behind.on.Store(closed)

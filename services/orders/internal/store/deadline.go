@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,8 +44,9 @@ func (s *Store) TimeOut(ctx context.Context) (int, error) {
 func (s *Store) timeOutSome(ctx context.Context) (timedOut int, more bool, err error) {
 	forgotten := 0
 	first := &pgx.Batch{}
-	due := findDue(first)
-	overdue := lockDue(first)
+	from := s.pending.start(s.limits.bound)
+	due := findDue(first, from)
+	overdue := lockDue(first, from)
 	var changes []change
 	var spans []trace.Span
 	defer func() {
@@ -84,17 +86,50 @@ func (s *Store) timeOutSome(ctx context.Context) (timedOut int, more bool, err e
 	return len(changes), len(due.ids) == overdueAtOnce && len(changes)+forgotten > 0, nil
 }
 
+// bound is when the first order becomes due, or somewhat earlier: a search that
+// begins there does not walk through the index entries of orders that were
+// pending once. Vacuum cannot remove those while a transaction is old, and then
+// there are millions. Now and then the bound is forgotten: hands change due
+// times, and other replicas may have a shorter deadline.
+type bound struct {
+	mu     sync.Mutex
+	since  time.Time
+	forget time.Time
+}
+
+// boundMargin is more than any transaction takes that adds pending orders.
+const boundMargin = time.Minute
+
+// start returns where to begin: a time by the database's clock. What is known
+// is believed for a while.
+func (b *bound) start(believed time.Duration) time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now := time.Now(); now.After(b.forget) {
+		b.since, b.forget = time.Time{}, now.Add(believed)
+	}
+	return b.since
+}
+
+// first notes when the first order becomes due.
+func (b *bound) first(due time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.since = due.Add(-boundMargin)
+}
+
 type dueOrders struct{ ids []uuid.UUID }
 
-// findDue queues the reading of which orders are due.
-func findDue(b *pgx.Batch) *dueOrders {
+// findDue queues the reading of which orders are due; before from there are none.
+func findDue(b *pgx.Batch, from time.Time) *dueOrders {
 	due := &dueOrders{}
 	b.Queue(`
 select order_id
 from pending_orders
-where due <= now()
+where due >= $1
+  and due <= now()
 order by due
-limit $1`, overdueAtOnce).Query(func(rows pgx.Rows) (err error) {
+limit $2`, from, overdueAtOnce).Query(func(rows pgx.Rows) (err error) {
 		due.ids, err = pgx.AppendRows(due.ids, rows, pgx.RowTo[uuid.UUID])
 		return err
 	})
@@ -113,7 +148,7 @@ type overdueOrder struct {
 
 // lockDue queues the locking and reading of the orders that are due, except for
 // those that someone else is changing.
-func lockDue(b *pgx.Batch) *overdueOrders {
+func lockDue(b *pgx.Batch, from time.Time) *overdueOrders {
 	overdue := &overdueOrders{}
 	b.Queue(`
 select `+columns+`, trace, now()
@@ -121,11 +156,12 @@ from orders
 where order_id = any(array(
   select order_id
   from pending_orders
-  where due <= now()
+  where due >= $1
+    and due <= now()
   order by due
-  limit $1))
+  limit $2))
 order by order_id
-for update skip locked`, overdueAtOnce).Query(func(rows pgx.Rows) error {
+for update skip locked`, from, overdueAtOnce).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var o overdueOrder
 			if err := scanInto(rows, &o.order, &o.trace, &overdue.at); err != nil {

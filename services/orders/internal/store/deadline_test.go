@@ -287,3 +287,45 @@ where order_id in (select order_id from orders where items = '[]' limit 3)
 	}
 	check("timed out")
 }
+
+// Index entries of orders that were pending once stay while a transaction is
+// old. The search begins behind them.
+func TestTheSearchForOverdueOrdersBeginsWhereThereAreSome(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplicaUntil(t, pool, 10*time.Minute)
+	r.limits = defaultLimits
+	r.run(t)
+	o := mustPlace(t, r, newOrder(t))
+	if err := r.measurePending(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var due time.Time
+	if err := pool.QueryRow(t.Context(), "select due from pending_orders").Scan(&due); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.pending.start(r.limits.bound), due.Add(-boundMargin); !got.Equal(want) {
+		t.Errorf("the search begins at %s with an order due at %s", got, due)
+	}
+	// Only a hand does this.
+	if _, err := pool.Exec(t.Context(), "update pending_orders set due = now() - interval '1 second'"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.TimeOut(t.Context()); err != nil || n != 0 {
+		t.Errorf("%d orders timed out, error %v: the search began too early", n, err)
+	}
+	r.pending.mu.Lock()
+	r.pending.forget = time.Time{}
+	r.pending.mu.Unlock()
+	for mustGet(t, r, o.ID).Reason != order.TimedOut { // the loop may be at it
+		if _, err := r.TimeOut(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.measurePending(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if from := r.pending.start(r.limits.bound); time.Until(from) < 8*time.Minute || time.Until(from) > 10*time.Minute {
+		t.Errorf("without pending orders the search begins in %s", time.Until(from))
+	}
+}

@@ -43,15 +43,16 @@ func (s *Store) forgetKeys(ctx context.Context) error {
 		forgotten = 0
 		_, err := postgres.Exclusive(ctx, s.pool, "forget idempotency keys", func(tx pgx.Tx) error {
 			// A key that is being claimed again right now is locked and left alone.
+			// Locked rows stay where they are: no plan but to fetch them.
 			tag, err := tx.Exec(ctx, `
 delete from order_keys
-where (customer_id, key) in (
-  select customer_id, key
+where ctid = any(array(
+  select ctid
   from order_keys
   where created_at < now() - $1::interval
   order by created_at
   limit $2
-  for update skip locked)`, KeyLifetime, keysAtOnce)
+  for update skip locked))`, KeyLifetime, keysAtOnce)
 			forgotten = tag.RowsAffected()
 			return err
 		})

@@ -41,13 +41,14 @@ const (
 	maxQueueWait     = 5 * time.Second // an order queued for longer is refused
 )
 
-// limits bound the placing of a batch.
+// limits bound the placing of a batch, and how long a bound is believed.
 type limits struct {
 	transaction time.Duration // one transaction
 	resolve     time.Duration // finding out whether it was stored
+	bound       time.Duration
 }
 
-var defaultLimits = limits{transaction: 4 * time.Second, resolve: 8 * time.Second}
+var defaultLimits = limits{transaction: 4 * time.Second, resolve: 8 * time.Second, bound: 10 * time.Minute}
 
 // KeyLifetime is how long an idempotency key is kept.
 const KeyLifetime = 24 * time.Hour

@@ -66,6 +66,7 @@ func newReplicaUntil(t testing.TB, pool *pgxpool.Pool, deadline time.Duration) *
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.limits.bound = 0 // tests make orders due by hand
 	return r
 }
 
