@@ -10,6 +10,7 @@ import (
 	"orderflow.internal/customers/internal/store"
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/run"
 	"orderflow.internal/kit/web"
@@ -19,6 +20,7 @@ type config struct {
 	Web      web.Config
 	Postgres postgres.Config
 	Bus      bus.Config
+	Auth     identity.Config
 }
 
 func main() {
@@ -54,16 +56,22 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	customers := store.New(pool)
 	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(customers)...)
 	orders.Require(database.Ready)
-	server := web.NewServer(cfg.Web, api.New(customers, orders.Depth), web.Admin(info.Metrics, web.Checks{
+	auth := identity.New(cfg.Auth)
+	notes := web.Checks{
+		"consumer": orders.Ready,
+	}
+	if !auth.Open() {
+		notes["issuer"] = auth.Ready
+	}
+	server := web.NewServer(cfg.Web, api.New(customers, orders.Depth, auth), web.Admin(info.Metrics, web.Checks{
 		"database": database.Ready,
 		"schema":   schema.Ready,
-	}, web.Checks{
-		"consumer": orders.Ready,
-	}))
+	}, notes))
 
 	// Stopped in the reverse order: what takes work in before what it needs.
 	var group run.Group
 	group.Add("admin", server.RunAdmin)
+	group.Add("issuer", auth.Run)
 	group.Add("database", database.Run)
 	group.Add("schema", schema.Run)
 	group.Add("statistics", schema.Then(func(ctx context.Context) error { return postgres.KeepStatistics(ctx, pool) }))

@@ -165,10 +165,10 @@ func newRouter(cfg config, transport http.RoundTripper, auth *identity.Verifier)
 		Hurry: func(h http.Header) { h.Set("Prefer", "respond-async") },
 	})))
 	router.Method(http.MethodGet, "/orders/{orderId}/events", door.enter(services["orders"].Stream(proxy.NewSlots(maxStreams), door.hold)))
-	router.Method(http.MethodGet, "/orders/{orderId}/journey", door.wrap(locked(web.Handle(auth.Guard(identity.Customers,
+	router.Method(http.MethodGet, "/orders/{orderId}/journey", door.wrap(locked(auth.Only(identity.Customers)(
 		journey.Handler(services["orders"], map[string]*proxy.Service{
 			"products": services["products"], "customers": services["customers"],
-		}))))))
+		})))))
 	router.Get("/auth/config", locked(web.Handle(func(w http.ResponseWriter, _ *http.Request) error {
 		return web.Write(w, http.StatusOK, newSignIn(cfg))
 	})))

@@ -9,6 +9,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/run"
@@ -22,6 +23,7 @@ type config struct {
 	Web      web.Config
 	Postgres postgres.Config
 	Bus      bus.Config
+	Auth     identity.Config
 	Outbox   outbox.Config
 	Deadline time.Duration `env:"ORDER_DEADLINE" envDefault:"15m" help:"time after which an order without a stock answer is cancelled; no new ones are taken while the oldest has waited for half of it"`
 }
@@ -89,17 +91,23 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	})
 	stock := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(orders)...)
 	stock.Require(database.Ready)
-	server := web.NewServer(cfg.Web, api.New(orders, stock.Depth, cfg.Outbox.Retention), web.Admin(info.Metrics, web.Checks{
-		"database": database.Ready,
-		"schema":   schema.Ready,
-	}, web.Checks{
+	auth := identity.New(cfg.Auth)
+	notes := web.Checks{
 		"publisher": publisher.Ready,
 		"outbox":    relay.Status,
 		"consumer":  stock.Ready,
-	}))
+	}
+	if !auth.Open() {
+		notes["issuer"] = auth.Ready
+	}
+	server := web.NewServer(cfg.Web, api.New(orders, stock.Depth, cfg.Outbox.Retention, auth), web.Admin(info.Metrics, web.Checks{
+		"database": database.Ready,
+		"schema":   schema.Ready,
+	}, notes))
 
 	var group run.Group // stopped in reverse order
 	group.Add("admin", server.RunAdmin)
+	group.Add("issuer", auth.Run)
 	group.Add("database", database.Run)
 	group.Add("schema", schema.Run)
 	group.Add("statistics", schema.Then(func(ctx context.Context) error { return postgres.KeepStatistics(ctx, pool) }))

@@ -7,6 +7,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/run"
@@ -20,6 +21,7 @@ type config struct {
 	Web      web.Config
 	Postgres postgres.Config
 	Bus      bus.Config
+	Auth     identity.Config
 	Outbox   outbox.Config
 }
 
@@ -76,18 +78,24 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	products := store.New(pool, relay.Committed)
 	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(products)...)
 	orders.Require(database.Ready)
-	server := web.NewServer(cfg.Web, api.New(products, orders.Depth, cfg.Outbox.Retention), web.Admin(info.Metrics, web.Checks{
-		"database": database.Ready,
-		"schema":   schema.Ready,
-	}, web.Checks{
+	auth := identity.New(cfg.Auth)
+	notes := web.Checks{
 		"publisher": publisher.Ready,
 		"outbox":    relay.Status,
 		"consumer":  orders.Ready,
-	}))
+	}
+	if !auth.Open() {
+		notes["issuer"] = auth.Ready
+	}
+	server := web.NewServer(cfg.Web, api.New(products, orders.Depth, cfg.Outbox.Retention, auth), web.Admin(info.Metrics, web.Checks{
+		"database": database.Ready,
+		"schema":   schema.Ready,
+	}, notes))
 
 	// Stopped in the reverse order: what takes work in before what it needs.
 	var group run.Group
 	group.Add("admin", server.RunAdmin)
+	group.Add("issuer", auth.Run)
 	group.Add("database", database.Run)
 	group.Add("schema", schema.Run)
 	group.Add("statistics", schema.Then(func(ctx context.Context) error { return postgres.KeepStatistics(ctx, pool) }))

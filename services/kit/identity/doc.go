@@ -20,7 +20,7 @@
 // # What a caller may do
 //
 // A route is [Public] or wants a customer, the scope for the catalog, or the one
-// for operations ([Verifier.Guard]). Which rows a customer gets is decided by the
+// for operations ([Verifier.Only]). Which rows a customer gets is decided by the
 // statement that reads or writes them: every store method takes an [Owner], whose
 // zero value owns nothing.
 //

@@ -89,20 +89,21 @@ func bearer(h http.Header) (string, error) {
 	return strings.TrimLeft(token, " "), nil
 }
 
-type handler = func(w http.ResponseWriter, r *http.Request) error
-
-// Guard lets those through to fn that the rule allows. Others get a 401 without a
-// token and a 403 with one.
-func (v *Verifier) Guard(rule Rule, fn handler) handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		c := From(r.Context())
-		switch {
-		case rule.Allows(c):
-			return fn(w, r)
-		case c.ID == uuid.Nil:
-			return web.Unauthorized("This takes an access token.").Challenge("Bearer")
-		}
-		return web.Forbidden(v.denial(rule)).Challenge(`Bearer error="insufficient_scope", scope="` + v.scope(rule) + `"`)
+// Only lets those through that the rule allows. Others get a 401 without a token
+// and a 403 with one.
+func (v *Verifier) Only(rule Rule) func(next http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+			c := From(r.Context())
+			switch {
+			case rule.Allows(c):
+				next.ServeHTTP(w, r)
+				return nil
+			case c.ID == uuid.Nil:
+				return web.Unauthorized("This takes an access token.").Challenge("Bearer")
+			}
+			return web.Forbidden(v.denial(rule)).Challenge(`Bearer error="insufficient_scope", scope="` + v.scope(rule) + `"`)
+		})
 	}
 }
 

@@ -264,7 +264,7 @@ func TestWhoMayCall(t *testing.T) {
 	for path, rule := range map[string]identity.Rule{
 		"/public": identity.Public, "/customers": identity.Customers, "/stock": identity.Stock, "/operations": identity.Operations,
 	} {
-		router.Get(path, web.Handle(v.Guard(rule, ok)))
+		router.With(v.Only(rule)).Get(path, web.Handle(ok))
 	}
 	ask := func(path string, authorization ...string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(http.MethodGet, path, nil)
@@ -309,7 +309,7 @@ func TestWithoutKeysTokensAreNeitherTakenNorRefused(t *testing.T) {
 	issuer := kittest.NewIssuer(t)
 	issuer.Away(true)
 	v := start(t, configOf(issuer))
-	h := v.Authenticate(web.Handle(v.Guard(identity.Public, func(w http.ResponseWriter, _ *http.Request) error {
+	h := v.Authenticate(v.Only(identity.Public)(web.Handle(func(w http.ResponseWriter, _ *http.Request) error {
 		return web.Write(w, http.StatusOK, "ok")
 	})))
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
@@ -329,9 +329,8 @@ func TestWithoutKeysTokensAreNeitherTakenNorRefused(t *testing.T) {
 func TestWithoutAnIssuerEverythingIsOpen(t *testing.T) {
 	v := start(t, identity.Config{})
 	var seen identity.Caller
-	h := v.Authenticate(web.Handle(v.Guard(identity.Operations, func(_ http.ResponseWriter, r *http.Request) error {
+	h := v.Authenticate(v.Only(identity.Operations)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		seen = identity.From(r.Context())
-		return nil
 	})))
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("Authorization", "Bearer whatever")

@@ -14,6 +14,7 @@ import (
 	"orderflow.internal/customers/internal/store"
 	"orderflow.internal/events"
 	"orderflow.internal/kit/audit"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
 )
@@ -24,25 +25,30 @@ type api struct {
 
 // New returns the service's public handler. waiting counts the messages in one
 // of the service's queues.
-func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error)) http.Handler {
+func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error), auth *identity.Verifier) http.Handler {
 	a := &api{store: s}
 	r := web.NewRouter()
-	r.Get("/api/customers", handle(a.list, "limit", "after"))
-	r.Post("/api/customers", handle(a.add))
-	r.Get("/api/customers/{customerId}", handle(a.get))
-	r.Put("/api/customers/{customerId}", handle(a.change))
-	r.Get("/api/customers/{customerId}/orders", handle(a.orders, "limit", "after"))
-	r.Post("/api/customers/audit/handled", handle(audit.HandledHandler(audit.Books{
+	r.Use(auth.Authenticate)
+	customers, operations := r.With(auth.Only(identity.Customers)), r.With(auth.Only(identity.Operations))
+	customers.Get("/api/customers", handle(a.list, "limit", "after"))
+	customers.Post("/api/customers", handle(a.add))
+	customers.Get("/api/customers/{customerId}", handle(a.get))
+	customers.Put("/api/customers/{customerId}", handle(a.change))
+	customers.Get("/api/customers/{customerId}/orders", handle(a.orders, "limit", "after"))
+	operations.Post("/api/customers/audit/handled", handle(audit.HandledHandler(audit.Books{
 		Queues:           []string{events.QueueCustomersOrderCreated, events.QueueCustomersOrderConfirmed, events.QueueCustomersOrderCancelled},
 		DeadLetterSuffix: events.DeadLetterSuffix, Unhandled: s.Unhandled, Waiting: waiting,
 	})))
 	ledger := s.Ledger()
-	r.Get("/api/customers/audit/digest", handle(ledger.DigestHandler, audit.DigestQuery...))
-	r.Get("/api/customers/audit/prints", handle(ledger.PrintsHandler, audit.PrintsQuery...))
-	r.Post("/api/customers/audit/entries", handle(audit.EntriesHandler(s.Entries)))
-	r.Get("/api/orders/{orderId}/journey", handle(a.journey))
+	operations.Get("/api/customers/audit/digest", handle(ledger.DigestHandler, audit.DigestQuery...))
+	operations.Get("/api/customers/audit/prints", handle(ledger.PrintsHandler, audit.PrintsQuery...))
+	operations.Post("/api/customers/audit/entries", handle(audit.EntriesHandler(s.Entries)))
+	customers.Get("/api/orders/{orderId}/journey", handle(a.journey))
 	return r
 }
+
+// owner is whose profile and history the caller may see and change.
+func owner(r *http.Request) identity.Owner { return identity.From(r.Context()).Owner() }
 
 // handle adds to web's table of errors what only this service knows, and lets
 // only the query parameters through that the route has.
@@ -100,7 +106,7 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	// One more than asked tells whether there is a next page.
-	found, err := a.store.Customers(r.Context(), customer.Customer{ID: id, CreatedAt: createdAt}, limit+1)
+	found, err := a.store.Customers(r.Context(), owner(r), customer.Customer{ID: id, CreatedAt: createdAt}, limit+1)
 	if err != nil {
 		return err
 	}
@@ -123,7 +129,7 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.store.Customer(r.Context(), id)
+	c, err := a.store.Customer(r.Context(), owner(r), id)
 	if err != nil {
 		return err
 	}
@@ -131,7 +137,7 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) add(w http.ResponseWriter, r *http.Request) error {
-	c, err := readAdded(w, r)
+	c, err := readAdded(w, r, identity.From(r.Context()))
 	if err != nil {
 		return err
 	}
@@ -156,7 +162,7 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.store.Edit(r.Context(), id, versions, name, email)
+	c, err := a.store.Edit(r.Context(), owner(r), id, versions, name, email)
 	if err != nil {
 		return err
 	}

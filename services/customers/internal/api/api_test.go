@@ -17,6 +17,7 @@ import (
 	"orderflow.internal/customers/internal/api"
 	"orderflow.internal/customers/internal/customer"
 	"orderflow.internal/customers/internal/store"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
@@ -41,7 +42,7 @@ func setup(t *testing.T) *client {
 func serve(t *testing.T, database string) *client {
 	t.Helper()
 	s := open(t, database)
-	server := httptest.NewServer(api.New(s, nothingWaits))
+	server := httptest.NewServer(api.New(s, nothingWaits, identity.New(identity.Config{})))
 	t.Cleanup(server.Close)
 	document := webtest.New(t, "../../openapi.yaml")
 	return &client{

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"orderflow.internal/customers/internal/api"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/webtest"
 )
@@ -27,7 +28,7 @@ func FuzzChange(f *testing.F) {
 }
 
 func fuzz(f *testing.F, method, path string, seeds ...string) {
-	h := api.New(open(f, kittest.Postgres(f)), nothingWaits)
+	h := api.New(open(f, kittest.Postgres(f)), nothingWaits, identity.New(identity.Config{}))
 	document := webtest.New(f, "../../openapi.yaml")
 	send := func(method, path, body string) (*http.Request, *httptest.ResponseRecorder) {
 		r := httptest.NewRequest(method, path, strings.NewReader(body))

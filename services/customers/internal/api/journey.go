@@ -15,7 +15,7 @@ func (a *api) journey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	j, err := a.store.Journey(r.Context(), id)
+	j, err := a.store.Journey(r.Context(), owner(r), id)
 	if err != nil {
 		return err
 	}

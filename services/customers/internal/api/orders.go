@@ -48,7 +48,8 @@ func orderBodyOf(o customer.Order) orderBody {
 }
 
 // orders serves a customer's history; that of a customer nobody has heard of is
-// empty, as the first order may be on its way.
+// empty, as the first order may be on its way, and so is another's than the
+// caller's.
 func (a *api) orders(w http.ResponseWriter, r *http.Request) error {
 	customerID, err := web.PathUUID(r, "customerId")
 	if err != nil {
@@ -69,7 +70,7 @@ func (a *api) orders(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	// One more than asked tells whether there is a next page.
-	found, err := a.store.Orders(r.Context(), customerID, after, limit+1)
+	found, err := a.store.Orders(r.Context(), owner(r), customerID, after, limit+1)
 	if err != nil {
 		return err
 	}

@@ -9,10 +9,12 @@ import (
 	"github.com/google/uuid"
 
 	"orderflow.internal/customers/internal/customer"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/web"
 )
 
-func readAdded(w http.ResponseWriter, r *http.Request) (customer.Customer, error) {
+// readAdded reads a new profile: the caller's own, or for operations anybody's.
+func readAdded(w http.ResponseWriter, r *http.Request, caller identity.Caller) (customer.Customer, error) {
 	var body struct {
 		CustomerID *uuid.UUID `json:"customerId"`
 		Name       string     `json:"name"`
@@ -28,6 +30,12 @@ func readAdded(w http.ResponseWriter, r *http.Request) (customer.Customer, error
 		return customer.Customer{}, err
 	}
 	c := customer.Customer{Name: body.Name, Email: body.Email}
+	if body.CustomerID == nil && caller.Customer != uuid.Nil {
+		body.CustomerID = &caller.Customer
+	}
+	if !caller.Operations && *body.CustomerID != caller.Customer {
+		return c, web.Forbidden("The access token is another customer's than customerId.")
+	}
 	if body.CustomerID != nil {
 		c.ID = *body.CustomerID
 		return c, nil

@@ -12,6 +12,7 @@ import (
 	"orderflow.internal/customers/internal/store"
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/postgres"
 )
@@ -56,7 +57,7 @@ func TestHistoryFromEvents(t *testing.T) {
 			Items: []customer.Item{{ProductID: productID, Quantity: 2}}, CreatedAt: &at,
 			TotalCents: new(int64(4998)), Currency: new("EUR"), Version: 3, UpdatedAt: at.Add(time.Minute),
 		}}
-		got, err := s.Orders(t.Context(), customerID, uuid.Max, 10)
+		got, err := s.Orders(t.Context(), identity.Everyone(), customerID, uuid.Max, 10)
 		if err != nil {
 			t.Fatal(err)
 		}

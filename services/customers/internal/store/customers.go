@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"orderflow.internal/customers/internal/customer"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/postgres"
 )
 
@@ -36,16 +37,17 @@ func (s *Store) one(ctx context.Context, sql string, args ...any) (customer.Cust
 	return pgx.CollectExactlyOneRow(rows, scanCustomer)
 }
 
-// Customers lists up to limit customers in the order they were added, from the
+// Customers lists up to limit of those that owner stands for, in the order they were added, from the
 // one behind after, of which CreatedAt and ID count; its zero value is before
 // the first.
-func (s *Store) Customers(ctx context.Context, after customer.Customer, limit int) ([]customer.Customer, error) {
+func (s *Store) Customers(ctx context.Context, owner identity.Owner, after customer.Customer, limit int) ([]customer.Customer, error) {
 	rows, err := s.pool.Query(ctx, `
 select `+customerColumns+`
 from customers
 where (created_at, customer_id) > ($1, $2)
+  and ($4::uuid is null or customer_id = $4)
 order by created_at, customer_id
-limit $3`, after.CreatedAt, after.ID, limit)
+limit $3`, after.CreatedAt, after.ID, limit, owner.Arg())
 	if err != nil {
 		return nil, fmt.Errorf("list customers: %w", err)
 	}
@@ -56,12 +58,13 @@ limit $3`, after.CreatedAt, after.ID, limit)
 	return list, nil
 }
 
-// Customer returns one profile or customer.ErrNotFound.
-func (s *Store) Customer(ctx context.Context, id uuid.UUID) (customer.Customer, error) {
+// Customer returns one profile, if owner stands for it, or customer.ErrNotFound.
+func (s *Store) Customer(ctx context.Context, owner identity.Owner, id uuid.UUID) (customer.Customer, error) {
 	c, err := s.one(ctx, `
 select `+customerColumns+`
 from customers
-where customer_id = $1`, id)
+where customer_id = $1
+  and ($2::uuid is null or customer_id = $2)`, id, owner.Arg())
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = customer.ErrNotFound
 	}
@@ -87,10 +90,10 @@ returning `+customerColumns, c.ID, c.Name, c.Email)
 	return created, nil
 }
 
-// Edit changes the profile if it has one of the versions (nil: whichever it
+// Edit changes the profile, if owner stands for it and it has one of the versions (nil: whichever it
 // has), and returns it as stored; otherwise customer.ErrStale or
 // customer.ErrNotFound.
-func (s *Store) Edit(ctx context.Context, id uuid.UUID, versions []int64, name, email string) (customer.Customer, error) {
+func (s *Store) Edit(ctx context.Context, owner identity.Owner, id uuid.UUID, versions []int64, name, email string) (customer.Customer, error) {
 	c, err := s.write(ctx, `
 update customers
 set name = $3,
@@ -99,10 +102,11 @@ set name = $3,
     updated_at = now()
 where customer_id = $1
   and ($2::bigint[] is null or version = any($2))
-returning `+customerColumns, id, versions, name, email)
+  and ($5::uuid is null or customer_id = $5)
+returning `+customerColumns, id, versions, name, email, owner.Arg())
 	if errors.Is(err, pgx.ErrNoRows) {
 		// Profiles are never deleted: one that is there has another version.
-		if _, err = s.Customer(ctx, id); err == nil {
+		if _, err = s.Customer(ctx, owner, id); err == nil {
 			err = customer.ErrStale
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"orderflow.internal/customers/internal/customer"
 	"orderflow.internal/customers/internal/store"
+	"orderflow.internal/kit/identity"
 )
 
 // What comes into the history leaves its time, whatever comes first and
@@ -75,7 +76,7 @@ func wholeLife() (created, confirmed, cancelled customer.Order) {
 
 func journey(t testing.TB, s *store.Store, orderID uuid.UUID) store.Journey {
 	t.Helper()
-	j, err := s.Journey(t.Context(), orderID)
+	j, err := s.Journey(t.Context(), identity.Everyone(), orderID)
 	if err != nil {
 		t.Fatal(err)
 	}

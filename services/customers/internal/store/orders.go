@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"orderflow.internal/customers/internal/customer"
+	"orderflow.internal/kit/identity"
 )
 
 // Record merges what a batch of events says about orders into their customers'
@@ -101,16 +102,17 @@ func columnsOf(batch []customer.Order) (c orderColumns, err error) {
 	return c, nil
 }
 
-// Orders lists up to limit orders of a customer, newest first, from the one
+// Orders lists up to limit orders of a customer that owner stands for, newest first, from the one
 // behind after (uuid.Max: from the newest).
-func (s *Store) Orders(ctx context.Context, customerID, after uuid.UUID, limit int) ([]customer.Order, error) {
+func (s *Store) Orders(ctx context.Context, owner identity.Owner, customerID, after uuid.UUID, limit int) ([]customer.Order, error) {
 	rows, err := s.pool.Query(ctx, `
 select order_id, customer_id, status, reason, items, total_cents, currency, version, created_at, updated_at
 from orders
 where customer_id = $1
   and order_id < $2
+  and ($4::uuid is null or customer_id = $4)
 order by order_id desc
-limit $3`, customerID, after, limit)
+limit $3`, customerID, after, limit, owner.Arg())
 	if err != nil {
 		return nil, fmt.Errorf("orders of customer %s: %w", customerID, err)
 	}

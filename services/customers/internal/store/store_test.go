@@ -14,6 +14,7 @@ import (
 
 	"orderflow.internal/customers/internal/customer"
 	"orderflow.internal/customers/internal/store"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/postgres"
 )
@@ -69,7 +70,7 @@ var utc = cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) })
 
 func history(t testing.TB, s *store.Store, customerID uuid.UUID) []customer.Order {
 	t.Helper()
-	list, err := s.Orders(t.Context(), customerID, uuid.Max, 1000)
+	list, err := s.Orders(t.Context(), identity.Everyone(), customerID, uuid.Max, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +172,7 @@ func TestOrders(t *testing.T) {
 	var got []uuid.UUID
 	after := uuid.Max
 	for {
-		page, err := s.Orders(t.Context(), customerID, after, 3)
+		page, err := s.Orders(t.Context(), identity.Everyone(), customerID, after, 3)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +205,7 @@ func TestCustomers(t *testing.T) {
 		t.Errorf("create again: %v", err)
 	}
 
-	edited, err := s.Edit(ctx, want[1].ID, []int64{want[1].Version}, "Ada", "ada@example.com")
+	edited, err := s.Edit(ctx, identity.Everyone(), want[1].ID, []int64{want[1].Version}, "Ada", "ada@example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,20 +214,20 @@ func TestCustomers(t *testing.T) {
 		t.Errorf("edited (-want +got):\n%s", diff)
 	}
 	want[1] = edited
-	if _, err := s.Edit(ctx, want[1].ID, []int64{1}, "Eve", "eve@example.com"); !errors.Is(err, customer.ErrStale) {
+	if _, err := s.Edit(ctx, identity.Everyone(), want[1].ID, []int64{1}, "Eve", "eve@example.com"); !errors.Is(err, customer.ErrStale) {
 		t.Errorf("edit a stale one: %v", err)
 	}
-	if _, err := s.Edit(ctx, uuid.New(), nil, "Eve", "eve@example.com"); !errors.Is(err, customer.ErrNotFound) {
+	if _, err := s.Edit(ctx, identity.Everyone(), uuid.New(), nil, "Eve", "eve@example.com"); !errors.Is(err, customer.ErrNotFound) {
 		t.Errorf("edit an unknown one: %v", err)
 	}
-	if _, err := s.Customer(ctx, uuid.New()); !errors.Is(err, customer.ErrNotFound) {
+	if _, err := s.Customer(ctx, identity.Everyone(), uuid.New()); !errors.Is(err, customer.ErrNotFound) {
 		t.Errorf("read an unknown one: %v", err)
 	}
 
 	var got []customer.Customer
 	var after customer.Customer
 	for {
-		page, err := s.Customers(ctx, after, 2)
+		page, err := s.Customers(ctx, identity.Everyone(), after, 2)
 		if err != nil {
 			t.Fatal(err)
 		}

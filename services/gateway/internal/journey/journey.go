@@ -22,8 +22,8 @@ const patience = 5 * time.Second
 
 // Handler serves the journey of {orderId}. Without orders there is none; a part
 // of others that is not to be had is said to be missing.
-func Handler(orders *proxy.Service, others map[string]*proxy.Service) func(http.ResponseWriter, *http.Request) error {
-	return func(w http.ResponseWriter, r *http.Request) error {
+func Handler(orders *proxy.Service, others map[string]*proxy.Service) http.HandlerFunc {
+	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
 		if err := web.CheckQuery(r); err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func Handler(orders *proxy.Service, others map[string]*proxy.Service) func(http.
 			return cmp.Or(a.At.Compare(b.At), cmp.Compare(rank[a.Action], rank[b.Action]), cmp.Compare(a.Service, b.Service))
 		})
 		return web.Write(w, http.StatusOK, all)
-	}
+	})
 }
 
 // rank orders what a transaction did at one time: it processed an event, and

@@ -14,6 +14,7 @@ import (
 	"orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
 	"orderflow.internal/kit/fault"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/orders/internal/order"
@@ -25,30 +26,38 @@ type handlers struct {
 }
 
 // New returns the handler of everything under /api/orders. waiting counts the
-// messages in one of the service's queues, retention is the outbox's.
-func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error), retention time.Duration) http.Handler {
+// messages in one of the service's queues, retention is the outbox's. Which orders
+// are a caller's is for the store to say.
+func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error), retention time.Duration,
+	auth *identity.Verifier,
+) http.Handler {
 	h := &handlers{store: s}
 	router := web.NewRouter()
-	router.Post("/api/orders", handle(h.place))
-	router.Get("/api/orders", handle(web.Within(h.list), "customerId", "status", "limit", "after"))
-	router.Get("/api/orders/{orderId}", handle(web.Within(h.get)))
-	router.Post("/api/orders/{orderId}/cancel", handle(h.cancel))
-	router.Get("/api/orders/{orderId}/events", handle(h.follow))
-	router.Get("/api/orders/{orderId}/journey", handle(web.Within(h.journey)))
-	router.Get("/api/orders/audit/events", handle(web.Within(audit.EventsHandler(s.Published)), audit.EventsQuery...))
-	router.Post("/api/orders/audit/handled", handle(web.Within(audit.HandledHandler(audit.Books{
+	router.Use(auth.Authenticate)
+	customers, operations := router.With(auth.Only(identity.Customers)), router.With(auth.Only(identity.Operations))
+	customers.Post("/api/orders", handle(h.place))
+	customers.Get("/api/orders", handle(web.Within(h.list), "customerId", "status", "limit", "after"))
+	customers.Get("/api/orders/{orderId}", handle(web.Within(h.get)))
+	customers.Post("/api/orders/{orderId}/cancel", handle(h.cancel))
+	customers.Get("/api/orders/{orderId}/events", handle(h.follow))
+	customers.Get("/api/orders/{orderId}/journey", handle(web.Within(h.journey)))
+	operations.Get("/api/orders/audit/events", handle(web.Within(audit.EventsHandler(s.Published)), audit.EventsQuery...))
+	operations.Post("/api/orders/audit/handled", handle(web.Within(audit.HandledHandler(audit.Books{
 		Queues:           []string{events.QueueOrdersStockReserved, events.QueueOrdersStockNotAvailable},
 		DeadLetterSuffix: events.DeadLetterSuffix, Unhandled: s.Unhandled, Waiting: waiting,
 	}))))
 	ledger := s.Ledger(retention)
-	router.Get("/api/orders/audit/digest", handle(web.Within(ledger.DigestHandler), audit.DigestQuery...))
-	router.Get("/api/orders/audit/prints", handle(web.Within(ledger.PrintsHandler), audit.PrintsQuery...))
-	router.Post("/api/orders/audit/entries", handle(web.Within(audit.EntriesHandler(
+	operations.Get("/api/orders/audit/digest", handle(web.Within(ledger.DigestHandler), audit.DigestQuery...))
+	operations.Get("/api/orders/audit/prints", handle(web.Within(ledger.PrintsHandler), audit.PrintsQuery...))
+	operations.Post("/api/orders/audit/entries", handle(web.Within(audit.EntriesHandler(
 		func(ctx context.Context, ids []uuid.UUID) ([]books.Order, error) {
 			return s.Entries(ctx, ids, retention)
 		}))))
 	return router
 }
+
+// owner is whose orders the caller may see and change.
+func owner(r *http.Request) identity.Owner { return identity.From(r.Context()).Owner() }
 
 // handle adds to web's table of errors what only orders know, and lets
 // only the query parameters through that the route has.
@@ -125,7 +134,7 @@ func (h *handlers) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	o, err := h.store.Get(r.Context(), id)
+	o, err := h.store.Get(r.Context(), owner(r), id)
 	if err != nil {
 		return err
 	}
@@ -144,7 +153,7 @@ func (h *handlers) cancel(w http.ResponseWriter, r *http.Request) error {
 	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxIgnoredBody)); err != nil {
 		return err
 	}
-	o, err := h.store.Cancel(r.Context(), id)
+	o, err := h.store.Cancel(r.Context(), owner(r), id)
 	if postgres.Classify(err) == fault.Unknown {
 		// Doing it again is safe, and tells what came of it.
 		return web.Unavailable("Whether the order was cancelled is not known yet.").Because(err)
@@ -182,7 +191,7 @@ func (h *handlers) list(w http.ResponseWriter, r *http.Request) error {
 			return web.BadCursor()
 		}
 	}
-	orders, more, err := h.store.List(r.Context(), filter, limit)
+	orders, more, err := h.store.List(r.Context(), owner(r), filter, limit)
 	if err != nil {
 		return err
 	}

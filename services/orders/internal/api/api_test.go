@@ -19,6 +19,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
@@ -88,7 +89,7 @@ func setupOn(t testing.TB, databaseURL string) *env {
 			t.Errorf("run: %v", err)
 		}
 	})
-	server := httptest.NewServer(New(e.store, nothingWaits, time.Hour))
+	server := httptest.NewServer(New(e.store, nothingWaits, time.Hour, identity.New(identity.Config{})))
 	t.Cleanup(server.Close)
 	e.serveAt(server.URL)
 	return e

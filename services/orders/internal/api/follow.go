@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/orders/internal/order"
 )
@@ -32,7 +33,7 @@ func (h *handlers) follow(w http.ResponseWriter, r *http.Request) error {
 		return web.Unavailable("Too many orders are followed.")
 	}
 	defer waiter.Close()
-	o, err := h.store.Get(r.Context(), id)
+	o, err := h.store.Get(r.Context(), owner(r), id)
 	if err != nil {
 		return err
 	}
@@ -65,6 +66,8 @@ func (h *handlers) follow(w http.ResponseWriter, r *http.Request) error {
 
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
+	expired, stop := expiry(r)
+	defer stop()
 	for {
 		select {
 		case final := <-waiter.Final():
@@ -76,10 +79,22 @@ func (h *handlers) follow(w http.ResponseWriter, r *http.Request) error {
 			}
 		case <-web.Draining(r.Context()): // the client comes again, to another replica
 			return nil
+		case <-expired: // the client comes again, with another token
+			return nil
 		case <-r.Context().Done():
 			return nil
 		}
 	}
+}
+
+// expiry tells when the caller's token has expired, never for one without.
+func expiry(r *http.Request) (expired <-chan time.Time, stop func() bool) {
+	end := identity.From(r.Context()).Expires
+	if end.IsZero() {
+		return nil, func() bool { return false }
+	}
+	timer := time.NewTimer(time.Until(end))
+	return timer.C, timer.Stop
 }
 
 // stream writes Server-Sent Events, each at once and in bounded time.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/web"
 )
@@ -108,7 +109,7 @@ func TestFollowByHeadReturns(t *testing.T) {
 	e := setup(t)
 	at := e.do(t, "POST", "/api/orders", oneCup, "Prefer", "respond-async").header.Get("Location")
 	answer := httptest.NewRecorder()
-	New(e.store, nothingWaits, time.Hour).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), "HEAD", at+"/events", nil))
+	New(e.store, nothingWaits, time.Hour, identity.New(identity.Config{})).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), "HEAD", at+"/events", nil))
 	if answer.Code != http.StatusOK || answer.Body.Len() != 0 {
 		t.Errorf("%d %s", answer.Code, answer.Body)
 	}
@@ -126,7 +127,7 @@ func TestDrain(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	server := web.NewServer(web.Config{Addr: addr, AdminAddr: addr, DrainDelay: 50 * time.Millisecond, ShutdownTimeout: 9 * time.Second}, New(e.store, nothingWaits, time.Hour), http.NotFoundHandler())
+	server := web.NewServer(web.Config{Addr: addr, AdminAddr: addr, DrainDelay: 50 * time.Millisecond, ShutdownTimeout: 9 * time.Second}, New(e.store, nothingWaits, time.Hour, identity.New(identity.Config{})), http.NotFoundHandler())
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx) }()

@@ -15,7 +15,7 @@ func (h *handlers) journey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	j, err := h.store.Journey(r.Context(), id)
+	j, err := h.store.Journey(r.Context(), owner(r), id)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"orderflow.internal/events"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/orders/internal/order"
 	"orderflow.internal/orders/internal/store"
@@ -43,6 +44,10 @@ func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 	if err := web.Read(w, r, &in); err != nil {
 		return err
 	}
+	caller := identity.From(r.Context())
+	if err := in.orderFor(caller); err != nil {
+		return err
+	}
 	customerID, items, err := in.check()
 	if err != nil {
 		return err
@@ -52,7 +57,9 @@ func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	prefer := parsePrefer(r.Header)
-	placed, err := h.placeAndWait(r.Context(), o, store.Key{Text: key, Hash: requestHash(key, customerID, items)}, prefer.wait)
+	placed, err := h.placeAndWait(r.Context(), o, store.Key{
+		Text: key, Caller: caller.ID, Hash: requestHash(key, customerID, items),
+	}, prefer.wait)
 	if err != nil {
 		return err
 	}
@@ -113,6 +120,18 @@ func await(ctx context.Context, waiter *store.Waiter, wait time.Duration, pendin
 		return order.Order{}, ctx.Err()
 	}
 	return pending, nil
+}
+
+// orderFor lets customers order for themselves, which they need not say, and for
+// nobody else.
+func (b *placeBody) orderFor(caller identity.Caller) error {
+	if b.CustomerID == nil && caller.Customer != uuid.Nil {
+		b.CustomerID = &caller.Customer
+	}
+	if !caller.Operations && b.CustomerID != nil && *b.CustomerID != caller.Customer {
+		return web.Forbidden("The access token is another customer's than customerId.")
+	}
+	return nil
 }
 
 // check applies the rules for an order and names every field that breaks one.

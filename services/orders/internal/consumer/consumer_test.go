@@ -11,6 +11,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
@@ -79,11 +80,11 @@ func TestAnswersBecomeTransitions(t *testing.T) {
 	if err := answer(s, notAvailable)(t.Context(), []bus.Delivery[events.StockNotAvailable]{stockNotAvailable(refused)}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.Get(t.Context(), confirmed.ID); err != nil || got.Status != order.Confirmed || got.TotalCents != 2100 || got.Currency != "EUR" {
+	if got, err := s.Get(t.Context(), identity.Everyone(), confirmed.ID); err != nil || got.Status != order.Confirmed || got.TotalCents != 2100 || got.Currency != "EUR" {
 		t.Errorf("got %+v, error %v", got, err)
 	}
 	want := order.Shortage{ProductID: refused.Items[0].ProductID, RequestedQuantity: 3, AvailableQuantity: 2}
-	if got, err := s.Get(t.Context(), refused.ID); err != nil || got.Reason != order.StockNotAvailable || len(got.Shortages) != 1 || got.Shortages[0] != want {
+	if got, err := s.Get(t.Context(), identity.Everyone(), refused.ID); err != nil || got.Reason != order.StockNotAvailable || len(got.Shortages) != 1 || got.Shortages[0] != want {
 		t.Errorf("got %+v, error %v", got, err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"orderflow.internal/kit/identity"
 )
 
 // age makes an order look as if it had been placed some time ago.
@@ -56,7 +58,7 @@ func TestAdmissionClosesWhileTheOldestPendingOrderIsTooOld(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
-	if _, err := r.Cancel(t.Context(), next.ID); err != nil {
+	if _, err := r.Cancel(t.Context(), identity.Everyone(), next.ID); err != nil {
 		t.Errorf("cancelling: %v", err)
 	}
 	if got, replayed, err := r.Place(t.Context(), keyedOrder(t), key("k", "two cups")); err != nil || !replayed || got.ID != keyed.ID {

@@ -12,6 +12,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
@@ -54,7 +55,7 @@ func (s *Store) Answer(ctx context.Context, answers []Answer) error {
 		ids[i] = a.OrderID
 	}
 	first := &pgx.Batch{}
-	found := lockOrders(first, ids)
+	found := lockOrders(first, identity.Everyone(), ids)
 	var changes []change
 	err := postgres.TxBatch(ctx, s.pool, first, func() (*pgx.Batch, error) {
 		var late []Answer
@@ -89,10 +90,10 @@ func (s *Store) Answer(ctx context.Context, answers []Answer) error {
 
 // Cancel cancels an order at its customer's request and returns it as it then
 // is; an order that is already cancelled stays as it is, so that Cancel may be
-// called again after any error. ErrNotFound when there is no such order.
-func (s *Store) Cancel(ctx context.Context, id uuid.UUID) (order.Order, error) {
+// called again after any error. ErrNotFound when the owner has no such order.
+func (s *Store) Cancel(ctx context.Context, owner identity.Owner, id uuid.UUID) (order.Order, error) {
 	first := &pgx.Batch{}
-	found := lockOrders(first, []uuid.UUID{id})
+	found := lockOrders(first, owner, []uuid.UUID{id})
 	var changes []change
 	err := postgres.TxBatch(ctx, s.pool, first, func() (*pgx.Batch, error) {
 		o := found.orders[id]
@@ -123,9 +124,9 @@ type locked struct {
 	at     time.Time
 }
 
-// lockOrders queues the locking and reading of orders, always in the same
-// sequence, so that transactions with common orders cannot deadlock.
-func lockOrders(b *pgx.Batch, ids []uuid.UUID) *locked {
+// lockOrders queues the locking and reading of the owner's orders, always in the
+// same sequence, so that transactions with common orders cannot deadlock.
+func lockOrders(b *pgx.Batch, owner identity.Owner, ids []uuid.UUID) *locked {
 	found := &locked{orders: make(map[uuid.UUID]*order.Order, len(ids))}
 	raw := make([][16]byte, len(ids))
 	for i, id := range ids {
@@ -135,8 +136,9 @@ func lockOrders(b *pgx.Batch, ids []uuid.UUID) *locked {
 select `+columns+`, now()
 from orders
 where order_id = any($1::uuid[])
+  and ($2::uuid is null or customer_id = $2)
 order by order_id
-for update`, raw).Query(func(rows pgx.Rows) error {
+for update`, raw, owner.Arg()).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			o := new(order.Order)
 			if err := scanInto(rows, o, &found.at); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"orderflow.internal/events"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -111,7 +112,7 @@ func TestAnswerForACancelledOrderChangesNothing(t *testing.T) {
 	t.Parallel()
 	r := newReplica(t, openDatabase(t)).run(t)
 	o := mustPlace(t, r, newOrder(t))
-	cancelled, err := r.Cancel(t.Context(), o.ID)
+	cancelled, err := r.Cancel(t.Context(), identity.Everyone(), o.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +172,7 @@ func TestCancel(t *testing.T) {
 		{"confirmed", confirmed, 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			first, err := r.Cancel(t.Context(), tt.order.ID)
+			first, err := r.Cancel(t.Context(), identity.Everyone(), tt.order.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -179,7 +180,7 @@ func TestCancel(t *testing.T) {
 				t.Errorf("got %s %s version %d", first.Status, first.Reason, first.Version)
 			}
 			sent := len(r.sent)
-			again, err := r.Cancel(t.Context(), tt.order.ID)
+			again, err := r.Cancel(t.Context(), identity.Everyone(), tt.order.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -191,7 +192,7 @@ func TestCancel(t *testing.T) {
 			}
 		})
 	}
-	if _, err := r.Cancel(t.Context(), uuid.New()); !errors.Is(err, ErrNotFound) {
+	if _, err := r.Cancel(t.Context(), identity.Everyone(), uuid.New()); !errors.Is(err, ErrNotFound) {
 		t.Errorf("unknown order: %v", err)
 	}
 }
@@ -207,7 +208,7 @@ func TestCancelRacesAnswer(t *testing.T) {
 		o := mustPlace(t, one, newOrder(t))
 		var both sync.WaitGroup
 		both.Go(func() {
-			if _, err := one.Cancel(t.Context(), o.ID); err != nil {
+			if _, err := one.Cancel(t.Context(), identity.Everyone(), o.ID); err != nil {
 				t.Error(err)
 			}
 		})
@@ -252,7 +253,7 @@ create constraint trigger never after insert on outbox_events deferrable initial
 	for name, do := range map[string]func() error{
 		"confirm": func() error { return r.Answer(t.Context(), []Answer{reserved(o)}) },
 		"refuse":  func() error { return r.Answer(t.Context(), []Answer{notAvailable(o)}) },
-		"cancel":  func() error { _, err := r.Cancel(t.Context(), o.ID); return err },
+		"cancel":  func() error { _, err := r.Cancel(t.Context(), identity.Everyone(), o.ID); return err },
 		"time out": func() error {
 			_, err := r.TimeOut(t.Context())
 			return err

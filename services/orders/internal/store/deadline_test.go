@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"orderflow.internal/events"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -224,7 +225,7 @@ func TestPendingOrdersAreThePendingOrders(t *testing.T) {
 		t.Errorf("placed: %d orders are in the wrong place", n)
 	}
 	mustAnswer(t, r, reserved(orders[0]), notAvailable(orders[1]))
-	if _, err := r.Cancel(t.Context(), orders[2].ID); err != nil {
+	if _, err := r.Cancel(t.Context(), identity.Everyone(), orders[2].ID); err != nil {
 		t.Fatal(err)
 	}
 	if n := misplaced(t, pool); n != 0 {
@@ -257,7 +258,7 @@ func TestPendingOrdersOfTheReleaseBefore(t *testing.T) {
 	}
 	check("placed")
 	mustAnswer(t, r, reserved(orders[0]), notAvailable(orders[1]))
-	if _, err := r.Cancel(t.Context(), orders[2].ID); err != nil {
+	if _, err := r.Cancel(t.Context(), identity.Everyone(), orders[2].ID); err != nil {
 		t.Fatal(err)
 	}
 	check("answered and cancelled")

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"orderflow.internal/events"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/orders/internal/order"
 )
@@ -41,15 +42,17 @@ func (j Journey) AnswerMattered() bool {
 	return false
 }
 
-// Journey returns an order's way through this service, or ErrNotFound.
-func (s *Store) Journey(ctx context.Context, id uuid.UUID) (Journey, error) {
+// Journey returns the way of one of the owner's orders through this service, or
+// ErrNotFound.
+func (s *Store) Journey(ctx context.Context, owner identity.Owner, id uuid.UUID) (Journey, error) {
 	var j Journey
 	var stored []byte
 	var answer *string
 	err := s.pool.QueryRow(ctx, `
 select trace, reason, answer, answered_at
 from orders
-where order_id = $1`, [16]byte(id)).Scan(&stored, (*string)(&j.Reason), &answer, &j.Answered)
+where order_id = $1
+  and ($2::uuid is null or customer_id = $2)`, [16]byte(id), owner.Arg()).Scan(&stored, (*string)(&j.Reason), &answer, &j.Answered)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return Journey{}, fmt.Errorf("journey of order %s: %w", id, ErrNotFound)

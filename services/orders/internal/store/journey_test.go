@@ -14,12 +14,13 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"orderflow.internal/events"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/orders/internal/order"
 )
 
 func mustJourney(t testing.TB, r *replica, id uuid.UUID) Journey {
 	t.Helper()
-	j, err := r.Journey(t.Context(), id)
+	j, err := r.Journey(t.Context(), identity.Everyone(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,7 @@ where subject = $1`, id.String(), at); err != nil {
 func TestJourneyOfAnUnknownOrder(t *testing.T) {
 	t.Parallel()
 	r := newReplica(t, openDatabase(t))
-	if j, err := r.Journey(t.Context(), uuid.New()); !errors.Is(err, ErrNotFound) {
+	if j, err := r.Journey(t.Context(), identity.Everyone(), uuid.New()); !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %+v, %v", j, err)
 	}
 }
@@ -51,7 +52,7 @@ func TestJourney(t *testing.T) {
 	pool := openDatabase(t)
 	r := newReplica(t, pool).run(t)
 	late := func(o order.Order) {
-		if _, err := r.Cancel(t.Context(), o.ID); err != nil {
+		if _, err := r.Cancel(t.Context(), identity.Everyone(), o.ID); err != nil {
 			t.Fatal(err)
 		}
 		mustAnswer(t, r, reserved(o))
@@ -86,7 +87,7 @@ func TestJourney(t *testing.T) {
 		"cancelled after its answer": {
 			happen: func(o order.Order) {
 				mustAnswer(t, r, reserved(o))
-				if _, err := r.Cancel(t.Context(), o.ID); err != nil {
+				if _, err := r.Cancel(t.Context(), identity.Everyone(), o.ID); err != nil {
 					t.Fatal(err)
 				}
 			},
@@ -97,7 +98,7 @@ func TestJourney(t *testing.T) {
 		},
 		"refused too late": {
 			happen: func(o order.Order) {
-				if _, err := r.Cancel(t.Context(), o.ID); err != nil {
+				if _, err := r.Cancel(t.Context(), identity.Everyone(), o.ID); err != nil {
 					t.Fatal(err)
 				}
 				mustAnswer(t, r, notAvailable(o))
@@ -158,7 +159,7 @@ func TestJourneyKeepsTheFirstAnswer(t *testing.T) {
 
 	mustAnswer(t, r, answer)
 	mustAnswer(t, r, reserved(o))
-	if _, err := r.Cancel(t.Context(), o.ID); err != nil {
+	if _, err := r.Cancel(t.Context(), identity.Everyone(), o.ID); err != nil {
 		t.Fatal(err)
 	}
 	mustAnswer(t, r, notAvailable(o))

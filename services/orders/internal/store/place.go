@@ -20,6 +20,7 @@ import (
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
 	"orderflow.internal/kit/fault"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
@@ -53,10 +54,11 @@ var defaultLimits = limits{transaction: 4 * time.Second, resolve: 8 * time.Secon
 // KeyLifetime is how long an idempotency key is kept.
 const KeyLifetime = 24 * time.Hour
 
-// Key makes a request of its customer idempotent. The zero Key does not.
+// Key makes a request of its caller idempotent. The zero Key does not.
 type Key struct {
-	Text string
-	Hash [sha256.Size]byte // of the canonical request
+	Text   string
+	Caller uuid.UUID         // whose key it is; nil: the customer's
+	Hash   [sha256.Size]byte // of the canonical request
 }
 
 // placement is one order on its way into the database.
@@ -85,13 +87,13 @@ func (e *UnknownError) Error() string { return e.Err.Error() }
 func (e *UnknownError) Unwrap() error { return e.Err }
 
 // Place stores a new order with its OrderCreated, caused by the span in ctx.
-// When its customer used the key for the same request before, it stores nothing
+// When its caller used the key for the same request before, it stores nothing
 // and returns that order as it is now, and replayed. Any error but an
 // *UnknownError means that nothing was stored: a *RefusedError when the service
 // takes no more orders for now, ErrKeyReused, or the database's.
 func (s *Store) Place(ctx context.Context, o order.Order, key Key) (placed order.Order, replayed bool, err error) {
 	if err := s.admit(); err != nil {
-		return s.replay(ctx, o.CustomerID, key, err)
+		return s.replay(ctx, key.owner(o), key, err)
 	}
 	event, err := createdEvent(ctx, o, o.CreatedAt.Add(s.deadline))
 	if err != nil {
@@ -114,15 +116,24 @@ func (s *Store) Place(ctx context.Context, o order.Order, key Key) (placed order
 	case p.err != nil:
 		return order.Order{}, false, p.err
 	case p.owner != o.ID:
-		placed, err = s.Get(ctx, p.owner)
+		placed, err = s.Get(ctx, identity.Everyone(), p.owner) // the key is the caller's
 		return placed, true, err
 	}
 	return o, false, nil
 }
 
-// replay returns the order that the customer placed with the key, or otherwise
+// owner is whose key it is in the database. A caller's id is never a customer's:
+// it is a UUID of another kind (version 5).
+func (k Key) owner(o order.Order) uuid.UUID {
+	if k.Caller != uuid.Nil {
+		return k.Caller
+	}
+	return o.CustomerID
+}
+
+// replay returns the order that the owner placed with the key, or otherwise
 // when there is none: who asks again what came of an order is not refused.
-func (s *Store) replay(ctx context.Context, customer uuid.UUID, key Key, otherwise error) (order.Order, bool, error) {
+func (s *Store) replay(ctx context.Context, whose uuid.UUID, key Key, otherwise error) (order.Order, bool, error) {
 	if key.Text == "" {
 		return order.Order{}, false, otherwise
 	}
@@ -132,7 +143,7 @@ select request_hash, order_id
 from order_keys
 where customer_id = $1
   and key = $2
-  and created_at >= now() - $3::interval`, customer, key.Text, KeyLifetime).Scan(&owner.hash, &owner.order)
+  and created_at >= now() - $3::interval`, whose, key.Text, KeyLifetime).Scan(&owner.hash, &owner.order)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return order.Order{}, false, otherwise
@@ -141,7 +152,7 @@ where customer_id = $1
 	case !bytes.Equal(owner.hash, key.Hash[:]):
 		return order.Order{}, false, ErrKeyReused
 	}
-	placed, err := s.Get(ctx, owner.order)
+	placed, err := s.Get(ctx, identity.Everyone(), owner.order) // the key is the caller's
 	return placed, true, err
 }
 
@@ -302,17 +313,17 @@ func (s *Store) place(ctx context.Context, batch []*placement) error {
 	return nil
 }
 
-// scopedKey is a key of one customer.
+// scopedKey is a key of one caller or customer.
 type scopedKey struct {
-	customer uuid.UUID
-	key      string
+	owner uuid.UUID
+	key   string
 }
 
 func (k scopedKey) compare(other scopedKey) int {
-	return cmp.Or(bytes.Compare(k.customer[:], other.customer[:]), cmp.Compare(k.key, other.key))
+	return cmp.Or(bytes.Compare(k.owner[:], other.owner[:]), cmp.Compare(k.key, other.key))
 }
 
-func (p *placement) scopedKey() scopedKey { return scopedKey{p.order.CustomerID, p.key.Text} }
+func (p *placement) scopedKey() scopedKey { return scopedKey{p.key.owner(p.order), p.key.Text} }
 
 // keyOwner is what is stored for an idempotency key.
 type keyOwner struct {
@@ -341,12 +352,12 @@ func claimKeys(batch []*placement) (*pgx.Batch, map[scopedKey]keyOwner) {
 	clear(owners)
 	// Sorted, so that two transactions with common keys cannot deadlock.
 	slices.SortFunc(keyed, func(a, b *placement) int { return a.scopedKey().compare(b.scopedKey()) })
-	customers := make([][16]byte, len(keyed))
+	whose := make([][16]byte, len(keyed)) // customer_id in the table, see its comment
 	keys := make([]string, len(keyed))
 	hashes := make([][]byte, len(keyed))
 	ids := make([][16]byte, len(keyed))
 	for i, p := range keyed {
-		customers[i] = p.order.CustomerID
+		whose[i] = p.key.owner(p.order)
 		keys[i] = p.key.Text
 		hashes[i] = p.key.Hash[:]
 		ids[i] = p.order.ID
@@ -359,15 +370,15 @@ from unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[]) with ordinality as 
 order by n
 on conflict (customer_id, key) do update
 set request_hash = excluded.request_hash, order_id = excluded.order_id, created_at = excluded.created_at
-where order_keys.created_at < now() - $5::interval`, customers, keys, hashes, ids, KeyLifetime)
+where order_keys.created_at < now() - $5::interval`, whose, keys, hashes, ids, KeyLifetime)
 	b.Queue(`
 select k.customer_id, k.key, k.request_hash, k.order_id
 from unnest($1::uuid[], $2::text[]) as claimed(customer_id, key)
-join order_keys k using (customer_id, key)`, customers, keys).Query(func(rows pgx.Rows) error {
+join order_keys k using (customer_id, key)`, whose, keys).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var key scopedKey
 			var owner keyOwner
-			if err := rows.Scan((*[16]byte)(&key.customer), &key.key, &owner.hash, (*[16]byte)(&owner.order)); err != nil {
+			if err := rows.Scan((*[16]byte)(&key.owner), &key.key, &owner.hash, (*[16]byte)(&owner.order)); err != nil {
 				return err
 			}
 			owners[key] = owner

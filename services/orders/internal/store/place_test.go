@@ -16,6 +16,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/orders/internal/order"
 )
@@ -164,7 +165,7 @@ func TestACancelledRequestIsNotPlaced(t *testing.T) {
 	if !errors.Is(errs[0], context.Canceled) || errs[1] != nil {
 		t.Errorf("gone: %v, stays: %v", errs[0], errs[1])
 	}
-	if _, err := r.Get(t.Context(), gone.ID); !errors.Is(err, ErrNotFound) {
+	if _, err := r.Get(t.Context(), identity.Everyone(), gone.ID); !errors.Is(err, ErrNotFound) {
 		t.Errorf("the cancelled order: %v", err)
 	}
 	mustGet(t, r, stays.ID)

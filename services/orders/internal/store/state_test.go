@@ -13,6 +13,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/outbox"
 )
 
@@ -46,7 +47,7 @@ func TestStateTellsWhatTheEventsTold(t *testing.T) {
 		return o.ID
 	}
 	cancel := func(id uuid.UUID) {
-		if _, err := r.Cancel(t.Context(), id); err != nil {
+		if _, err := r.Cancel(t.Context(), identity.Everyone(), id); err != nil {
 			t.Fatal(err)
 		}
 	}

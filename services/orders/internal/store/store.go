@@ -18,6 +18,7 @@ import (
 
 	"orderflow.internal/kit/bus"
 	"orderflow.internal/kit/fault"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
 )
@@ -112,12 +113,13 @@ func scan(row pgx.CollectableRow) (order.Order, error) {
 	return o, err
 }
 
-// Get returns one order, or ErrNotFound.
-func (s *Store) Get(ctx context.Context, id uuid.UUID) (order.Order, error) {
+// Get returns one of the owner's orders, or ErrNotFound.
+func (s *Store) Get(ctx context.Context, owner identity.Owner, id uuid.UUID) (order.Order, error) {
 	rows, err := s.pool.Query(ctx, `
 select `+columns+`
 from orders
-where order_id = $1`, [16]byte(id))
+where order_id = $1
+  and ($2::uuid is null or customer_id = $2)`, [16]byte(id), owner.Arg())
 	if err != nil {
 		return order.Order{}, fmt.Errorf("get order %s: %w", id, err)
 	}
@@ -139,8 +141,9 @@ type Filter struct {
 	After      uuid.UUID
 }
 
-// List returns at most limit orders, newest first, and whether there are more.
-func (s *Store) List(ctx context.Context, f Filter, limit int) (orders []order.Order, more bool, err error) {
+// List returns at most limit of the owner's orders, newest first, and whether
+// there are more.
+func (s *Store) List(ctx context.Context, owner identity.Owner, f Filter, limit int) (orders []order.Order, more bool, err error) {
 	// Each combination is a statement of its own, and so gets its own plan.
 	query := `
 select ` + columns + `
@@ -150,6 +153,9 @@ where true`
 	where := func(condition string, arg any) {
 		args = append(args, arg)
 		query += fmt.Sprintf("\n  and %s $%d", condition, len(args))
+	}
+	if customer, one := owner.Only(); one {
+		where("customer_id =", [16]byte(customer))
 	}
 	if f.CustomerID != uuid.Nil {
 		where("customer_id =", [16]byte(f.CustomerID))

@@ -14,6 +14,7 @@ import (
 
 	"orderflow.internal/kit/bus"
 	"orderflow.internal/kit/fault"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
@@ -137,7 +138,7 @@ func mustAnswer(t testing.TB, r *replica, answers ...Answer) {
 
 func mustGet(t testing.TB, r *replica, id uuid.UUID) order.Order {
 	t.Helper()
-	o, err := r.Get(t.Context(), id)
+	o, err := r.Get(t.Context(), identity.Everyone(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +166,7 @@ func count(t testing.TB, pool *pgxpool.Pool, query string, args ...any) int {
 func TestGetUnknown(t *testing.T) {
 	t.Parallel()
 	r := newReplica(t, openDatabase(t))
-	if _, err := r.Get(t.Context(), uuid.New()); !errors.Is(err, ErrNotFound) {
+	if _, err := r.Get(t.Context(), identity.Everyone(), uuid.New()); !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -203,7 +204,7 @@ func TestListPages(t *testing.T) {
 				var got []uuid.UUID
 				filter := tt.filter
 				for {
-					page, more, err := r.List(t.Context(), filter, limit)
+					page, more, err := r.List(t.Context(), identity.Everyone(), filter, limit)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -265,9 +266,9 @@ func TestUnavailableDatabase(t *testing.T) {
 	r := newReplica(t, pool).run(t)
 	o := newOrder(t)
 	_, _, placeErr := r.Place(t.Context(), o, Key{})
-	_, getErr := r.Get(t.Context(), o.ID)
-	_, cancelErr := r.Cancel(t.Context(), o.ID)
-	_, _, listErr := r.List(t.Context(), Filter{}, 1)
+	_, getErr := r.Get(t.Context(), identity.Everyone(), o.ID)
+	_, cancelErr := r.Cancel(t.Context(), identity.Everyone(), o.ID)
+	_, _, listErr := r.List(t.Context(), identity.Everyone(), Filter{}, 1)
 	_, timeOutErr := r.TimeOut(t.Context())
 	for what, err := range map[string]error{
 		"place": placeErr, "get": getErr, "cancel": cancelErr, "list": listErr, "time out": timeOutErr,

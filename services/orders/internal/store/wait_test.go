@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -54,7 +55,7 @@ func TestWaitersAreTold(t *testing.T) {
 			return r.Answer(t.Context(), []Answer{notAvailable(o)})
 		},
 		"cancelled": func(r *replica, o order.Order) error {
-			_, err := r.Cancel(t.Context(), o.ID)
+			_, err := r.Cancel(t.Context(), identity.Everyone(), o.ID)
 			return err
 		},
 	}

@@ -13,6 +13,7 @@ import (
 	"orderflow.internal/events"
 	"orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/products/internal/product"
@@ -26,29 +27,34 @@ type api struct {
 
 // New returns the service's public handler. waiting counts the messages in one
 // of the service's queues, retention is the outbox's.
-func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error), retention time.Duration) http.Handler {
+func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error), retention time.Duration,
+	auth *identity.Verifier,
+) http.Handler {
 	a := &api{store: s, checking: make(chan struct{}, 1)}
 	r := web.NewRouter()
+	r.Use(auth.Authenticate)
+	customers, stock := r.With(auth.Only(identity.Customers)), r.With(auth.Only(identity.Stock))
+	operations := r.With(auth.Only(identity.Operations))
 	r.Get("/api/products", handle(a.list, "limit", "after"))
-	r.Post("/api/products", handle(a.add))
+	stock.Post("/api/products", handle(a.add))
 	r.Get("/api/products/{productId}", handle(a.get))
-	r.Put("/api/products/{productId}", handle(a.change))
-	r.Delete("/api/products/{productId}", handle(a.delete))
-	r.Post("/api/products/{productId}/restock", handle(a.restock))
-	r.Get("/api/products/audit/events", handle(audit.EventsHandler(s.Published), audit.EventsQuery...))
-	r.Post("/api/products/audit/handled", handle(audit.HandledHandler(audit.Books{
+	stock.Put("/api/products/{productId}", handle(a.change))
+	stock.Delete("/api/products/{productId}", handle(a.delete))
+	stock.Post("/api/products/{productId}/restock", handle(a.restock))
+	operations.Get("/api/products/audit/events", handle(audit.EventsHandler(s.Published), audit.EventsQuery...))
+	operations.Post("/api/products/audit/handled", handle(audit.HandledHandler(audit.Books{
 		Queues: []string{events.QueueProductsOrderCreated, events.QueueProductsOrderCancelled}, DeadLetterSuffix: events.DeadLetterSuffix,
 		Unhandled: s.Unhandled, Waiting: waiting,
 	})))
 	ledger := s.Ledger(retention)
-	r.Get("/api/products/audit/digest", handle(ledger.DigestHandler, audit.DigestQuery...))
-	r.Get("/api/products/audit/prints", handle(ledger.PrintsHandler, audit.PrintsQuery...))
-	r.Post("/api/products/audit/entries", handle(audit.EntriesHandler(
+	operations.Get("/api/products/audit/digest", handle(ledger.DigestHandler, audit.DigestQuery...))
+	operations.Get("/api/products/audit/prints", handle(ledger.PrintsHandler, audit.PrintsQuery...))
+	operations.Post("/api/products/audit/entries", handle(audit.EntriesHandler(
 		func(ctx context.Context, ids []uuid.UUID) ([]books.Reservation, error) {
 			return s.Entries(ctx, ids, retention)
 		})))
-	r.Get("/api/products/audit/stock", handleLong(a.checkStock, "rate"))
-	r.Get("/api/orders/{orderId}/journey", handle(a.journey))
+	operations.Get("/api/products/audit/stock", handleLong(a.checkStock, "rate"))
+	customers.Get("/api/orders/{orderId}/journey", handle(a.journey))
 	return r
 }
 

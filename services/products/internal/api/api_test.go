@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/web"
@@ -60,7 +61,7 @@ func handler(t testing.TB, database string) http.Handler {
 			t.Fatal(err)
 		}
 	}
-	return api.New(store.New(pool, func([]bus.Event) {}), nothingWaits, 24*time.Hour)
+	return api.New(store.New(pool, func([]bus.Event) {}), nothingWaits, 24*time.Hour, identity.New(identity.Config{}))
 }
 
 // nowhere is a database that cannot be reached.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"orderflow.internal/events"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/products/internal/store"
 )
@@ -15,7 +16,7 @@ func (a *api) journey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	j, err := a.store.Journey(r.Context(), id)
+	j, err := a.store.Journey(r.Context(), identity.From(r.Context()).Owner(), id)
 	if err != nil {
 		return err
 	}

@@ -36,9 +36,9 @@ func created(d bus.Delivery[events.OrderCreated]) store.Order {
 	for i, item := range d.Payload.Items {
 		items[i] = product.Item(item)
 	}
-	return store.Order{ID: d.Payload.OrderID, Items: items, ExpiresAt: d.Payload.ExpiresAt, Context: d.Context}
+	return store.Order{ID: d.Payload.OrderID, CustomerID: d.Payload.CustomerID, Items: items, ExpiresAt: d.Payload.ExpiresAt, Context: d.Context}
 }
 
 func cancelled(d bus.Delivery[events.OrderCancelled]) store.Cancellation {
-	return store.Cancellation{OrderID: d.Payload.OrderID, Context: d.Context}
+	return store.Cancellation{OrderID: d.Payload.OrderID, CustomerID: d.Payload.CustomerID, Context: d.Context}
 }

@@ -8,12 +8,13 @@ import (
 	"github.com/google/uuid"
 
 	"orderflow.internal/events"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/products/internal/store"
 )
 
 func (f *fixture) journey(t testing.TB, orderID uuid.UUID) store.Journey {
 	t.Helper()
-	j, err := f.Journey(t.Context(), orderID)
+	j, err := f.Journey(t.Context(), identity.Everyone(), orderID)
 	if err != nil {
 		t.Fatal(err)
 	}

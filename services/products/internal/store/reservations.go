@@ -29,10 +29,11 @@ const expiryMargin = 10 * time.Second
 // Order asks for stock, until ExpiresAt if that is not zero. Context carries
 // the span of the message that asks.
 type Order struct {
-	ID        uuid.UUID
-	Items     []product.Item
-	ExpiresAt time.Time
-	Context   context.Context
+	ID         uuid.UUID
+	CustomerID uuid.UUID
+	Items      []product.Item
+	ExpiresAt  time.Time
+	Context    context.Context
 }
 
 // expiresAt is nil for an order that does not expire.
@@ -46,8 +47,9 @@ func (o *Order) expiresAt() *time.Time {
 // Cancellation ends an order. Context carries the span of the message that
 // says so.
 type Cancellation struct {
-	OrderID uuid.UUID
-	Context context.Context
+	OrderID    uuid.UUID
+	CustomerID uuid.UUID
+	Context    context.Context
 }
 
 // Reserve answers a batch of orders in their order of arrival: each gets all
@@ -109,6 +111,7 @@ type claims struct {
 // was created keeps its mark.
 func claimOrders(b *pgx.Batch, orders []Order) (*claims, error) {
 	ids := make([]uuid.UUID, len(orders))
+	customers := make([]uuid.UUID, len(orders))
 	items := make([]string, len(orders))
 	expiries := make([]*time.Time, len(orders))
 	for i, o := range orders {
@@ -117,20 +120,21 @@ func claimOrders(b *pgx.Batch, orders []Order) (*claims, error) {
 			return nil, fmt.Errorf("encode items of order %s: %w", o.ID, err)
 		}
 		ids[i] = o.ID
+		customers[i] = o.CustomerID
 		items[i] = string(text)
 		expiries[i] = o.expiresAt()
 	}
 	claimed := &claims{orders: make(map[uuid.UUID]bool, len(orders))}
 	b.Queue(`
-insert into reservations as r (order_id, status, items, order_created_at)
-select order_id, case when expires_at < now() - $4::interval then 'Expired' else 'Reserved' end, items, now()
-from unnest($1::uuid[], $2::jsonb[], $3::timestamptz[]) as o(order_id, items, expires_at)
+insert into reservations as r (order_id, customer_id, status, items, order_created_at)
+select order_id, customer_id, case when expires_at < now() - $4::interval then 'Expired' else 'Reserved' end, items, now()
+from unnest($1::uuid[], $2::jsonb[], $3::timestamptz[], $5::uuid[]) as o(order_id, items, expires_at, customer_id)
 order by order_id
 on conflict (order_id) do update
 set order_created_at = now() -- for the mark of a cancellation: it came after that
 where r.status = 'Cancelled'
   and r.order_created_at is null
-returning order_id, status = 'Reserved', now()`, ids, items, expiries, expiryMargin).Query(func(rows pgx.Rows) error {
+returning order_id, status = 'Reserved', now()`, ids, items, expiries, expiryMargin, customers).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var inserted bool
 		_, err := pgx.ForEachRow(rows, []any{&id, &inserted, &claimed.at}, func() error {
@@ -246,13 +250,15 @@ func answerEvent(o Order, r product.Reservation, at time.Time) (bus.Event, error
 func (s *Store) Release(ctx context.Context, cancellations []Cancellation) error {
 	cancellations = firstOfEach(cancellations, func(c Cancellation) uuid.UUID { return c.OrderID })
 	ids := make([]uuid.UUID, len(cancellations))
+	customers := make([]uuid.UUID, len(cancellations))
 	causes := make(map[uuid.UUID]context.Context, len(cancellations))
 	for i, c := range cancellations {
 		ids[i] = c.OrderID
+		customers[i] = c.CustomerID
 		causes[c.OrderID] = c.Context
 	}
 	first := &pgx.Batch{}
-	released := markCancelled(first, ids)
+	released := markCancelled(first, ids, customers)
 	noteCancelled(first, ids)
 	var emitted []bus.Event
 	err := postgres.TxBatch(ctx, s.pool, first, func() (*pgx.Batch, error) {
@@ -296,19 +302,19 @@ type release struct {
 // markCancelled queues the end of the orders' reservations. Who changes a row
 // from Reserved to Released gives its stock back: this is what makes Release
 // idempotent. An unknown order gets a mark that keeps it from being claimed.
-func markCancelled(b *pgx.Batch, ids []uuid.UUID) *releases {
+func markCancelled(b *pgx.Batch, ids, customers []uuid.UUID) *releases {
 	released := &releases{}
 	b.Queue(`
-insert into reservations as r (order_id, status, items, order_cancelled_at)
-select order_id, 'Cancelled', '[]', now()
-from unnest($1::uuid[]) as o(order_id)
+insert into reservations as r (order_id, customer_id, status, items, order_cancelled_at)
+select order_id, customer_id, 'Cancelled', '[]', now()
+from unnest($1::uuid[], $2::uuid[]) as o(order_id, customer_id)
 order by order_id
 on conflict (order_id) do update
 set status = 'Released',
     updated_at = now(),
     order_cancelled_at = now()
 where r.status = 'Reserved'
-returning order_id, items, now()`, ids).Query(func(rows pgx.Rows) error {
+returning order_id, items, now()`, ids, customers).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var items []byte
 		_, err := pgx.ForEachRow(rows, []any{&id, &items, &released.at}, func() error {
