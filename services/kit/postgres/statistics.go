@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,8 +17,11 @@ import (
 // or today's partitions, are new and empty, and for those reading everything is
 // the best plan. The plans are kept, and without this until the server's own
 // ANALYZE comes by, which takes a minute or more of scanning ever larger
-// tables.
+// tables. It also makes the tables' dead rows a metric.
 func KeepStatistics(ctx context.Context, pool *pgxpool.Pool) error {
+	var watching sync.WaitGroup
+	watching.Go(func() { watchDeadRows(ctx, pool) })
+	defer watching.Wait()
 	return run.Every(ctx, run.Job{Name: "statistics", Interval: 3 * time.Second, Timeout: limit,
 		Do: func(ctx context.Context) error {
 			_, err := Exclusive(ctx, pool, "statistics", func(tx pgx.Tx) error { return analyzeGrown(ctx, tx) })
