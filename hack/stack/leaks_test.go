@@ -2,6 +2,7 @@ package stack
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -16,6 +17,9 @@ func TestLeaksAreFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &Service{process: newProcess(dir, "orders"), stack: &Stack{Postgres: &Postgres{secrets: passwords}}}
+	if err := os.MkdirAll(filepath.Dir(s.log), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for line, leaks := range map[string]bool{
 		"broker connected, connection=orders":                              false,
 		"failed to connect to user=orders database=orders at 127.0.0.1:50": false,
