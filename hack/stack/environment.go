@@ -30,6 +30,7 @@ func (s *Service) environment() []string {
 	case s.spec.name == "audit":
 		values["GATEWAY_URL"] = s.stack.BaseURL()
 	default:
+		values["TRUST_TRACE_CONTEXT"] = "true" // nobody but the machine's user sends requests
 		for _, spec := range o.services() {
 			if spec != s.spec {
 				values[strings.ToUpper(spec.name)+"_URL"] = strings.Join(s.stack.upstreams(spec), ",")

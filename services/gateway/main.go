@@ -30,15 +30,16 @@ var contract []byte
 const apiPrefix = "/api"
 
 type config struct {
-	Web       web.Config
-	Auth      identity.Config
-	Limits    limit.Config
-	Orders    []url.URL `env:"ORDERS_URL" envDefault:"http://127.0.0.1:5003" help:"base URLs of the orders instances, separated by commas"`
-	Products  []url.URL `env:"PRODUCTS_URL" envDefault:"http://127.0.0.1:5232" help:"likewise of products"`
-	Customers []url.URL `env:"CUSTOMERS_URL" envDefault:"http://127.0.0.1:5002" help:"likewise of customers"`
-	Client    []url.URL `env:"CLIENT_URL" help:"likewise of the client, which gets every path that is not the API's (default none)"`
-	WebClient string    `env:"AUTH_WEB_CLIENT_ID" envDefault:"orderflow-web" help:"what the web client is called at the issuer"`
-	WebScopes []string  `env:"AUTH_WEB_SCOPES" help:"scopes, separated by commas, that the web client asks for beside openid, offline_access and those of AUTH_SCOPE_*"`
+	Web         web.Config
+	Auth        identity.Config
+	Limits      limit.Config
+	Orders      []url.URL `env:"ORDERS_URL" envDefault:"http://127.0.0.1:5003" help:"base URLs of the orders instances, separated by commas"`
+	Products    []url.URL `env:"PRODUCTS_URL" envDefault:"http://127.0.0.1:5232" help:"likewise of products"`
+	Customers   []url.URL `env:"CUSTOMERS_URL" envDefault:"http://127.0.0.1:5002" help:"likewise of customers"`
+	Client      []url.URL `env:"CLIENT_URL" help:"likewise of the client, which gets every path that is not the API's (default none)"`
+	TrustTraces bool      `env:"TRUST_TRACE_CONTEXT" help:"make requests part of the trace that they name in traceparent, where all who send them may say so; else their traces only link to it (default false)"`
+	WebClient   string    `env:"AUTH_WEB_CLIENT_ID" envDefault:"orderflow-web" help:"what the web client is called at the issuer"`
+	WebScopes   []string  `env:"AUTH_WEB_SCOPES" help:"scopes, separated by commas, that the web client asks for beside openid, offline_access and those of AUTH_SCOPE_*"`
 }
 
 // Validate checks the base URLs.
@@ -136,7 +137,10 @@ func dropBaggage(next http.Handler) http.Handler {
 
 func newRouter(cfg config, transport http.RoundTripper, auth *identity.Verifier) *chi.Mux {
 	door := newDoor(cfg, auth)
-	router := web.NewRouter()
+	router := web.NewPublicRouter()
+	if cfg.TrustTraces {
+		router = web.NewRouter()
+	}
 	router.Use(nosniff, refuseDotSegments)
 	upstream := proxy.Config{
 		Prefix:     apiPrefix,

@@ -252,22 +252,25 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 	}
 }
 
-// What strangers send is not passed on, however often they send it; their trace
-// context is.
-func TestBaggageOfStrangersIsDropped(t *testing.T) {
+// What strangers send is not passed on, however often they send it, and their
+// trace context only where they are trusted.
+func TestBaggageAndTracesOfStrangersAreDropped(t *testing.T) {
 	f := newFixture(t, false)
+	const stranger = "4bf92f3577b34da6a3ce929d0e0e4736"
 	f.serve(func(_ http.ResponseWriter, r *http.Request) {
-		if r.Header["Baggage"] != nil || r.Header.Get("Traceparent") == "" {
-			t.Errorf("the service got %v", r.Header)
+		if r.Header["Baggage"] != nil || strings.Contains(r.Header.Get("Traceparent"), stranger) != f.cfg.TrustTraces {
+			t.Errorf("trusted %t: the service got %v", f.cfg.TrustTraces, r.Header)
 		}
 	})
 	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
 	t.Cleanup(func() { otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator()) })
-	for _, tracing := range []trace.TracerProvider{noop.NewTracerProvider(), sdktrace.NewTracerProvider()} {
+	off, on := noop.NewTracerProvider(), sdktrace.NewTracerProvider()
+	for i, tracing := range []trace.TracerProvider{off, on, off, on} {
 		otel.SetTracerProvider(tracing)
+		f.cfg.TrustTraces = i < 2
 		f.handler = newHandler(f.cfg, proxy.NewTransport(proxy.AnswerTimeout), identity.New(f.cfg.Auth))
 		r := httptest.NewRequest(http.MethodGet, "/orders", nil)
-		r.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+		r.Header.Set("Traceparent", "00-"+stranger+"-00f067aa0ba902b7-01")
 		r.Header["Baggage"] = []string{"tenant=a", strings.Repeat("x=1,", 1000)}
 		answer := httptest.NewRecorder()
 		f.handler.ServeHTTP(answer, r.WithContext(t.Context()))

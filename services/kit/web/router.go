@@ -1,6 +1,8 @@
 package web
 
 import (
+	"context"
+	"crypto/rand"
 	"log/slog"
 	"net"
 	"net/http"
@@ -30,9 +32,23 @@ const scope = "orderflow.internal/kit/web"
 // HEAD where there is a GET; and whose 404 and 405 are problems.
 //
 // Call it after telemetry is set up.
-func NewRouter() *chi.Mux {
+func NewRouter() *chi.Mux { return newRouter(newObserver()) }
+
+// NewPublicRouter is NewRouter for where strangers come in. Their trace context is
+// not adopted: whoever may choose trace ids can mix up others' traces, and whoever
+// may say that one is to be recorded can make recording expensive. The request's
+// span, in a trace of its own, links to it. Only the wish that nothing be recorded
+// is honored. Their baggage is dropped (W3C Baggage, section 4): it would be
+// stored with each of an order's events.
+func NewPublicRouter() *chi.Mux {
+	o := newObserver()
+	o.public = true
+	return newRouter(o)
+}
+
+func newRouter(o *observer) *chi.Mux {
 	router := chi.NewRouter()
-	router.Use(newObserver().wrap, middleware.GetHead)
+	router.Use(o.wrap, middleware.GetHead)
 	router.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		NotFound("There is nothing at " + r.URL.Path + ".").Write(w)
 	})
@@ -68,6 +84,7 @@ var knownMethods = []string{
 type observer struct {
 	tracer     trace.Tracer // nil: tracing is off
 	propagator propagation.TextMapPropagator
+	public     bool // requests are strangers'
 	duration   metric.Float64Histogram
 	series     sync.Map // series -> []metric.RecordOption
 }
@@ -100,15 +117,13 @@ func (o *observer) wrap(next http.Handler) http.Handler {
 		start := time.Now()
 		method := knownMethod(r.Method)
 
-		ctx := r.Context()
-		if carriesContext(r.Header) {
-			ctx = o.propagator.Extract(ctx, propagation.HeaderCarrier(r.Header))
-		}
+		ctx, links := o.origin(r)
 		var span trace.Span
 		if o.tracer != nil {
 			ctx, span = o.tracer.Start(ctx, spanName(method, ""),
 				trace.WithSpanKind(trace.SpanKindServer),
 				trace.WithTimestamp(start),
+				trace.WithLinks(links...),
 				trace.WithAttributes(requestAttributes(r, method)...))
 			w.Header().Set("Server-Timing", serverTiming(span.SpanContext()))
 		}
@@ -196,6 +211,31 @@ func (o *observer) options(key series) []metric.RecordOption {
 	options := []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attrs...))}
 	o.series.Store(key, options)
 	return options
+}
+
+// origin is the context that the request comes from, and what its span links to.
+func (o *observer) origin(r *http.Request) (context.Context, []trace.Link) {
+	ctx := r.Context()
+	if !carriesContext(r.Header) {
+		return ctx, nil
+	}
+	if !o.public {
+		return o.propagator.Extract(ctx, propagation.HeaderCarrier(r.Header)), nil
+	}
+	stranger := trace.SpanContextFromContext(o.propagator.Extract(context.Background(), propagation.HeaderCarrier(r.Header)))
+	for _, name := range []string{"Traceparent", "Tracestate", "Baggage"} {
+		r.Header.Del(name) // it would be passed on
+	}
+	switch {
+	case !stranger.IsValid():
+		return ctx, nil
+	case stranger.IsSampled():
+		return ctx, []trace.Link{{SpanContext: stranger}}
+	}
+	var unrecorded trace.SpanContextConfig
+	_, _ = rand.Read(unrecorded.TraceID[:]) // never fails
+	_, _ = rand.Read(unrecorded.SpanID[:])
+	return trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(unrecorded)), nil
 }
 
 // carriesContext saves the propagator's work for requests without a context.

@@ -286,3 +286,40 @@ func BenchmarkRouter(b *testing.B) {
 		})
 	}
 }
+
+func TestTracesOfStrangersAreLinkedTo(t *testing.T) {
+	for name, test := range map[string]struct {
+		flags           string
+		recorded, links int
+	}{
+		"recorded":   {"01", 1, 1},
+		"unrecorded": {"00", 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spans, _ := record(t)
+			router := NewPublicRouter()
+			var header http.Header
+			var bag string
+			router.Get("/", func(_ http.ResponseWriter, r *http.Request) {
+				header, bag = r.Header, baggage.FromContext(r.Context()).String()
+			})
+			parent := strings.TrimSuffix(traceparent, "01") + test.flags
+			serve(router, "GET", "/", "traceparent", parent, "tracestate", "a=b", "baggage", "tenant=a")
+			ended := spans.Ended()
+			if len(ended) != test.recorded {
+				t.Fatalf("%d spans", len(ended))
+			}
+			for _, span := range ended {
+				if strings.Contains(traceparent, span.SpanContext().TraceID().String()) || span.Parent().IsValid() {
+					t.Errorf("the stranger's trace was adopted: %s below %s", span.SpanContext().TraceID(), span.Parent().SpanID())
+				}
+				if links := span.Links(); len(links) != test.links || !strings.Contains(traceparent, links[0].SpanContext.TraceID().String()) {
+					t.Errorf("links %v", links)
+				}
+			}
+			if bag != "" || header.Get("Traceparent")+header.Get("Tracestate")+header.Get("Baggage") != "" {
+				t.Errorf("passed on: %q, %v", bag, header)
+			}
+		})
+	}
+}
