@@ -46,7 +46,7 @@ func TestServerTakesEveryScenario(t *testing.T) {
 		}
 		for _, file := range scenarios {
 			t.Run(chart+"/"+filepath.Base(file), func(t *testing.T) {
-				args := charts.Values(file)
+				args := []string{"--values", file}
 				if chart == "orderflow" { // the node's ports are taken by what is installed
 					args = append(args, "--set", "gateway.port.node=0,messaging.cluster.managementNodePort=0")
 				}

@@ -203,7 +203,7 @@ func ruleOf(op *openapi3.Operation) (identity.Rule, error) {
 	switch all := strings.Join(parts, " "); all {
 	case "":
 		return identity.Public, nil
-	case "customer[] token[operations]":
+	case "customerToken[] token[operations]":
 		return identity.Customers, nil
 	case "token[stock] token[operations]":
 		return identity.Stock, nil

@@ -1678,8 +1678,6 @@ export interface operations {
             /** @description The stream */
             200: {
                 headers: {
-                    /** @description no-cache */
-                    "Cache-Control"?: string;
                     [name: string]: unknown;
                 };
                 content: {

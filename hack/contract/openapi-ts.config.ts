@@ -1,0 +1,4 @@
+export default {
+  input: '../../services/gateway/openapi.yaml',
+  output: { path: 'gen/heyapi', importFileExtension: '.js' },
+};
