@@ -43,6 +43,18 @@ func Scenarios(root, chart string) ([]string, error) {
 	return files, nil
 }
 
+// production are the values for a real cluster, which do not render before they have an issuer.
+const production = "values-production.yaml"
+
+// Values are the arguments that render a chart with the values file.
+func Values(file string) []string {
+	args := []string{"--values", file}
+	if filepath.Base(file) == production {
+		args = append(args, "--set", "global.auth.issuer=https://id.example.com/realms/shop")
+	}
+	return args
+}
+
 // Generated are the files made from the charts, by path from the root: each
 // chart's README.md, from its values and README.md.gotmpl, and what production
 // renders to, so that a change of a template shows what it changes.
@@ -57,7 +69,7 @@ func Generated(ctx context.Context, root string) (map[string][]byte, error) {
 		}
 		files["charts/"+chart+"/README.md"] = text
 	}
-	text, err := Template(ctx, root, "orderflow", "--values", filepath.Join(folder(root, "orderflow"), "values-production.yaml"))
+	text, err := Template(ctx, root, "orderflow", Values(filepath.Join(folder(root, "orderflow"), production))...)
 	if err != nil {
 		return nil, err
 	}

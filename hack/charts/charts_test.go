@@ -29,10 +29,10 @@ func TestScenarios(t *testing.T) {
 		}
 		for _, file := range scenarios {
 			t.Run(chart+"/"+strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-				if err := Lint(t.Context(), root, chart, "--values", file); err != nil {
+				if err := Lint(t.Context(), root, chart, Values(file)...); err != nil {
 					t.Error(err)
 				}
-				manifests, err := Template(t.Context(), root, chart, "--values", file)
+				manifests, err := Template(t.Context(), root, chart, Values(file)...)
 				if err != nil {
 					t.Fatal(err)
 				}

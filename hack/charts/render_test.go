@@ -347,6 +347,9 @@ func TestRefuses(t *testing.T) {
 		{"orderflow", "order.replicas=2", "'order' not allowed"},
 		{"orderflow", "orders.replicas=many", "/replicas"},
 		{"orderflow", "global.rabbitmq.deliveryLimit=0", "/global/rabbitmq/deliveryLimit"},
+		{"orderflow", "global.auth.open=false", "set global.auth.issuer to your OpenID Connect issuer"},
+		{"orderflow", "global.auth.open=false,global.auth.issuer=http://id.example.com", "global.auth.issuer must be https://"},
+		{"orderflow", "global.auth.issuer=id.example.com", "/global/auth/issuer"},
 	} {
 		_, err := Template(t.Context(), root, test.chart, "--set", test.set)
 		if err == nil || !strings.Contains(err.Error(), test.want) {

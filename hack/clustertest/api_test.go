@@ -46,7 +46,7 @@ func TestServerTakesEveryScenario(t *testing.T) {
 		}
 		for _, file := range scenarios {
 			t.Run(chart+"/"+filepath.Base(file), func(t *testing.T) {
-				args := []string{"--values", file}
+				args := charts.Values(file)
 				if chart == "orderflow" { // the node's ports are taken by what is installed
 					args = append(args, "--set", "gateway.port.node=0,messaging.cluster.managementNodePort=0")
 				}

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -56,6 +58,13 @@ func (s *secrets) known(name string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.values[name]
+}
+
+// all returns every password that was made.
+func (s *secrets) all() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.values))
 }
 
 func (s *secrets) remove() error {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -67,4 +69,24 @@ func (s *Service) Races() error {
 	}
 	lines := strings.SplitN(report, "\n", 40)
 	return errors.New(mark + strings.Join(lines[:len(lines)-1], "\n"))
+}
+
+// leaking is what no log may hold: tokens, URLs with passwords, and email addresses.
+var leaking = regexp.MustCompile(`eyJ[\w-]{10,}\.[\w-]{10,}|\w+://[^/\s"@]*:[^/\s"@]+@|[\w.+-]+@[\w-]+\.[a-z]{2,}`)
+
+// Leaks returns an error with the first line of the service's log that holds a token, a password of the stack's, an email
+// address or one of the others.
+func (s *Service) Leaks(others ...string) error {
+	log, err := os.ReadFile(s.log)
+	if err != nil {
+		return err
+	}
+	words := append(s.stack.Postgres.secrets.all(), others...)
+	for line := range strings.Lines(string(log)) {
+		known := slices.ContainsFunc(words, func(word string) bool { return strings.Contains(line, word) })
+		if known || leaking.MatchString(line) {
+			return fmt.Errorf("%s logs what nobody may read there: %s", s.Name(), line)
+		}
+	}
+	return nil
 }

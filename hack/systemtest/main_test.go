@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 
 // alone are the tests that no other runs beside: they take all the CPU there is, measure what the system takes, or set
 // this program's environment.
-var alone = []string{"TestDrain", "TestFaults", "TestFootprint", "TestPooler", "TestSagaConverges"}
+var alone = []string{"TestDrain", "TestEnduringFootprint", "TestEnduringOverload", "TestEnduringSaga", "TestFaults", "TestPooler"}
 
 // systems are the stacks: each is one test's own until that ends, and its servers run from the first test that takes it.
 var systems struct {

@@ -34,9 +34,11 @@ func TestEnduringBlackholes(t *testing.T) {
 	if endures() {
 		lasts, sets = time.Minute, [][]string{{"orders"}, {"products"}, {"customers"}}
 	}
+	load := steady(s, 60, lasts+4*time.Second)
+	load.RetryFor = lasts + load.RetryFor
 	for _, names := range sets {
 		t.Run(strings.Join(names, ", ")+" and the broker", func(t *testing.T) {
-			seen := undergo(t, s, ordeal{fault: holes(t, w.broker, names), lasts: lasts, load: steady(s, 60, lasts+4*time.Second)})
+			seen := undergo(t, s, ordeal{fault: holes(t, w.broker, names), lasts: lasts, load: load})
 			prompt(t, seen)
 			for _, name := range names {
 				told(t, seen, name, givenUp+busy, "consumer")
@@ -44,7 +46,7 @@ func TestEnduringBlackholes(t *testing.T) {
 			loopsAlive(t, s)
 		})
 		t.Run(strings.Join(names, ", ")+" and the database", func(t *testing.T) {
-			seen := undergo(t, s, ordeal{fault: holes(t, w.database, names), lasts: lasts, load: steady(s, 60, lasts+4*time.Second)})
+			seen := undergo(t, s, ordeal{fault: holes(t, w.database, names), lasts: lasts, load: load})
 			prompt(t, seen)
 			for _, name := range names {
 				notReadyWhile(t, seen, name)

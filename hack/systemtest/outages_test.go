@@ -2,11 +2,13 @@ package systemtest
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"orderflow.internal/hack/internal/bench"
 	"orderflow.internal/hack/internal/proxy"
+	"orderflow.internal/hack/stack"
 )
 
 // down is a server that is away, as the network tells it: connections end and new ones are refused.
@@ -76,4 +78,107 @@ func backedOff(t testing.TB, r bench.Report, long bool) {
 	if refused == 0 || long && longest <= first {
 		t.Errorf("admission did not close, or Retry-After did not grow")
 	}
+}
+
+// Half as much again as the system can do, for a while: it does what it can, refuses the rest and asks clients to stay
+// away for longer and longer, loses and cancels nothing, and has caught up soon after the load has ended.
+//
+// What it can do, its capacity, is the rate at which it takes and ends orders while it always has work: a burst, posted as
+// fast as it is taken, over the time until the last of it is Confirmed. A closed loop would measure less, as its clients
+// wait in turns for the system and the system for them.
+func TestEnduringOverload(t *testing.T) {
+	s := start(t, variant{})
+	capacity := burst(t, s)
+	// Admission closes at half the deadline: that is how much work may wait.
+	deadline, lasts := enduring(8*time.Second, time.Minute), enduring(20*time.Second, 5*time.Minute)
+	orders := s.Service("orders")
+	orders.Setenv("ORDER_DEADLINE", deadline.String())
+	again := restarted{orders}
+	if err := errors.Join(again.begin(t.Context(), t), again.end(t.Context(), t)); err != nil {
+		t.Fatal(err)
+	}
+	load := steady(s, 1.5*capacity, lasts)
+	load.Retry, load.Async, load.Concurrency, load.Poll = false, true, 4096, time.Second
+	r, err := bench.Run(t.Context(), load)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range r.Checks {
+		if !c.OK && c.Name != bench.EveryAccepted {
+			t.Errorf("%s: %s", c.Name, c.Detail)
+		}
+	}
+	seconds := confirmedBySecond(t, s, r.Began, r.Began.Add(lasts+time.Minute))
+	during, last := 0, 0
+	for at, n := range seconds {
+		if at < int(lasts.Seconds()) {
+			during += n
+		}
+		if n > 0 {
+			last = at
+		}
+	}
+	goodput := float64(during) / lasts.Seconds()
+	t.Logf("capacity %.0f/s, offered %.0f/s, goodput %.0f/s, the last order ended %d s after the load; %v, %v; %s",
+		capacity, load.Rate, goodput, last-int(lasts.Seconds()), r.States, r.Reasons, kinds(r.Errors))
+	t.Logf("confirmed by second: %v", seconds)
+	if goodput < 0.9*capacity {
+		t.Errorf("the goodput is less than nine tenths of the capacity")
+	}
+	if after := last - int(lasts.Seconds()); after > 30 {
+		t.Errorf("the system was busy for %d s after the load", after)
+	}
+	if n := len(r.Orders) - r.States["Confirmed"]; n != 0 {
+		t.Errorf("%d orders were accepted and not Confirmed: %v", n, r.Reasons)
+	}
+	if n := sumOf(r.Timeline); n.Failed+n.Unknown > 0 {
+		t.Errorf("%d answers are neither an order nor 503", n.Failed+n.Unknown)
+	}
+	backedOff(t, r, true)
+	afterwards := burst(t, s)
+	t.Logf("the capacity afterwards is %.0f/s", afterwards)
+	if afterwards < 0.9*capacity {
+		t.Errorf("afterwards the capacity is %.0f/s, before it was %.0f/s", afterwards, capacity)
+	}
+}
+
+// burst posts orders as fast as they are taken and returns how many of them a second are taken and ended.
+func burst(t testing.TB, s *stack.Stack) float64 {
+	t.Helper()
+	load := steady(s, 100_000, 50*time.Millisecond) // each is due at once
+	load.Async, load.Concurrency, load.Poll = true, 256, time.Second
+	r, err := bench.Run(t.Context(), load)
+	if err != nil {
+		t.Fatal(err)
+	}
+	promised(t, r, load.Orders, false)
+	seconds := confirmedSince(t, s, r.Began)
+	return float64(load.Orders) / seconds
+}
+
+// confirmedBySecond is how many orders became Confirmed in each second of a time.
+func confirmedBySecond(t testing.TB, s *stack.Stack, from, to time.Time) []int {
+	t.Helper()
+	counts := make([]int, int(to.Sub(from).Seconds()))
+	for _, row := range query[struct{ At, Count int }](t, s.Postgres.ServiceURL("orders"), `
+select floor(extract(epoch from updated_at - $1))::int, count(*)::int
+from orders
+where status = 'Confirmed'
+  and updated_at between $1 and $2
+group by 1`, from, to) {
+		if row.At < len(counts) {
+			counts[row.At] = row.Count
+		}
+	}
+	return counts
+}
+
+// confirmedSince is how long after a time the last order became Confirmed, in seconds.
+func confirmedSince(t testing.TB, s *stack.Stack, from time.Time) float64 {
+	t.Helper()
+	return query[struct{ Seconds float64 }](t, s.Postgres.ServiceURL("orders"), `
+select coalesce(extract(epoch from max(updated_at) - $1), 0)::float8
+from orders
+where status = 'Confirmed'
+  and updated_at > $1`, from)[0].Seconds
 }

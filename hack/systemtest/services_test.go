@@ -32,6 +32,13 @@ type variant struct {
 func start(t testing.TB, v variant) *stack.Stack {
 	t.Helper()
 	s := system(t)
+	startOn(t, s, v)
+	return s
+}
+
+// startOn is start for a stack whose servers run.
+func startOn(t testing.TB, s *stack.Stack, v variant) {
+	t.Helper()
 	v.instances = max(1, v.instances)
 	upstreams := make(map[string]string)
 	for _, name := range withDatabase {
@@ -66,7 +73,6 @@ func start(t testing.TB, v variant) *stack.Stack {
 	if err := starting.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	return s
 }
 
 func merged(sets ...map[string]string) map[string]string {
@@ -100,8 +106,8 @@ func stop(t testing.TB, services []*stack.Service) {
 	_ = stopping.Wait() // the test has been told
 }
 
-// logSize is how much a service has logged, for newLog.
-func logSize(t testing.TB, service *stack.Service) int64 {
+// logSize is how much a part has logged, for newLog.
+func logSize(t testing.TB, service stack.Unit) int64 {
 	t.Helper()
 	info, err := os.Stat(service.Log())
 	if err != nil {
@@ -110,8 +116,8 @@ func logSize(t testing.TB, service *stack.Service) int64 {
 	return info.Size()
 }
 
-// newLog is what a service has logged since its log had the size.
-func newLog(service *stack.Service, size int64) (string, error) {
+// newLog is what a part has logged since its log had the size.
+func newLog(service stack.Unit, size int64) (string, error) {
 	f, err := os.Open(service.Log())
 	if err != nil {
 		return "", err

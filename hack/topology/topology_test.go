@@ -56,7 +56,7 @@ func TestValuesChangeNoTopology(t *testing.T) {
 	}
 	want := definitions()
 	for _, values := range []string{"values-kind.yaml", "values-production.yaml"} {
-		got := definitions("--values", filepath.Join(absolute, "charts/orderflow", values))
+		got := definitions(charts.Values(filepath.Join(absolute, "charts/orderflow", values))...)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-default +its own):\n%s", values, diff)
 		}

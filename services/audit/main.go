@@ -7,17 +7,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"time"
 
 	"orderflow.internal/audit/internal/routes"
+	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/run"
 	"orderflow.internal/kit/web"
 )
 
 type config struct {
 	Web      web.Config
+	Auth     identity.MachineConfig
 	Gateway  url.URL       `env:"GATEWAY_URL" envDefault:"http://127.0.0.1:5108" help:"base URL of the gateway, through which the services are asked"`
 	Interval time.Duration `env:"AUDIT_INTERVAL" envDefault:"10s" help:"time between two rounds of questions"`
 	Grace    time.Duration `env:"AUDIT_GRACE" envDefault:"20s" help:"time after an event's publication before its consumer is asked about it"`
@@ -53,7 +54,7 @@ func main() {
 }
 
 func serve(ctx context.Context, info run.Info, cfg config) error {
-	watch := routes.New(routes.Config{Grace: cfg.Grace, Window: cfg.Window}, cfg.Gateway, http.DefaultClient)
+	watch := routes.New(routes.Config{Grace: cfg.Grace, Window: cfg.Window}, cfg.Gateway, identity.NewClient(cfg.Auth, cfg.Gateway, nil))
 	stop, err := watch.Observe()
 	if err != nil {
 		return err

@@ -27,7 +27,7 @@ type process struct {
 	pid  int
 }
 
-func startProcess(t *testing.T, upstream string) *process {
+func startProcess(t *testing.T, upstream string, env ...string) *process {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "gateway")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
@@ -39,6 +39,7 @@ func startProcess(t *testing.T, upstream string) *process {
 		"ORDERS_URL=" + upstream, "PRODUCTS_URL=" + upstream, "CUSTOMERS_URL=" + upstream,
 		fmt.Sprintf("GOMEMLIMIT=%dMiB", containerMemory),
 	}
+	cmd.Env = append(cmd.Env, env...)
 	log, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

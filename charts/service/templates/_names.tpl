@@ -80,3 +80,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Release.Name }}-postgres-client: "true"
 {{- end }}
 {{- end -}}
+
+{{/* Whether the workload takes or gets access tokens. */}}
+{{- define "service.authenticates" -}}
+{{- if and .Values.global.auth.issuer (or .Values.auth.enabled .Values.auth.clientSecret) }}true{{ end }}
+{{- end }}
+
+{{/* Whether the workload is a client at the issuer. */}}
+{{- define "service.hasClient" -}}
+{{- if and .Values.global.auth.issuer .Values.auth.clientSecret }}true{{ end }}
+{{- end }}
+
+{{/* The ports that the issuer's keys and tokens come from, as a JSON array. */}}
+{{- define "service.issuerPorts" -}}
+{{- $ports := list }}
+{{- range list .Values.global.auth.issuer .Values.global.auth.keysURL .Values.global.auth.tokenURL }}
+{{- if . }}
+{{- $url := urlParse . }}
+{{- $port := ternary 443 80 (eq $url.scheme "https") }}
+{{- if contains ":" $url.host }}
+{{- $port = last (splitList ":" $url.host) | int }}
+{{- end }}
+{{- $ports = append $ports $port }}
+{{- end }}
+{{- end }}
+{{- uniq $ports | toJson }}
+{{- end }}

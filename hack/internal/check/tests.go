@@ -185,6 +185,7 @@ func (r *run) afterServices(ctx context.Context) error {
 			}
 			return nil
 		})
+		r.check(ctx, service.Name()+" logs nothing secret", func(context.Context) error { return service.Leaks() })
 		if r.Race {
 			r.check(ctx, service.Name()+" has no data race", func(context.Context) error { return service.Races() })
 		}

@@ -17,6 +17,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"sync"
 	"testing"
@@ -266,7 +267,8 @@ func (i *Issuer) Granted() int {
 
 // token is the client credentials grant (RFC 6749, section 4.4).
 func (i *Issuer) token(w http.ResponseWriter, r *http.Request) {
-	id, secret, _ := r.BasicAuth()
+	id, encoded, _ := r.BasicAuth()
+	secret, _ := url.QueryUnescape(encoded) // what cannot be read is no secret
 	i.mu.Lock()
 	known, ok := i.clients[id]
 	if ok = ok && known == secret && r.FormValue("grant_type") == "client_credentials"; ok {

@@ -35,7 +35,8 @@
 //
 //   - The broker is away, or an alarm blocks it: events wait in memory, at most
 //     handOver of them, the others in the table. After it came back each replica
-//     first publishes what it holds; sweeps begin a few seconds later.
+//     first publishes what it holds and what is owed; sweeps begin a few seconds
+//     later.
 //   - The connection is lost while events are on their way: their outcome is
 //     unknown. They are published once more, and if it is unknown again they are
 //     owed.

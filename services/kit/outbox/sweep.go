@@ -98,25 +98,31 @@ func (r *Relay) sweepLoop(ctx, work context.Context) {
 	var retries sync.WaitGroup
 	defer retries.Wait()
 	_ = run.Every(ctx, run.Job{Name: "outbox sweep", Interval: sweepInterval, Timeout: sweepTimeout, Do: func(sweeping context.Context) error {
-		if !s.mayPublish(ctx) {
+		ready, settled := s.broker(ctx)
+		if !ready {
 			return nil
 		}
 		for _, key := range r.keys() {
 			s.retry(ctx, work, &retries, key) // outlives this run
 		}
+		if !settled {
+			return nil
+		}
 		return s.sweep(sweeping)
 	}})
 }
 
-// mayPublish reports whether the broker is there, and has been for long enough
-// since it was away. Before the first connection it was not away.
-func (s *sweeper) mayPublish(ctx context.Context) bool {
-	ready := s.relay.publisher.Ready(ctx) == nil
+// broker reports whether the broker is there, and whether it has been for long
+// enough since it was away. Before the first connection it was not away. What is
+// owed need not wait for that: it is in nobody's memory, and the order that it
+// belongs to waits already.
+func (s *sweeper) broker(ctx context.Context) (ready, settled bool) {
+	ready = s.relay.publisher.Ready(ctx) == nil
 	s.connected = s.connected || ready
 	if !ready && (s.connected || time.Since(s.started) > connectTime) {
 		s.down = time.Now()
 	}
-	return ready && (s.down.IsZero() || time.Since(s.down) >= settleTime)
+	return ready, ready && (s.down.IsZero() || time.Since(s.down) >= settleTime)
 }
 
 // sweep hands over the rows that were stored a while ago and never published:

@@ -18,7 +18,7 @@ type Checks map[string]func(context.Context) error
 const checkLimit = 800 * time.Millisecond
 
 // Admin is the handler of the admin port, which is not for the public:
-// /livez (200 while the process runs), /readyz, /metrics and /debug/pprof/.
+// /livez (200 while the process runs), /readyz and /metrics.
 //
 // /readyz answers within a second: 200, or 503 naming the checks that fail
 // under "notReady". What fails among notes is named under "degraded" and changes
@@ -40,6 +40,12 @@ func Admin(metrics http.Handler, checks, notes Checks) http.Handler {
 		_ = Write(w, status, answer)
 	})
 	mux.Handle("GET /metrics", metrics)
+	return mux
+}
+
+// profiles serves /debug/pprof/, which tells what lies in memory and costs CPU.
+func profiles() http.Handler {
+	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

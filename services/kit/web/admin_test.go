@@ -76,3 +76,14 @@ func TestReadinessAnswersWithinASecondWhateverItsChecksDo(t *testing.T) {
 		}
 	})
 }
+
+func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
+	for profiling, want := range map[bool]int{false: 404, true: 200} {
+		server := NewServer(Config{Profiling: profiling}, nil, Admin(http.NotFoundHandler(), nil, nil))
+		w := httptest.NewRecorder()
+		server.private(w, httptest.NewRequest(http.MethodGet, "/debug/pprof/cmdline", nil))
+		if w.Code != want {
+			t.Errorf("profiling %t: %d, want %d", profiling, w.Code, want)
+		}
+	}
+}

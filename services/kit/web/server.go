@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ type Config struct {
 	AdminAddr       string        `env:"ADMIN_ADDR" envDefault:":9080" help:"address of /livez, /readyz and /metrics"`
 	DrainDelay      time.Duration `env:"DRAIN_DELAY" envDefault:"1s" help:"how long to serve on after SIGTERM while not ready any more"`
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"9s" help:"time for everything to stop after SIGTERM, DRAIN_DELAY included"`
+	Profiling       bool          `env:"PROFILING" help:"serve /debug/pprof/ on the admin port, to whoever reaches it (default false)"`
 }
 
 // Validate checks addresses and times.
@@ -184,6 +186,10 @@ func (s *Server) public(w http.ResponseWriter, r *http.Request) {
 func (s *Server) private(w http.ResponseWriter, r *http.Request) {
 	if s.notReady.Load() && r.URL.Path == "/readyz" {
 		_ = Write(w, http.StatusServiceUnavailable, readiness{Status: "stopping"})
+		return
+	}
+	if s.cfg.Profiling && strings.HasPrefix(r.URL.Path, "/debug/pprof/") {
+		profiles().ServeHTTP(w, r)
 		return
 	}
 	s.admin.ServeHTTP(w, r)

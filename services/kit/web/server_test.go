@@ -383,7 +383,7 @@ func TestConfigValidate(t *testing.T) {
 			t.Errorf("no %s in %v", want, err)
 		}
 	}
-	if err := (Config{":1", ":2", time.Second, 9 * time.Second}).Validate(); err != nil {
+	if err := (Config{Addr: ":1", AdminAddr: ":2", DrainDelay: time.Second, ShutdownTimeout: 9 * time.Second}).Validate(); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,0 +1,54 @@
+package charts
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Production is closed unless somebody says that it shall be open.
+func TestProductionWantsAnIssuer(t *testing.T) {
+	values := filepath.Join(absolute(t), "charts/orderflow", production)
+	if _, err := Template(t.Context(), root, "orderflow", "--values", values); err == nil || !strings.Contains(err.Error(), "set global.auth.issuer") {
+		t.Errorf("without an issuer: %v", err)
+	}
+	open := render(t, "orderflow", "--values", values, "--set", "global.auth.open=true")
+	closed := render(t, "orderflow", Values(values)...)
+	for _, name := range []string{"gateway", "orders", "products", "customers", "audit"} {
+		d := closed.get(t, "Deployment/orderflow-"+name)
+		if got := env(d)["AUTH_ISSUER"]; got != "https://id.example.com/realms/shop" {
+			t.Errorf("%s has the issuer %q", name, got)
+		}
+		if got := env(open.get(t, "Deployment/orderflow-"+name))["AUTH_ISSUER"]; got != "" {
+			t.Errorf("%s has the issuer %q although all is open", name, got)
+		}
+		// The way to the issuer is open, and only to its port.
+		policy := closed.get(t, "NetworkPolicy/orderflow-"+name)
+		if !slices.ContainsFunc(policy.objects("spec", "egress"), func(rule object) bool {
+			ports := rule.objects("ports")
+			return rule["to"] == nil && len(ports) == 1 && ports[0]["port"] == 443
+		}) {
+			t.Errorf("%s cannot reach the issuer", name)
+		}
+	}
+	if got := env(closed.get(t, "Deployment/orderflow-client"))["AUTH_ISSUER"]; got != "" {
+		t.Errorf("the pages' server has the issuer %q", got)
+	}
+}
+
+// A client's secret comes as a file, so that it can change without a restart.
+func TestAClientsSecretIsAFile(t *testing.T) {
+	d := render(t, "orderflow", Values(filepath.Join(absolute(t), "charts/orderflow", production))...).get(t, "Deployment/orderflow-audit")
+	for name, want := range map[string]string{
+		"AUTH_CLIENT_ID_FILE": "/etc/secrets/client/id", "AUTH_CLIENT_SECRET_FILE": "/etc/secrets/client/secret",
+	} {
+		if got := env(d)[name]; got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	volumes := d.objects("spec", "template", "spec", "volumes")
+	if len(volumes) != 1 || volumes[0].text("secret", "secretName") != "orderflow-audit-client" {
+		t.Errorf("volumes %v", volumes)
+	}
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"orderflow.internal/kit/kittest"
+	"orderflow.internal/kit/webtest"
+)
+
+// One user's 8,000 waiting requests are that user's 429, and nobody else's 503.
+func TestOneUsersWaitingRequestsAreNotEverybodys(t *testing.T) {
+	const crowd, share = 8000, 400
+	issuer := kittest.NewIssuer(t)
+	upstream := httptest.NewServer(http.HandlerFunc(slowService))
+	t.Cleanup(upstream.Close) // after the process, which is its client
+	p := startProcess(t, upstream.URL, "AUTH_ISSUER="+issuer.URL, "LIMIT_WRITES=none")
+	ask := func(method, path, token, body string) *http.Response {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.addr+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Prefer", "respond-async")
+		req.Close = true
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resp.Body.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	ada, ben := issuer.Customer(t, uuid.New()), issuer.Customer(t, uuid.New())
+	for deadline := time.Now().Add(10 * time.Second); ask("GET", "/products", ben, "").StatusCode != 200; <-time.After(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the gateway does not get the issuer's keys")
+		}
+	}
+	order := `{"productId":"550e8400-e29b-41d4-a716-446655440001","quantity":2}`
+	text := strings.Replace(request("POST", "/orders", len(order)), "Accept: */*\r\n", "Accept: */*\r\nAuthorization: Bearer "+ada+"\r\n", 1) + order
+	waiting := webtest.NewCrowd(t, p.addr)
+	waiting.Join(t, crowd, text)
+	// A connection that was closed to make room had its answer, or would send again.
+	waiting.Await(t, func(answers map[int]int) bool { return answers[429]+answers[503]+answers[0] >= crowd-share })
+	if answers := waiting.Answers(); answers[429] == 0 || answers[200] > 0 {
+		t.Errorf("the crowd got %v", answers)
+	}
+	for range 20 {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			began := time.Now()
+			resp := ask(method, "/orders", ben, order)
+			if took := time.Since(began); resp.StatusCode != 200 || took > 2*time.Second {
+				t.Errorf("%s by another user: %d after %s", method, resp.StatusCode, took)
+			}
+		}
+	}
+	if resp := ask(http.MethodPost, "/orders", ada, order); resp.StatusCode != 429 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("one more of the same user: %d, Retry-After %q", resp.StatusCode, resp.Header.Get("Retry-After"))
+	}
+	if used := p.peak(t); used >= containerMemory {
+		t.Errorf("%d MiB, the container has %d", used, containerMemory)
+	}
+	t.Logf("the crowd got %v, at most %d MiB were used", waiting.Answers(), p.peak(t))
+}
