@@ -84,12 +84,12 @@ func TestOnlyVerifiedTokensReachTheServices(t *testing.T) {
 		}
 		for name, forgery := range forgeries {
 			resp := f.ask(t, o.method, o.path, forgery)
-			if resp.StatusCode != 401 || !strings.Contains(resp.Header.Get("WWW-Authenticate"), `error="invalid_token"`) {
+			if resp.StatusCode != http.StatusUnauthorized || !strings.Contains(resp.Header.Get("WWW-Authenticate"), `error="invalid_token"`) {
 				t.Errorf("%s %s with a token %s: %d", o.method, o.path, name, resp.StatusCode)
 			}
 		}
 		// Who needs a token is for the service to say.
-		if resp := f.ask(t, o.method, o.path, ""); resp.StatusCode != 200 {
+		if resp := f.ask(t, o.method, o.path, ""); resp.StatusCode != http.StatusOK {
 			t.Errorf("%s %s without a token: %d", o.method, o.path, resp.StatusCode)
 		}
 	}
@@ -104,7 +104,7 @@ func TestClientsLearnWhereToSignIn(t *testing.T) {
 	read := func() string {
 		resp := f.ask(t, http.MethodGet, "/auth/config", "")
 		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != 200 {
+		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatalf("%d, %v", resp.StatusCode, err)
 		}
 		return strings.TrimSpace(string(body))
@@ -128,7 +128,7 @@ func TestRefusedTokensUseUpTheirAddressesQuota(t *testing.T) {
 			t.Errorf("forged token %d: %d, want %d", i, resp.StatusCode, status)
 		}
 	}
-	if resp := f.ask(t, http.MethodPost, "/orders", issuer.Customer(t, uuid.New())); resp.StatusCode != 200 || resp.Header.Get("RateLimit") == "" {
+	if resp := f.ask(t, http.MethodPost, "/orders", issuer.Customer(t, uuid.New())); resp.StatusCode != http.StatusOK || resp.Header.Get("RateLimit") == "" {
 		t.Errorf("a subject from the same address: %d", resp.StatusCode)
 	}
 }
@@ -149,16 +149,16 @@ func TestOneUsersStreamsAreNotEverybodys(t *testing.T) {
 		if want := map[bool]int{true: 200, false: 429}[i < 3]; resp.StatusCode != want {
 			t.Errorf("stream %d: %d, want %d", i, resp.StatusCode, want)
 		}
-		if resp.StatusCode == 200 {
+		if resp.StatusCode == http.StatusOK {
 			_, _ = bufio.NewReader(resp.Body).ReadString('\n')
 			streams = append(streams, resp)
 		}
 	}
-	if resp := f.ask(t, http.MethodGet, path, ben); resp.StatusCode != 200 {
+	if resp := f.ask(t, http.MethodGet, path, ben); resp.StatusCode != http.StatusOK {
 		t.Errorf("another user: %d", resp.StatusCode)
 	}
 	_ = streams[0].Body.Close()
-	for deadline := time.Now().Add(10 * time.Second); f.ask(t, http.MethodGet, path, ada).StatusCode != 200; <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); f.ask(t, http.MethodGet, path, ada).StatusCode != http.StatusOK; <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a stream that ended is still counted")
 		}

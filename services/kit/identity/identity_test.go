@@ -237,7 +237,12 @@ func TestAnIssuerThatIsAwayInvalidatesNoKnownKey(t *testing.T) {
 func TestAnotherIssuersDocumentIsNotTaken(t *testing.T) {
 	issuer := kittest.NewIssuer(t)
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		resp, err := http.Get(issuer.URL + r.URL.Path) //nolint:noctx // within the test
+		req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, issuer.URL+r.URL.Path, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Error(err)
 			return
