@@ -130,15 +130,8 @@ func (f *kindUp) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, part := range []struct{ folder, namespace string }{
-		{"cert-manager", "cert-manager"}, {"operators", "rabbitmq-system"}, {"development", "jaeger"},
-	} {
-		if err := f.apply(ctx, part.folder); err != nil {
-			return err
-		}
-		if err := f.await(ctx, f.cluster.Kubectl, part.folder+" is ready", part.namespace, kube.Workloads, f.timeout); err != nil {
-			return err
-		}
+	if err := f.installInfrastructure(ctx); err != nil {
+		return err
 	}
 	if f.infra {
 		f.Printf("\nReady for tilt up, skaffold dev or helm install; its context is kind-%s.", f.cluster.Name)
@@ -160,6 +153,33 @@ func (f *kindUp) run(ctx context.Context) error {
 		return err
 	}
 	return f.show(ctx, started)
+}
+
+// installInfrastructure applies what the cluster needs besides Orderflow. Operators that run already, installed in some
+// other way without cert-manager, are left as they are: our manifests of them would need it.
+func (f *kindUp) installInfrastructure(ctx context.Context) error {
+	operators, err := f.cluster.Kubectl(ctx, nil, "get", "deployments", "--namespace", "rabbitmq-system", "--output", "name")
+	if err != nil {
+		return err
+	}
+	certManager, err := f.cluster.Kubectl(ctx, nil, "get", "namespace", "cert-manager", "--ignore-not-found", "--output", "name")
+	if err != nil {
+		return err
+	}
+	foreign := certManager == "" && strings.Contains(operators, "cluster-operator") && strings.Contains(operators, "topology-operator")
+	for _, part := range []struct{ folder, namespace string }{
+		{"cert-manager", "cert-manager"}, {"operators", "rabbitmq-system"}, {"development", "jaeger"},
+	} {
+		if !foreign || part.folder == "development" {
+			if err := f.apply(ctx, part.folder); err != nil {
+				return err
+			}
+		}
+		if err := f.await(ctx, f.cluster.Kubectl, part.folder+" is ready", part.namespace, kube.Workloads, f.timeout); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // prepare makes the cluster while the images are built, and returns the release that runs them.
