@@ -56,6 +56,18 @@ func lint(ctx context.Context, r *run) error {
 			return err
 		})
 	}
+	finder, err := r.tool(ctx, "deadcode")
+	if err != nil {
+		return err
+	}
+	// Both modules at once: hack's tests use what services has for tests.
+	r.check(ctx, "no dead code", func(ctx context.Context) error {
+		dead, err := command(ctx, r.Root, finder, "-test", "./services/...", "./hack/...")
+		if err == nil && dead != "" {
+			err = errors.New(dead)
+		}
+		return err
+	})
 	return nil
 }
 
