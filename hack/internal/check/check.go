@@ -96,6 +96,7 @@ type shared struct {
 type run struct {
 	*shared
 	Out *console.Console // the part's own
+	Run string           // go test -run, of this part
 	counts
 	took     time.Duration
 	failures []string // what failed, and why
@@ -155,7 +156,7 @@ func (s *shared) runAll(ctx context.Context, parts []Part) []*run {
 
 // runPart shows what a part prints: at once, or all together when it has ended if others run at the same time.
 func (s *shared) runPart(ctx context.Context, p Part) *run {
-	r := &run{shared: s, Out: s.Out}
+	r := &run{shared: s, Out: s.Out, Run: s.Run}
 	started := time.Now()
 	defer func() { r.took = time.Since(started) }()
 	do := func(ctx context.Context) error {

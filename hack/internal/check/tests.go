@@ -195,22 +195,21 @@ func (r *run) afterServices(ctx context.Context) error {
 
 // Three system tests at a time: most of their time they wait for something. Those that last minutes hold the system to
 // shorter times, and run one by one.
-func system(ctx context.Context, r *run) error { return r.systemTests(ctx, r.Run, "-parallel=3") }
+func system(ctx context.Context, r *run) error { return r.systemTests(ctx, "-parallel=3") }
 
 // endurance runs those system tests whose faults can last longer.
 func endurance(ctx context.Context, r *run) error {
-	return r.systemTests(ctx, cmp.Or(r.Run, "^TestEnduring"), "-parallel=1", enduring)
+	r.Run = cmp.Or(r.Run, "^TestEnduring")
+	return r.systemTests(ctx, "-parallel=1", enduring)
 }
 
 const enduring = stack.EnvEndurance + "=true"
 
-func (r *run) systemTests(ctx context.Context, which, parallel string, env ...string) error {
+func (r *run) systemTests(ctx context.Context, parallel string, env ...string) error {
 	if r.Broker.AMQPURL != "" {
 		r.skip("the system tests", "they restart and kill the broker, so they need one of their own: use --rabbitmq-image")
 		return nil
 	}
-	defer func(run string) { r.Run = run }(r.Run)
-	r.Run = which
 	// Without the race detector: these tests hold the system to times and sizes.
 	return r.goTest(ctx, "hack", append(env, r.brokerEnv()...), false, parallel, "./systemtest/...")
 }
