@@ -33,6 +33,9 @@ func main() {
 		Subject: "order_id",
 		Serve:   serve,
 		Migrate: migrate,
+		Commands: []run.Command[config]{
+			{Name: "forget", Summary: forgetSummary, Help: forgetHelp, Run: forget},
+		},
 	})
 }
 

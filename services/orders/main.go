@@ -45,6 +45,7 @@ func main() {
 		Serve:    serve,
 		Migrate:  migrate,
 		Commands: []run.Command[config]{
+			{Name: "repair", Summary: repairSummary, Help: repairHelp, Run: repair},
 			{Name: "republish", Summary: outbox.RepublishSummary, Help: outbox.RepublishHelp + outbox.RepublishStateHelp, Run: republish},
 		},
 	})

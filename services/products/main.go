@@ -34,6 +34,9 @@ func main() {
 		Serve:    serve,
 		Migrate:  migrate,
 		Commands: []run.Command[config]{
+			{Name: "forget", Summary: forgetSummary, Help: forgetHelp, Run: forget},
+			{Name: "reservation", Summary: reservationSummary, Help: reservationHelp, Run: setReservation},
+			{Name: "recount", Summary: recountSummary, Help: recountHelp, Run: recount},
 			{Name: "republish", Summary: outbox.RepublishSummary, Help: outbox.RepublishHelp, Run: republish},
 		},
 	})

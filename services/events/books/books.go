@@ -84,6 +84,8 @@ type Order struct {
 	Missing []string `json:"missing,omitempty"`
 	// Told is what the order's events say; nil unless all of them are there.
 	Told *State `json:"told,omitempty"`
+	// Gone: only the events are there, and State is what they say.
+	Gone bool `json:"gone,omitempty"`
 }
 
 // History is an order in a customer's history, at customers.

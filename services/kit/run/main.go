@@ -84,6 +84,16 @@ type Call struct {
 	Stdout io.Writer // logs go elsewhere
 }
 
+// ExitError is what a command ends with that has done what it should, and whose
+// result is not the one that is hoped for: Message goes to standard error, and
+// the process exits with Code.
+type ExitError struct {
+	Code    int
+	Message string
+}
+
+func (e *ExitError) Error() string { return e.Message }
+
 // ErrUsage means that a command's arguments are wrong.
 var ErrUsage = errors.New("wrong arguments")
 
@@ -132,10 +142,13 @@ func (p Program[C]) main(args []string, environ map[string]string, stdout, stder
 		return exitUsage
 	}
 
+	var exit *ExitError
 	err = do(ctx, task[C]{own, Info{Name: p.Name, Version: buildVersion(), Metrics: tel.Metrics()}, stdout})
 	switch {
 	case errors.Is(err, ErrUsage):
 		fmt.Fprintf(stderr, "%s: %v\nTry '%s %s --help'.\n", p.Name, err, p.Name, args[0])
+	case errors.As(err, &exit):
+		fmt.Fprintf(stderr, "%s: %s\n", p.Name, exit.Message)
 	case err != nil:
 		slog.Error("failed", "error", err)
 	}
@@ -148,6 +161,8 @@ func (p Program[C]) main(args []string, environ map[string]string, stdout, stder
 	switch {
 	case errors.Is(err, ErrUsage):
 		return exitUsage
+	case exit != nil:
+		return exit.Code
 	case err != nil:
 		return exitFailed
 	}

@@ -908,6 +908,11 @@ export interface components {
             events: components["schemas"]["BookEvents"];
             missing?: components["schemas"]["MissingEvents"];
             told?: components["schemas"]["OrderState"];
+            /**
+             * @description Only the order's events are there, and tell this
+             * @default false
+             */
+            gone: boolean;
         };
         BookedHistory: components["schemas"]["OrderState"] & {
             /** Format: uuid */

@@ -70,7 +70,8 @@ func (s *Store) Ledger(retention time.Duration) audit.Ledger {
 	}
 }
 
-// Entries returns what is known of the orders, those that are there.
+// Entries returns what is known of the orders: those that are there, or whose
+// events are.
 func (s *Store) Entries(ctx context.Context, ids []uuid.UUID, retention time.Duration) ([]books.Order, error) {
 	entries, err := readEntries(ctx, s.pool, ids, retention)
 	if err != nil {
@@ -86,9 +87,8 @@ func (s *Store) Entries(ctx context.Context, ids []uuid.UUID, retention time.Dur
 // entry is an order with its events.
 type entry struct {
 	books.Order
-	order  order.Order
-	told   []toldEvent
-	expect []string // routing keys that the outbox should have
+	order order.Order
+	told  []toldEvent
 }
 
 // toldEvent is an event of an order in the outbox.
@@ -148,14 +148,40 @@ order by o.order_id`, ids, retention).Query(func(rows pgx.Rows) error {
 		}
 		return rows.Err()
 	})
-	return entries, db.SendBatch(ctx, b).Close()
+	if err := db.SendBatch(ctx, b).Close(); err != nil {
+		return nil, err
+	}
+	return append(entries, gone(ids, entries, told)...), nil
+}
+
+// gone are entries of orders of which only the events are there.
+func gone(ids []uuid.UUID, there []entry, told map[string][]toldEvent) (entries []entry) {
+	for _, id := range ids {
+		e := entry{told: told[id.String()]}
+		if slices.ContainsFunc(there, func(known entry) bool { return known.OrderID == id }) {
+			continue
+		}
+		if state := fold(e.told); state != nil {
+			e.Order = books.Order{OrderID: id, State: *state, Events: booked(e.told), Told: state, Gone: true}
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+func booked(told []toldEvent) []books.Event {
+	list := make([]books.Event, len(told))
+	for i, e := range told {
+		list[i] = books.Event{RoutingKey: e.RoutingKey, Published: e.Published}
+	}
+	return list
 }
 
 // fill makes the entry of its order and events. Created and updated tell whether
 // the outbox still has to have the events of those times.
 func (e *entry) fill(answer string, due *time.Time, created, updated bool) {
 	o := e.order
-	e.Order = books.Order{OrderID: o.ID, State: stateOf(o), Answer: answer, Due: due, Events: []books.Event{}, Told: fold(e.told)}
+	e.Order = books.Order{OrderID: o.ID, State: stateOf(o), Answer: answer, Due: due, Events: booked(e.told)}
 	for _, item := range o.Items {
 		if item.UnitPriceCents != nil {
 			e.Prices = append(e.Prices, *item.UnitPriceCents)
@@ -167,7 +193,6 @@ func (e *entry) fill(answer string, due *time.Time, created, updated bool) {
 	has := map[string]bool{}
 	for _, event := range e.told {
 		has[event.RoutingKey] = true
-		e.Events = append(e.Events, books.Event{RoutingKey: event.RoutingKey, Published: event.Published})
 	}
 	for key, expected := range map[string]bool{
 		events.OrderCreatedKey:   created,
@@ -179,6 +204,11 @@ func (e *entry) fill(answer string, due *time.Time, created, updated bool) {
 		}
 	}
 	slices.Sort(e.Missing)
+	// An order that is ahead of its events has lost some. Unless it only says so.
+	ends := map[order.Status]string{order.Confirmed: events.OrderConfirmedKey, order.Cancelled: events.OrderCancelledKey, order.Pending: events.OrderCreatedKey}
+	if told := fold(e.told); told != nil && (o.Version <= told.Version || has[ends[o.Status]]) {
+		e.Told = told
+	}
 }
 
 func stateOf(o order.Order) books.State {

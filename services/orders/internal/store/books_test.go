@@ -1,0 +1,122 @@
+package store
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"orderflow.internal/events"
+	"orderflow.internal/events/books"
+	"orderflow.internal/kit/audit"
+	"orderflow.internal/kit/identity"
+	"orderflow.internal/kit/run"
+)
+
+const kept = 24 * time.Hour
+
+func entryOf(t *testing.T, s *Store, id uuid.UUID) books.Order {
+	t.Helper()
+	entries, err := s.Entries(t.Context(), []uuid.UUID{id}, kept)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+	return entries[0]
+}
+
+// What an order's events tell is what the order is, in each of its states.
+func TestEventsTellTheOrder(t *testing.T) {
+	t.Parallel()
+	r := newReplica(t, openDatabase(t)).run(t)
+	o := mustPlace(t, r, newOrder(t))
+	check := func(status string, version int) {
+		t.Helper()
+		e := entryOf(t, r.Store, o.ID)
+		if e.Told == nil || e.Status != status || e.Version != version || e.Missing != nil {
+			t.Fatalf("%+v", e)
+		}
+		if diff := cmp.Diff(e.State, *e.Told); diff != "" {
+			t.Errorf("%s: the order and its events (-order +events):\n%s", status, diff)
+		}
+	}
+	check("Pending", 1)
+	if err := r.Answer(t.Context(), []Answer{reserved(o)}); err != nil {
+		t.Fatal(err)
+	}
+	check("Confirmed", 2)
+	if _, err := r.Cancel(t.Context(), identity.Everyone(), o.ID); err != nil {
+		t.Fatal(err)
+	}
+	check("Cancelled", 3)
+}
+
+// An event that the outbox lacks shows, in the entry and in the digest, as long
+// as it should be kept. The order is then no liar: it is ahead of its events.
+func TestAnEventThatIsGoneShows(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool).run(t)
+	o := mustPlace(t, r, newOrder(t))
+	if _, err := r.Cancel(t.Context(), identity.Everyone(), o.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), "delete from outbox_events where routing_key = 'order.cancelled'"); err != nil {
+		t.Fatal(err)
+	}
+	e := entryOf(t, r.Store, o.ID)
+	if !cmp.Equal(e.Missing, []string{events.OrderCancelledKey}) || e.Told != nil {
+		t.Errorf("%+v", e)
+	}
+	all := audit.Span{Until: uuid.Max}
+	d, err := r.Ledger(kept).Digest(t.Context(), all, 10)
+	if err != nil || d.Incomplete != 1 || d.Subjects != 1 {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if d, err = r.Ledger(time.Nanosecond).Digest(t.Context(), all, 10); err != nil || d.Incomplete != 0 {
+		t.Errorf("beyond the retention: %+v, %v", d, err)
+	}
+	p, err := r.Ledger(kept).Prints(t.Context(), all)
+	if err != nil || len(p.Prints) != 1 || !p.Prints[0].Incomplete || p.Prints[0].ID != o.ID {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// A repair changes nothing before it is confirmed, and nothing the second time.
+func TestRepairIsPreviewedAndIdempotent(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool).run(t)
+	o := mustPlace(t, r, newOrder(t))
+	if _, err := pool.Exec(t.Context(), "update orders set total_cents = 99, version = 7"); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		args    []string
+		changed int
+		total   int64
+		records int
+	}{
+		{nil, 1, 99, 0},
+		{[]string{"--yes"}, 1, 0, 1},
+		{[]string{"--yes"}, 0, 0, 1},
+	} {
+		repair, err := audit.ParseRepair(run.Call{Args: append(step.args, "--order", o.ID.String()), Stdout: io.Discard}, "orders repair", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed, err := r.Repair(t.Context(), repair)
+		if err != nil || changed != step.changed {
+			t.Errorf("%v: changed %d, want %d, %v", step.args, changed, step.changed, err)
+		}
+		var total int64
+		var records int
+		if err := pool.QueryRow(t.Context(), "select total_cents, (select count(*) from repairs) from orders").Scan(&total, &records); err != nil {
+			t.Fatal(err)
+		}
+		if total != step.total || records != step.records {
+			t.Errorf("%v: total %d, %d records, want %d and %d", step.args, total, records, step.total, step.records)
+		}
+	}
+}
