@@ -118,11 +118,13 @@ func (s *Service) Migrate(ctx context.Context) error {
 func (s *Service) Command(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, s.binary(), args...)
 	cmd.Env, cmd.Dir = s.environment(), s.stack.Dir
-	out, err := cmd.CombinedOutput()
+	var log strings.Builder
+	cmd.Stderr = &log
+	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s", s.spec.name, strings.Join(args, " "), err, out)
+		err = fmt.Errorf("%s %s: %w\n%s", s.spec.name, strings.Join(args, " "), err, log.String())
 	}
-	return string(out), nil
+	return string(out), err
 }
 
 // WaitReady returns when the service says it is ready.

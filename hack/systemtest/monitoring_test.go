@@ -53,7 +53,7 @@ func TestMonitoring(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range rules {
-			if !m.seen[r.Alert] && !strings.Contains(r.Expr, "orderflow_audit_unhandled") {
+			if !m.seen[r.Alert] && !strings.Contains(r.Expr, "orderflow_audit_") {
 				t.Errorf("%s was not seen firing", r.Alert)
 			}
 		}
@@ -133,7 +133,9 @@ func (m *monitored) calm(t *testing.T) {
 }
 
 // Metrics that a system which works, and that nobody audits, does not have.
-var absentWhenWell = []string{"orderflow_outbox_refused", "orderflow_audit_unhandled"}
+var absentWhenWell = []string{
+	"orderflow_outbox_refused", "orderflow_audit_unhandled", "orderflow_audit_differences", "orderflow_audit_failed",
+}
 
 func (m *monitored) metrics(t *testing.T) {
 	uses, err := monitoring.Uses(m.s.Options.Root)

@@ -1,6 +1,10 @@
 // Command audit watches whether every event that one service published was
 // handled by the services it was for, and says which queue and routing key lost
-// some.
+// some. Less often it compares the services' books of every order.
+//
+// It does so itself, in its own time, rather than being started by a CronJob:
+// what it finds has to be a metric for as long as it is true, and a process that
+// ends has none. Who wants it at a certain time runs "audit once".
 package main
 
 import (
@@ -10,6 +14,8 @@ import (
 	"net/url"
 	"time"
 
+	"orderflow.internal/audit/internal/ask"
+	"orderflow.internal/audit/internal/books"
 	"orderflow.internal/audit/internal/routes"
 	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/run"
@@ -22,6 +28,8 @@ type config struct {
 	Gateway  url.URL       `env:"GATEWAY_URL" envDefault:"http://127.0.0.1:5108" help:"base URL of the gateway, through which the services are asked"`
 	Interval time.Duration `env:"AUDIT_INTERVAL" envDefault:"10s" help:"time between two rounds of questions"`
 	Grace    time.Duration `env:"AUDIT_GRACE" envDefault:"20s" help:"time after an event's publication before its consumer is asked about it"`
+	Books    time.Duration `env:"AUDIT_BOOKS_INTERVAL" envDefault:"1h" help:"time between two comparisons of all books; 0 for none"`
+	Rate     int           `env:"AUDIT_BOOKS_RATE" envDefault:"20000" help:"most orders compared per second"`
 	Window   time.Duration `env:"AUDIT_WINDOW" envDefault:"1h" help:"how far back the first round looks"`
 }
 
@@ -37,30 +45,57 @@ func (c config) Validate() error {
 	if c.Grace <= 0 {
 		errs = append(errs, errors.New("AUDIT_GRACE: must be positive"))
 	}
+	if c.Books != 0 && c.Books < time.Second {
+		errs = append(errs, errors.New("AUDIT_BOOKS_INTERVAL: must be at least 1s, or 0"))
+	}
+	if c.Rate < 1 {
+		errs = append(errs, errors.New("AUDIT_BOOKS_RATE: must be positive"))
+	}
 	if c.Window < c.Grace {
 		errs = append(errs, errors.New("AUDIT_WINDOW: must be at least AUDIT_GRACE"))
 	}
 	return errors.Join(errs...)
 }
 
+const (
+	namedDifferences = 100
+	// booksTimeout is above what the largest books take at the least rate that
+	// makes sense.
+	booksTimeout = 12 * time.Hour
+)
+
 func main() {
 	run.Main(run.Program[config]{
 		Name:     "audit",
-		Summary:  "finds events that never reached one of their queues",
+		Summary:  "finds events that never reached one of their queues, and books that do not balance",
 		Defaults: map[string]string{"HTTP_ADDR": ":5005", "ADMIN_ADDR": ":6005"},
 		Subject:  "order_id",
 		Serve:    serve,
+		Commands: []run.Command[config]{{Name: "once", Summary: onceSummary, Help: onceHelp, Run: once}},
 	})
 }
 
+// newClient asks the services behind a gateway, as the client of the issuer that
+// the configuration names.
+func newClient(cfg config, gateway url.URL) *ask.Client {
+	return ask.NewClient(gateway, identity.NewClient(cfg.Auth, gateway, ask.Transport()))
+}
+
 func serve(ctx context.Context, info run.Info, cfg config) error {
-	watch := routes.New(routes.Config{Grace: cfg.Grace, Window: cfg.Window}, cfg.Gateway, identity.NewClient(cfg.Auth, cfg.Gateway, nil))
+	client := newClient(cfg, cfg.Gateway)
+	watch := routes.New(routes.Config{Grace: cfg.Grace, Window: cfg.Window}, client)
 	stop, err := watch.Observe()
 	if err != nil {
 		return err
 	}
 	defer stop()
-	server := web.NewServer(cfg.Web, watch.Handler(), web.Admin(info.Metrics, nil, nil))
+	balance := books.NewWatch(books.Config{Rate: cfg.Rate, Grace: cfg.Grace, Named: namedDifferences}, client)
+	stopBooks, err := balance.Observe()
+	if err != nil {
+		return err
+	}
+	defer stopBooks()
+	server := web.NewServer(cfg.Web, handler(watch, balance), web.Admin(info.Metrics, nil, nil))
 
 	// Stopped in the reverse order: what takes work in before what it needs.
 	var group run.Group
@@ -70,6 +105,11 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 		// limit of its own.
 		return run.Every(ctx, run.Job{Name: "audit", Interval: cfg.Interval, Timeout: 5 * time.Minute, Do: watch.Check})
 	})
+	if cfg.Books > 0 {
+		group.Add("books", func(ctx context.Context) error {
+			return run.Every(ctx, run.Job{Name: "audit the books", Interval: cfg.Books, Timeout: booksTimeout, Do: balance.Check})
+		})
+	}
 	group.Add("http", server.Run)
 	return group.Run(ctx, cfg.Web.ShutdownTimeout)
 }

@@ -15,13 +15,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"orderflow.internal/audit/internal/ask"
 	"orderflow.internal/events"
 	"orderflow.internal/kit/audit"
 )
@@ -79,7 +78,7 @@ const (
 // must not overlap. Findings and Problems may be read at any time.
 type Watch struct {
 	cfg       Config
-	services  map[string]service
+	services  map[string]ask.Service
 	positions map[string]time.Time // by publisher: everything published before it has been asked for
 	queues    map[string]*queue
 
@@ -95,17 +94,17 @@ type queue struct {
 	reported             time.Time            // when the last log line was written; zero: nothing to report
 }
 
-// New returns a watch over the services behind the gateway at base.
-func New(cfg Config, base url.URL, client *http.Client) *Watch {
+// New returns a watch over the services that client asks.
+func New(cfg Config, client *ask.Client) *Watch {
 	w := &Watch{
 		cfg:       cfg,
-		services:  map[string]service{},
+		services:  map[string]ask.Service{},
 		positions: map[string]time.Time{},
 		queues:    map[string]*queue{},
 		problems:  map[string]string{},
 	}
-	for _, name := range []string{"orders", "products", "customers"} {
-		w.services[name] = service{name: name, base: *base.JoinPath(name, "audit"), http: client}
+	for _, name := range []string{ask.Orders, ask.Products, ask.Customers} {
+		w.services[name] = client.Service(name)
 	}
 	for key, names := range events.Routes {
 		for _, name := range names {
@@ -181,7 +180,7 @@ func (w *Watch) read(ctx context.Context, publisher string) error {
 		return nil
 	}
 	service := w.services[publisher]
-	first, err := service.events(ctx, time.Unix(0, 0), time.Unix(0, 0), "") // for the database's time
+	first, err := service.Events(ctx, time.Unix(0, 0), time.Unix(0, 0), "") // for the database's time
 	if err != nil {
 		return err
 	}
@@ -190,7 +189,7 @@ func (w *Watch) read(ctx context.Context, publisher string) error {
 		since = first.Now.Add(-w.cfg.Window)
 	}
 	for after := ""; ; {
-		page, err := service.events(ctx, since, until, after)
+		page, err := service.Events(ctx, since, until, after)
 		if err != nil {
 			return err
 		}
@@ -231,7 +230,7 @@ func (w *Watch) ask(ctx context.Context, q *queue) (audit.Depth, error) {
 	var depth audit.Depth
 	subjects := slices.Collect(maps.Keys(q.suspects))
 	for chunk := range slices.Chunk(subjects, subjectsAsked) {
-		answer, err := consumer.handled(ctx, q.name, chunk)
+		answer, err := consumer.Handled(ctx, q.name, chunk)
 		if err != nil {
 			return depth, err
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"orderflow.internal/audit/internal/ask"
 	"orderflow.internal/audit/internal/routes"
 	"orderflow.internal/events"
 	"orderflow.internal/kit/audit"
@@ -119,7 +120,7 @@ func setup(t *testing.T) (*books, *routes.Watch) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b, routes.New(routes.Config{Grace: 20 * time.Second, Window: time.Hour}, *base, server.Client())
+	return b, routes.New(routes.Config{Grace: 20 * time.Second, Window: time.Hour}, ask.NewClient(*base, server.Client()))
 }
 
 func check(t *testing.T, w *routes.Watch) []routes.Finding {
