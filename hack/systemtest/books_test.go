@@ -69,7 +69,7 @@ func auditBooks(ctx context.Context, s *stack.Stack) (report booksReport, err er
 		return report, fmt.Errorf("%w: %s", failed, text)
 	}
 	if (err != nil) != (len(report.Differences) > 0) {
-		return report, fmt.Errorf("exit status %v with %d differences", err, len(report.Differences))
+		return report, errors.Join(err, fmt.Errorf("%d differences, which is not what the exit status says", len(report.Differences)))
 	}
 	return report, nil
 }
