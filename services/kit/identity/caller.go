@@ -44,9 +44,6 @@ type Owner struct {
 	everyone bool
 }
 
-// Customer owns what is the customer's.
-func Customer(id uuid.UUID) Owner { return Owner{customer: id} }
-
 // Everyone owns every row: for what a service does by itself.
 func Everyone() Owner { return Owner{everyone: true} }
 

@@ -46,10 +46,7 @@ func (h *handlers) follow(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-cache")
-	w.Header().Set("X-Accel-Buffering", "no") // or nginx keeps events back
-	w.WriteHeader(http.StatusOK)
+	beginStream(w)
 	if r.Method == http.MethodHead {
 		return nil
 	}
@@ -85,6 +82,13 @@ func (h *handlers) follow(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
+}
+
+func beginStream(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-cache")
+	w.Header().Set("X-Accel-Buffering", "no") // or nginx keeps events back
+	w.WriteHeader(http.StatusOK)
 }
 
 // expiry tells when the caller's token has expired, never for one without.
