@@ -436,14 +436,14 @@ func TestPasswordIsNeitherLoggedNorReported(t *testing.T) {
 	const secret = "hunter2-secret"
 	closed, _ := newProxy(t, v.AdminURL)
 	closed.close()
-	for name, url := range map[string]string{
+	for name, address := range map[string]string{
 		"nobody listens":  "amqp://guest:" + secret + "@" + closed.listener.Addr().String() + "/x",
 		"not a port":      "amqp://guest:" + secret + "@localhost:99999999/x",
 		"wrong password":  strings.Replace(v.AdminURL, "amqp://", "amqp://guest:"+secret+"x", 1),
 		"refused":         wrongPassword(v.AdminURL, secret),
 		"cannot be a URL": "amqp://guest:" + secret + "@%zz/x",
 	} {
-		cfg := bus.Config{URL: url, Prefetch: 1, Batch: 1, ConfirmTimeout: time.Second, DrainTimeout: time.Second}
+		cfg := bus.Config{URL: address, Prefetch: 1, Batch: 1, ConfirmTimeout: time.Second, DrainTimeout: time.Second}
 		p := bus.NewPublisher(cfg, name, exchange, redelivery)
 		stop := start(t, p.Run)
 		until(t, "a failure", func() bool { return strings.Contains(lines(), name+" publisher") })
@@ -456,9 +456,23 @@ func TestPasswordIsNeitherLoggedNorReported(t *testing.T) {
 		}
 		stop()
 	}
-	if strings.Contains(lines(), secret) {
-		t.Errorf("the log tells the password:\n%s", lines())
+	publish(t, publisher(t, v), events(t, 0, 1)) // and when all is well
+	if !strings.Contains(lines(), "broker connected") {
+		t.Errorf("no connection is logged:\n%s", lines())
 	}
+	if strings.Contains(lines(), secret) || strings.Contains(lines(), passwordOf(t, v.AdminURL)) {
+		t.Errorf("the log tells a password:\n%s", lines())
+	}
+}
+
+func passwordOf(t *testing.T, text string) string {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	return password
 }
 
 // wrongPassword is an AMQP URL with another password.
