@@ -63,20 +63,32 @@ func parseMutations(table string) (all []mutation, err error) {
 	return all, nil
 }
 
+// more, at the end of an old line, is whatever follows there, and the same in the new lines.
+const more = "…"
+
 // apply returns the file's text with the edit, wherever its lines are indented.
 func (m mutation) apply(text string) (string, error) {
 	lines := strings.Split(text, "\n")
-	at, times := 0, 0
+	at, times, rest := 0, 0, ""
 	for i := range len(lines) - len(m.before) + 1 {
-		if slices.EqualFunc(lines[i:i+len(m.before)], m.before, func(line, want string) bool { return strings.TrimSpace(line) == want }) {
-			at, times = i, times+1
+		var tail string
+		if slices.EqualFunc(lines[i:i+len(m.before)], m.before, func(line, want string) (is bool) {
+			start, open := strings.CutSuffix(want, more)
+			if !open {
+				return strings.TrimSpace(line) == want
+			}
+			tail, is = strings.CutPrefix(strings.TrimSpace(line), start)
+			return is
+		}) {
+			at, times, rest = i, times+1, tail
 		}
 	}
 	if times != 1 {
 		return "", fmt.Errorf("%s:%d: the old lines are %d times in services/%s, not once. Where the code has changed, change the edit so that it "+
 			"still switches off %q, and see the test fail; where the guarantee is gone, remove the entry", mutationTable, m.line, times, m.file, m.guarantee)
 	}
-	return strings.Join(slices.Concat(lines[:at], m.after, lines[at+len(m.before):]), "\n"), nil
+	after := strings.ReplaceAll(strings.Join(m.after, "\n"), more, rest)
+	return strings.Join(slices.Concat(lines[:at], []string{after}, lines[at+len(m.before):]), "\n"), nil
 }
 
 // chosen are the mutations whose guarantee, file or test --run matches.

@@ -399,6 +399,20 @@ func TestSilentBrokerIsGivenUpInFiveSeconds(t *testing.T) {
 	}
 }
 
+// Not one heartbeat came since the handshake.
+func TestBrokerThatIsSilentFromTheStartIsGivenUp(t *testing.T) {
+	t.Parallel()
+	v := kittest.Broker(t, []byte(topology))
+	between, url := newProxy(t, v.AdminURL)
+	p := publisherWith(t, url, 30*time.Second)
+	between.set(swallows)
+	started := time.Now()
+	until(t, "Ready to say so", func() bool { return p.Ready(t.Context()) != nil })
+	if took := time.Since(started); took > 5500*time.Millisecond {
+		t.Errorf("took %s", took)
+	}
+}
+
 func TestPublisherStopsInTimeWhateverTheBrokerDoes(t *testing.T) {
 	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))

@@ -54,6 +54,10 @@ func (s *socket) Read(b []byte) (int, error) {
 func (s *socket) extend() error {
 	s.reading.Lock()
 	defer s.reading.Unlock()
+	return s.extendLocked()
+}
+
+func (s *socket) extendLocked() error {
 	deadline := time.Now().Add(silence)
 	if !s.limit.IsZero() && s.limit.Before(deadline) {
 		deadline = s.limit
@@ -61,12 +65,17 @@ func (s *socket) extend() error {
 	return s.Conn.SetReadDeadline(deadline)
 }
 
-// SetDeadline sets a limit that holds whatever the peer says meanwhile.
+// SetDeadline sets a limit that holds whatever the peer says meanwhile, or lifts
+// it. A read that is under way has to end all the same: what follows the
+// handshake may be silence.
 func (s *socket) SetDeadline(t time.Time) error {
 	s.reading.Lock()
 	defer s.reading.Unlock()
 	s.limit = t
-	return s.Conn.SetDeadline(t)
+	if err := s.Conn.SetDeadline(t); err != nil {
+		return err
+	}
+	return s.extendLocked()
 }
 
 // SetReadDeadline does nothing: Read sets its own.

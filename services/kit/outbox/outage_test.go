@@ -185,3 +185,30 @@ where attempts = $1
 		}
 	}
 }
+
+// The broker has an event, and the database does not take that down: it is
+// published once more, which is allowed; losing it is not.
+func TestAnOutcomeThatCannotBeStoredIsPublishedAgain(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	r, _ := f.relay(t)
+	f.connected(t, r)
+	f.exec(t, `
+create function never() returns trigger language plpgsql as $$
+begin
+  if new.published_at is not null then
+    raise 'no';
+  end if;
+  return new;
+end $$;
+create trigger never before update on outbox_events for each row execute function never()`)
+	r.Committed(f.store(t, "thing.made", 0, 10))
+	once(t, f.consume(t, "things", 10))
+	<-time.After(500 * time.Millisecond) // the outcomes are given up by then
+	f.exec(t, "drop function never cascade")
+	f.exec(t, "update outbox_events set created_at = created_at - interval '3 seconds' where published_at is null")
+	f.awaitUnpublished(t, 0)
+	if again := f.consume(t, "things", 0); len(again) != 10 {
+		t.Errorf("%d of 10 events were published again", len(again))
+	}
+}

@@ -10,6 +10,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/uuid"
+
+	"orderflow.internal/kit/bus"
 )
 
 // Not parallel: the log is the process's.
@@ -135,5 +139,18 @@ func TestRetentionIsCheckedBeforeAnythingOpens(t *testing.T) {
 		if err := (Config{retention}).Validate(); (err == nil) != ok {
 			t.Errorf("%s: %v", retention, err)
 		}
+	}
+}
+
+// Whatever is committed while the broker is away, memory holds no more of it;
+// the rest is in the table.
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	r := NewRelay(nil, bus.NewPublisher(bus.Config{}, "test", "x", "y"), Config{}, nil)
+	for range handOver + 10 {
+		r.Committed([]bus.Event{{ID: uuid.New(), RoutingKey: "k"}})
+	}
+	if l := r.lane("k"); len(l.waiting) != handOver || r.room() != 0 {
+		t.Errorf("%d events wait, with room for %d more", len(l.waiting), r.room())
 	}
 }

@@ -117,6 +117,27 @@ func TestARefusedOrderDoesNotFailItsMates(t *testing.T) {
 	}
 }
 
+// A transaction that loses against others is tried again: nobody hears of it.
+func TestAPlacementThatLosesIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	if _, err := pool.Exec(t.Context(), `
+create sequence tries;
+create function lose() returns trigger language plpgsql as $$
+begin
+  if nextval('tries') = 1 then
+    raise serialization_failure;
+  end if;
+  return new;
+end $$;
+create trigger lose before insert on orders for each row execute function lose()`); err != nil {
+		t.Fatal(err)
+	}
+	r := newReplica(t, pool).run(t)
+	o := mustPlace(t, r, newOrder(t))
+	onlyOnce(t, pool, o)
+}
+
 // refusable lets the test refuse orders, see refuse.
 func refusable(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
