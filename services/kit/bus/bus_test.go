@@ -391,9 +391,9 @@ func TestFailingMessageIsRetriedWithGrowingDelaysThenDeadLettered(t *testing.T) 
 	if len(tries) != 4 { // the first and as many again as the limit
 		t.Fatalf("tried %d times, want 4", len(tries))
 	}
-	for i := 2; i < len(tries); i++ {
-		if before, after := tries[i-1].Sub(tries[i-2]), tries[i].Sub(tries[i-1]); after <= before {
-			t.Errorf("delay %d is %s, not longer than %s before it", i, after, before)
+	for i := range tries[1:] {
+		if delay, least := tries[i+1].Sub(tries[i]), 50*time.Millisecond<<i; delay < least {
+			t.Errorf("delay %d is %s, want %s at least", i, delay, least)
 		}
 	}
 	if n := count(t, v, queue); n != 0 {

@@ -82,6 +82,19 @@ func TestWaitersAreTold(t *testing.T) {
 	}
 }
 
+// No loop of this replica runs: nothing looks for what others have done.
+func TestWaitersAreToldWithoutAQuery(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	o := mustPlace(t, newReplica(t, pool).run(t), newOrder(t))
+	r := newReplica(t, pool)
+	w := wait(t, r, o.ID)
+	mustAnswer(t, r, reserved(o))
+	if got := final(t, w); got.Status != order.Confirmed {
+		t.Errorf("got %s", got.Status)
+	}
+}
+
 func TestWaitersAreToldOfATimeOut(t *testing.T) {
 	t.Parallel()
 	r := newReplicaUntil(t, openDatabase(t), 100*time.Millisecond)
