@@ -27,7 +27,7 @@ type rule string
 
 const (
 	public     rule = ""
-	customers  rule = "customer token(operations)"
+	customers  rule = "customerToken token(operations)"
 	catalog    rule = "token(stock) token(operations)"
 	operations rule = "token(operations)"
 )
@@ -80,6 +80,9 @@ func contract(t *testing.T, root string) []operation {
 					}
 					parts = append(parts, scheme)
 				}
+			}
+			if r := rule(strings.Join(parts, " ")); !slices.Contains([]rule{public, customers, catalog, operations}, r) {
+				t.Fatalf("%s has a rule that is not known here: %s", o.OperationID, r)
 			}
 			all = append(all, operation{o.OperationID, strings.ToUpper(method), path, o.Tags[0], rule(strings.Join(parts, " "))})
 		}
