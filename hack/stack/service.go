@@ -116,7 +116,13 @@ func (s *Service) Migrate(ctx context.Context) error {
 
 // Command runs another command of the service's program to its end, and returns what it printed.
 func (s *Service) Command(ctx context.Context, args ...string) (string, error) {
+	return s.CommandWith(ctx, nil, args...)
+}
+
+// CommandWith is Command for one that reads its standard input; nil is an empty one.
+func (s *Service) CommandWith(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, s.binary(), args...)
+	cmd.Stdin = stdin
 	cmd.Env, cmd.Dir = s.environment(), s.stack.Dir
 	var log strings.Builder
 	cmd.Stderr = &log

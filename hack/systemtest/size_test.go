@@ -403,9 +403,6 @@ func (s *sized) plans() map[string][]executed {
 	return all
 }
 
-// dayOf makes statements about the partitions of different days the same.
-var dayOf = regexp.MustCompile(`outbox_events_\d{8}`)
-
 // pages is the median of the pages that executions of a statement touched.
 func pages(executions []executed) int {
 	var all []int

@@ -57,6 +57,7 @@ func (p *past) confirmedOnce() bool { return p.fate == confirmed || p.fate == ca
 
 func (p *past) reason() string {
 	switch p.fate {
+	case confirmed:
 	case refused:
 		return events.ReasonStockNotAvailable
 	case cancelledLater, cancelledFirst:

@@ -106,9 +106,9 @@ func (f *filler) prepare(ctx context.Context) error {
 		}
 	}
 	if f.Seed == 0 {
-		f.Seed = rand.Uint64()
+		f.Seed = rand.Uint64() //nolint:gosec // chance, no secret
 	}
-	f.gen = &generator{Rand: rand.New(rand.NewPCG(f.Seed, 0)), end: f.now}
+	f.gen = &generator{Rand: rand.New(rand.NewPCG(f.Seed, 0)), end: f.now} //nolint:gosec // as above
 	if err := f.addProducts(ctx); err != nil {
 		return fmt.Errorf("add products: %w", err)
 	}

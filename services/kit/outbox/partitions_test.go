@@ -135,6 +135,45 @@ func TestDaysPastTheRetentionGo(t *testing.T) {
 	}
 }
 
+// Nothing of a day is left on the disk once it has gone: neither rows nor their
+// indexes.
+func TestTheOutboxIsAsSmallAsBeforeItsDays(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	bytes := func() int64 {
+		return query[int64](t, f, `
+select sum(pg_total_relation_size(relid))
+from pg_partition_tree('outbox_events')`)
+	}
+	before := bytes()
+	now := time.Now()
+	if err := outbox.CreateDays(t.Context(), f.pool, now.AddDate(0, 0, -12), now.AddDate(0, 0, -9)); err != nil {
+		t.Fatal(err)
+	}
+	for _, ago := range []int{12, 11, 10, 9} {
+		stored := f.store(t, "thing.made", 0, 5_000)
+		f.exec(t, `
+update outbox_events
+set id = (substr($2::text, 1, 13) || substr(id::text, 14))::uuid,
+    created_at = now() - make_interval(days => $3),
+    published_at = now() - make_interval(days => $3)
+where id = any($1)`, ids(stored), outbox.Oldest(now.AddDate(0, 0, -ago)), ago)
+		if n := query[int](t, f, "select count(*) from "+day(-ago)); n != 5_000 {
+			t.Fatalf("%d events are in the partition of %d days ago", n, ago)
+		}
+	}
+	f.exec(t, "vacuum full "+day(0)) // where they came from
+	if full := bytes(); full < before+8<<20 {
+		t.Fatalf("%d bytes with 20,000 events, %d before", full, before)
+	}
+	if err := outbox.Housekeep(t.Context(), f.pool, week); err != nil {
+		t.Fatal(err)
+	}
+	if after := bytes(); after > before+64<<10 { // the visibility map of the table that was written to
+		t.Errorf("%d bytes afterwards, %d before", after, before)
+	}
+}
+
 // Whoever has a table open for long must not make the housekeeping a wait for
 // everybody else.
 func TestHousekeepingGivesUpOnALockSoon(t *testing.T) {
