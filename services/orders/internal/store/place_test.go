@@ -198,7 +198,9 @@ func TestPlaceRefusesWhenTooManyWait(t *testing.T) {
 	for range placementQueue {
 		r.placements <- &placement{ctx: t.Context(), queued: time.Now(), done: make(chan struct{})}
 	}
-	if _, _, err := r.Place(t.Context(), newOrder(t), Key{}); !errors.Is(err, ErrBusy) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // it is to be refused at once
+	defer cancel()
+	if _, _, err := r.Place(ctx, newOrder(t), Key{}); !errors.Is(err, ErrBusy) {
 		t.Errorf("got %v", err)
 	}
 }
