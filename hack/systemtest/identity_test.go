@@ -272,7 +272,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 				nobody = allowed
 			}
 			try("none", "", nobody)
-			if a := e.call(o, r, "", pretence(e.ada)); !nobody(a) {
+			if a := e.call(o, r, "", madeUp(e.ada)); !nobody(a) {
 				t.Errorf("%s at %s with made-up headers: %d", o.id, name, a.status)
 			}
 			own := may(o.rule == customers || o.rule == public)
@@ -294,8 +294,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 	quiet(t, s, append(slices.Collect(maps.Values(forgeries)), e.operations, e.owner, e.another, adasMail, adasName))
 }
 
-// pretence are headers in which other systems pass on who a caller is.
-func pretence(ada uuid.UUID) http.Header {
+// madeUp are headers in which other systems pass on who a caller is.
+func madeUp(ada uuid.UUID) http.Header {
 	header := http.Header{}
 	for _, name := range []string{"X-User", "X-User-Id", "X-Forwarded-User", "X-Auth-Request-User", "X-Subject", "X-Customer-Id",
 		"X-Scope", "X-Scopes", "X-Internal", "X-Identity", "X-Orderflow-Caller", "Proxy-Authorization"} {

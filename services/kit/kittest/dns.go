@@ -24,7 +24,7 @@ func (d *DNS) Asked() int { return int(d.asked.Load()) }
 // parallel with others.
 func OnlyName(t testing.TB, name string) *DNS {
 	t.Helper()
-	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
+	socket, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

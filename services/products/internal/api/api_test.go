@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"orderflow.internal/kit/bus"
 	"orderflow.internal/kit/identity"
@@ -21,6 +22,7 @@ import (
 	"orderflow.internal/kit/web"
 	"orderflow.internal/kit/webtest"
 	"orderflow.internal/products/internal/api"
+	"orderflow.internal/products/internal/product"
 	"orderflow.internal/products/internal/store"
 )
 
@@ -223,10 +225,18 @@ func TestProducts(t *testing.T) {
 
 	t.Run("too much stock", func(t *testing.T) {
 		t.Parallel()
-		c := setup(t)
-		ok[productBody](t, c.call(t, "POST", "/api/products", `{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1000000000}`), http.StatusCreated)
-		ok[productBody](t, c.call(t, "POST", "/api/products/"+cup+"/restock", `{"quantity":1000000000}`), http.StatusOK)
-		p := ok[web.Problem](t, c.call(t, "POST", "/api/products/"+cup+"/restock", `{"quantity":1000000000}`), http.StatusUnprocessableEntity)
+		database := kittest.Postgres(t)
+		c := serve(t, database)
+		ok[productBody](t, c.call(t, "POST", "/api/products", `{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`), http.StatusCreated)
+		pool, err := pgxpool.New(t.Context(), database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		if _, err := pool.Exec(t.Context(), "update products set stock = $1, supplied = $1", product.MaxStock); err != nil {
+			t.Fatal(err)
+		}
+		p := ok[web.Problem](t, c.call(t, "POST", "/api/products/"+cup+"/restock", `{"quantity":1}`), http.StatusUnprocessableEntity)
 		if len(p.Errors) != 1 || p.Errors[0].Field != "quantity" {
 			t.Errorf("%+v", p)
 		}
