@@ -96,7 +96,10 @@ func begin(number int) (*stack.Stack, error) {
 	if err := errors.Join(s.Stop(ctx), s.Purge(ctx)); err != nil { // what a killed run left
 		return nil, errors.Join(err, s.Close())
 	}
-	return s, s.StartServers(ctx, true)
+	if err := s.StartServers(ctx, true); err != nil { // the next test tries again, and says why it cannot either
+		return nil, errors.Join(err, s.Stop(context.WithoutCancel(ctx)), s.Close())
+	}
+	return s, nil
 }
 
 // end leaves data and logs to be looked at until the next run.
