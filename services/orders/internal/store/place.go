@@ -49,7 +49,7 @@ type limits struct {
 	bound       time.Duration
 }
 
-var defaultLimits = limits{transaction: 4 * time.Second, resolve: 8 * time.Second, bound: 10 * time.Minute}
+var defaultLimits = limits{transaction: 4 * time.Second, resolve: 8 * time.Second, bound: 5 * time.Second}
 
 // KeyLifetime is how long an idempotency key is kept.
 const KeyLifetime = 24 * time.Hour
