@@ -7,6 +7,7 @@ import (
 
 	"orderflow.internal/hack/charts"
 	"orderflow.internal/hack/console"
+	"orderflow.internal/hack/docs"
 	"orderflow.internal/hack/topology"
 )
 
@@ -22,6 +23,7 @@ var generators = []struct {
 			"go", "test", "-count=1", "./gateway", "-run", "^TestServiceDocuments$", "-update")
 		return err
 	}},
+	{"the reference in docs", docs.Write},
 	{"the published API, unless openapi.yaml breaks it", publish},
 }
 
