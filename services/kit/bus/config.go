@@ -25,6 +25,8 @@ type Config struct {
 	UsernameFile string `env:"AMQP_USERNAME_FILE" help:"file with the broker user's name; with AMQP_PASSWORD_FILE it takes the place of the URL's and is read again for every new connection"`
 	PasswordFile string `env:"AMQP_PASSWORD_FILE" help:"file with the broker user's password"`
 	CAFile       string `env:"AMQP_CA_FILE" help:"PEM file of the authority that signed the broker's certificate; the system's authorities otherwise"`
+	CertFile     string `env:"AMQP_CERT_FILE" help:"PEM file of a client certificate, for a broker that asks for one; with AMQP_KEY_FILE, and both are read again for every new connection"`
+	KeyFile      string `env:"AMQP_KEY_FILE" help:"PEM file of the client certificate's key"`
 
 	Prefetch int `env:"BUS_PREFETCH" envDefault:"256" help:"most unacknowledged messages of one queue"`
 	Batch    int `env:"BUS_BATCH" envDefault:"128" help:"most messages handled in one transaction"`
@@ -51,6 +53,9 @@ func (c Config) Validate() error {
 	}
 	if (c.UsernameFile == "") != (c.PasswordFile == "") {
 		errs = append(errs, errors.New("AMQP_USERNAME_FILE: and AMQP_PASSWORD_FILE go together"))
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		errs = append(errs, errors.New("AMQP_CERT_FILE: and AMQP_KEY_FILE go together"))
 	}
 	if c.Prefetch < 1 || c.Prefetch > 65_535 {
 		errs = append(errs, errors.New("BUS_PREFETCH: must be 1 to 65535"))
@@ -132,6 +137,13 @@ func (c Config) uri() (amqp.URI, error) {
 
 func (c Config) tls(host string) (*tls.Config, error) {
 	config := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if c.CertFile != "" {
+		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the client certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{cert}
+	}
 	if c.CAFile == "" {
 		return config, nil
 	}
