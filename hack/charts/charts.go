@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"orderflow.internal/hack/internal/kube"
 	"orderflow.internal/hack/internal/tool"
 )
 
@@ -56,8 +57,9 @@ func Values(file string) []string {
 }
 
 // Generated are the files made from the charts, by path from the root: each
-// chart's README.md, from its values and README.md.gotmpl, and what production
-// renders to, so that a change of a template shows what it changes.
+// chart's README.md, from its values and README.md.gotmpl, what production
+// renders to, so that a change of a template shows what it changes, and the
+// images that a mirror must hold.
 func Generated(ctx context.Context, root string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for _, chart := range Charts {
@@ -74,6 +76,10 @@ func Generated(ctx context.Context, root string) (map[string][]byte, error) {
 		return nil, err
 	}
 	files["charts/orderflow/examples/production.yaml"] = text
+	if text, err = Template(ctx, root, "orderflow"); err != nil {
+		return nil, err
+	}
+	files["charts/orderflow/images.txt"] = []byte(strings.Join(kube.Images(text), "\n") + "\n")
 	return files, nil
 }
 

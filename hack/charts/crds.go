@@ -12,13 +12,14 @@ import (
 
 // crdModules hold the definitions of optional resources, module to folder.
 var crdModules = map[string]string{
+	"github.com/cert-manager/cert-manager@v1.21.2":               "deploy/crds",
 	"github.com/kedacore/keda/v2@v2.21.0":                        "config/crd/bases",
 	"sigs.k8s.io/gateway-api@v1.6.1":                             "config/crd/standard",
 	"github.com/prometheus-operator/prometheus-operator@v0.85.0": "example/prometheus-operator-crd",
 }
 
 // optionalKinds are those that the charts use, as their definitions' files are named.
-var optionalKinds = []string{"httproutes", "podmonitors", "prometheusrules", "scaledobjects", "triggerauthentications"}
+var optionalKinds = []string{"certificates", "httproutes", "podmonitors", "prometheusrules", "scaledobjects", "triggerauthentications"}
 
 // OptionalCRDs are the definitions of the resources that the charts render only when asked to, of which a cluster may
 // have none.

@@ -38,7 +38,7 @@ func TestMonitoring(t *testing.T) {
 			if config.text("metadata", "labels", "grafana_dashboard") != "1" {
 				t.Errorf("%s: labels %v", name, config.at("metadata", "labels"))
 			}
-			var have, want any
+			var have, want map[string]any
 			text, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -46,9 +46,13 @@ func TestMonitoring(t *testing.T) {
 			if err := json.Unmarshal(text, &want); err != nil {
 				t.Fatal(err)
 			}
-			if err := json.Unmarshal([]byte(config.text("data", "orderflow-"+name+".json")), &have); err != nil {
+			if err := json.Unmarshal([]byte(config.text("data", "default-orderflow-"+name+".json")), &have); err != nil {
 				t.Error(err)
 			}
+			if uid, _ := have["uid"].(string); uid == want["uid"] || len(uid) != 40 {
+				t.Errorf("%s: uid %q", name, uid)
+			}
+			want["uid"], want["title"] = have["uid"], want["title"].(string)+" (default-orderflow)"
 			if diff := cmp.Diff(want, have); diff != "" {
 				t.Errorf("%s: %s", name, diff)
 			}
@@ -60,7 +64,7 @@ func TestMonitoring(t *testing.T) {
 			t.Fatal(err)
 		}
 		for prefix, args := range map[string][]string{
-			"": nil, "https://git.example.com/main/": {"--set", "monitoring.rules.runbooks=https://git.example.com/main/"},
+			"https://git.example.com/orderflow/blob/main/": nil, "https://git.example.com/1/": {"--set", "monitoring.rules.runbooks=https://git.example.com/1/"},
 		} {
 			var want map[string]any
 			if err := yaml.Unmarshal([]byte(strings.ReplaceAll(string(text), "docs/runbooks/", prefix+"docs/runbooks/")), &want); err != nil {

@@ -110,7 +110,7 @@ const plain = "image.repository=example/plain"
 func restricted(t *testing.T, r rendered) {
 	t.Helper()
 	pods := r.kinds("Pod")
-	for _, kind := range []string{"Deployment", "StatefulSet"} {
+	for _, kind := range []string{"Deployment", "StatefulSet", "Job"} {
 		for _, o := range r.kinds(kind) {
 			pods = append(pods, o.at("spec", "template").(map[string]any))
 		}
@@ -128,7 +128,8 @@ func restricted(t *testing.T, r rendered) {
 				c.at("securityContext", "readOnlyRootFilesystem") != true || !slices.Contains(drop, any("ALL")) {
 				t.Errorf("%s: container %v", name, c.at("securityContext"))
 			}
-			if c.at("resources", "requests", "cpu") == nil || c.at("resources", "requests", "memory") == nil || c.at("resources", "limits", "memory") == nil {
+			if c.at("resources", "requests", "cpu") == nil || c.at("resources", "requests", "memory") == nil || c.at("resources", "limits", "memory") == nil ||
+				c.at("resources", "limits", "ephemeral-storage") == nil {
 				t.Errorf("%s: resources %v", name, c.at("resources"))
 			}
 		}
@@ -338,7 +339,7 @@ func TestRefuses(t *testing.T) {
 		{"service", plain + ",broker.publishes[0]=a", "global.rabbitmq.exchange, deadLetterExchange and redeliveryExchange are required"},
 		{"service", plain + ",shutdown.drainDelaySeconds=20", "service.shutdown.timeoutSeconds includes drainDelaySeconds"},
 		{"service", plain + ",autoscaling.enabled=true,autoscaling.by=queue", "service.autoscaling.by is queue"},
-		{"service", plain + ",ingress.enabled=true", "service.ingress.host is required"},
+		{"service", plain + ",ingress.enabled=true", "service.ingress.host or ingress.hosts is required"},
 		{"service", plain + ",httpRoute.enabled=true", "service.httpRoute.parentRefs is required"},
 		{"messaging", "", "global.rabbitmq.exchange, deadLetterExchange and redeliveryExchange are required"},
 		{"messaging", "cluster.replicas=2", "/cluster/replicas"},

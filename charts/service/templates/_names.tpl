@@ -4,7 +4,7 @@
 {{- end -}}
 
 {{- define "service.fullname" -}}
-{{- printf "%s-%s" .Release.Name (include "service.name" .) | trunc 52 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "service.name" .) | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* What selects the workload's pods; a Deployment's selector can never change. */}}
@@ -14,16 +14,50 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "service.labels" -}}
-{{ include "service.selectorLabels" . }}
-app.kubernetes.io/version: {{ default .Chart.AppVersion .Values.image.tag | trunc 63 | quote }}
-app.kubernetes.io/part-of: {{ .Release.Name }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- $own := dict
+  "app.kubernetes.io/name" (include "service.name" .)
+  "app.kubernetes.io/instance" .Release.Name
+  "app.kubernetes.io/version" (default .Chart.AppVersion .Values.image.tag | trunc 63)
+  "app.kubernetes.io/part-of" .Release.Name
+  "app.kubernetes.io/managed-by" .Release.Service
+  "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
+{{ merge $own .Values.global.commonLabels | toYaml }}
+{{- end -}}
+
+{{/*
+Labels and annotations of a resource: (list ROOT WAVE ANNOTATIONS LABELS), the last two of which may be missing. The wave
+is Argo CD's: -3 for the broker, -2 for what is declared in it and refers to nothing else, -1 for what does.
+*/}}
+{{- define "service.about" -}}
+{{- $root := index . 0 -}}
+{{- $annotations := dict -}}
+{{- $labels := include "service.labels" $root | fromYaml -}}
+{{- if gt (len .) 2 }}{{ $annotations = merge $annotations (index . 2) }}{{ end -}}
+{{- if gt (len .) 3 }}{{ $labels = merge $labels (index . 3) }}{{ end -}}
+{{- $annotations = merge $annotations $root.Values.global.commonAnnotations -}}
+{{- if and $root.Values.global.argoCD.waves (ne (index . 1) 0) -}}
+{{- $annotations = set $annotations "argocd.argoproj.io/sync-wave" (index . 1 | toString) -}}
+{{- end -}}
+labels:
+  {{- toYaml $labels | nindent 2 }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* A helpful failure where a cluster is asked and lacks a kind: (list ROOT "group/version/Kind" "what to do"). */}}
+{{- define "service.requires" -}}
+{{- $apis := (index . 0).Capabilities.APIVersions -}}
+{{- /* Without a cluster Helm knows groups, but no kinds. */}}
+{{- if and ($apis.Has "apps/v1/Deployment") (not ($apis.Has (index . 1))) }}
+{{- fail (printf "the cluster knows no %s: %s" (index . 1) (index . 2)) }}
+{{- end }}
 {{- end -}}
 
 {{- define "service.image" -}}
 {{- $repository := required (printf "%s.image.repository is required" .Chart.Name) .Values.image.repository -}}
-{{- with .Values.global.imageRegistry }}{{ $repository = printf "%s/%s" (trimSuffix "/" .) $repository }}{{ end -}}
+{{- with .Values.global.imageRegistry | default .Values.image.registry }}{{ $repository = printf "%s/%s" (trimSuffix "/" .) $repository }}{{ end -}}
 {{- if .Values.image.digest -}}
 {{ $repository }}@{{ .Values.image.digest }}
 {{- else -}}
@@ -31,9 +65,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret with the broker user's name and password, written by the topology operator. */}}
+{{/* The Secret with the broker user's name and password: one that exists, or the one that the topology operator writes. */}}
 {{- define "service.brokerSecret" -}}
-{{ include "service.fullname" . }}-user-credentials
+{{- with .Values.broker.secret }}{{ tpl . $ }}{{ else }}{{ include "service.fullname" . }}-user-credentials{{ end }}
 {{- end -}}
 
 {{/* The RabbitmqCluster's name when the broker is one of the cluster operator's. */}}
@@ -58,6 +92,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s://%s:%s" ($rabbitmq.tls.enabled | ternary "amqps" "amqp") $host (include "service.brokerPort" .) -}}
 {{- end -}}
 
+{{/* "true" when the topology operator declares what the workload needs at the broker. */}}
+{{- define "service.declares" -}}
+{{- if and .Values.global.rabbitmq.topology.enabled (include "service.usesBroker" .) }}true{{ end -}}
+{{- end -}}
+
+{{- define "service.serviceAccount" -}}
+{{- if .Values.serviceAccount.name -}}
+{{ tpl .Values.serviceAccount.name . }}
+{{- else if .Values.serviceAccount.create -}}
+{{ include "service.fullname" . }}
+{{- else -}}
+default
+{{- end -}}
+{{- end -}}
+
+{{/* A map without the keys that are null: how a value of the chart's own is taken away. */}}
+{{- define "service.withoutNulls" -}}
+{{- $all := dict -}}
+{{- range $key, $value := . }}{{ if not (kindIs "invalid" $value) }}{{ $all = set $all $key $value }}{{ end }}{{ end -}}
+{{ toYaml $all }}
+{{- end -}}
+
 {{/* Nine tenths of a memory quantity, in bytes. */}}
 {{- define "service.softMemoryLimit" -}}
 {{- $limit := kindIs "string" . | ternary . (printf "%.0f" (float64 .)) -}}
@@ -71,8 +127,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) }}true{{ end -}}
 {{- end -}}
 
-{{/* Labels by which network policies of the release know who may call the broker and the databases. */}}
-{{- define "service.clientLabels" -}}
+{{/*
+The pods' own labels. By the last two network policies of the release know who may call the broker and the databases.
+*/}}
+{{- define "service.podLabels" -}}
+{{ include "service.selectorLabels" . }}
+app.kubernetes.io/part-of: {{ .Release.Name }}
 {{- if include "service.usesBroker" . }}
 {{ include "service.rabbitmqCluster" . }}-client: "true"
 {{- end }}
