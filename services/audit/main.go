@@ -11,12 +11,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"time"
 
 	"orderflow.internal/audit/internal/ask"
 	"orderflow.internal/audit/internal/books"
 	"orderflow.internal/audit/internal/routes"
+	"orderflow.internal/events"
 	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/run"
 	"orderflow.internal/kit/web"
@@ -83,7 +85,11 @@ func newClient(cfg config, gateway url.URL) *ask.Client {
 
 func serve(ctx context.Context, info run.Info, cfg config) error {
 	client := newClient(cfg, cfg.Gateway)
-	watch := routes.New(routes.Config{Grace: cfg.Grace, Window: cfg.Window}, client)
+	asked, others := ask.Queues(events.Routes)
+	for _, queue := range others {
+		slog.WarnContext(ctx, "queue not watched: its consumer keeps no books", "queue", queue)
+	}
+	watch := routes.New(routes.Config{Grace: cfg.Grace, Window: cfg.Window}, client, asked)
 	stop, err := watch.Observe()
 	if err != nil {
 		return err

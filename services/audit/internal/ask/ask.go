@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,6 +29,23 @@ const (
 	Products  = "products"
 	Customers = "customers"
 )
+
+// Queues returns those of the routes' queues whose consumer keeps books, so that
+// it can be asked what it has handled, and the others.
+func Queues(routes map[string][]string) (asked map[string][]string, others []string) {
+	asked = map[string][]string{}
+	for key, queues := range routes {
+		for _, queue := range queues {
+			if consumer, _, _ := strings.Cut(queue, "."); slices.Contains([]string{Orders, Products, Customers}, consumer) {
+				asked[key] = append(asked[key], queue)
+			} else {
+				others = append(others, queue)
+			}
+		}
+	}
+	slices.Sort(others)
+	return asked, others
+}
 
 // Client is how the services are reached.
 type Client struct {

@@ -63,7 +63,8 @@ const looks = 5
 // the broker does not answer count as empty.
 func (a *Audit) lookAtQueues(ctx context.Context) error {
 	clear(a.queues)
-	for _, queues := range events.Routes {
+	asked, _ := ask.Queues(events.Routes)
+	for _, queues := range asked {
 		for _, queue := range queues {
 			a.queues[queue] = true
 		}

@@ -8,8 +8,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
-
-	"orderflow.internal/events"
 )
 
 // Observe makes the findings part of the metrics until stop is called. Each
@@ -33,14 +31,12 @@ func (w *Watch) Observe() (stop func(), err error) {
 		for _, f := range findings {
 			counts[series{f.Queue, f.State}] = int64(f.Events)
 		}
-		for key, queues := range events.Routes {
-			for _, queue := range queues {
-				for _, state := range []State{Behind, Lost, NoQueue} {
-					o.ObserveInt64(unhandled, counts[series{queue, state}], metric.WithAttributes(
-						semconv.MessagingDestinationName(queue),
-						semconv.MessagingRabbitMQDestinationRoutingKey(key),
-						attribute.String("orderflow.audit.state", string(state))))
-				}
+		for name, q := range w.queues {
+			for _, state := range []State{Behind, Lost, NoQueue} {
+				o.ObserveInt64(unhandled, counts[series{name, state}], metric.WithAttributes(
+					semconv.MessagingDestinationName(name),
+					semconv.MessagingRabbitMQDestinationRoutingKey(q.key),
+					attribute.String("orderflow.audit.state", string(state))))
 			}
 		}
 		for name := range w.services {

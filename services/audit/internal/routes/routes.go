@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"orderflow.internal/audit/internal/ask"
-	"orderflow.internal/events"
 	"orderflow.internal/kit/audit"
 )
 
@@ -94,8 +93,9 @@ type queue struct {
 	reported             time.Time            // when the last log line was written; zero: nothing to report
 }
 
-// New returns a watch over the services that client asks.
-func New(cfg Config, client *ask.Client) *Watch {
+// New returns a watch over the queues of each routing key, as in events.Routes,
+// whose consumers keep books that client can ask for.
+func New(cfg Config, client *ask.Client, queues map[string][]string) *Watch {
 	w := &Watch{
 		cfg:       cfg,
 		services:  map[string]ask.Service{},
@@ -106,7 +106,7 @@ func New(cfg Config, client *ask.Client) *Watch {
 	for _, name := range []string{ask.Orders, ask.Products, ask.Customers} {
 		w.services[name] = client.Service(name)
 	}
-	for key, names := range events.Routes {
+	for key, names := range queues {
 		for _, name := range names {
 			w.queues[name] = &queue{name: name, key: key, publisher: publisherOf(key), suspects: map[string]time.Time{}}
 		}
@@ -218,8 +218,10 @@ func (w *Watch) full(publisher string) bool {
 
 // suspect notes an event for each of its queues.
 func (w *Watch) suspect(e audit.Event) {
-	for _, name := range events.Routes[e.RoutingKey] {
-		w.queues[name].suspects[e.Subject] = e.PublishedAt
+	for _, q := range w.queues {
+		if q.key == e.RoutingKey {
+			q.suspects[e.Subject] = e.PublishedAt
+		}
 	}
 }
 

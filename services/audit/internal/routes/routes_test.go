@@ -120,7 +120,8 @@ func setup(t *testing.T) (*books, *routes.Watch) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b, routes.New(routes.Config{Grace: 20 * time.Second, Window: time.Hour}, ask.NewClient(*base, server.Client()))
+	queues, _ := ask.Queues(events.Routes)
+	return b, routes.New(routes.Config{Grace: 20 * time.Second, Window: time.Hour}, ask.NewClient(*base, server.Client()), queues)
 }
 
 func check(t *testing.T, w *routes.Watch) []routes.Finding {
