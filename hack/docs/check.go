@@ -147,6 +147,10 @@ const byHand = "by hand:"
 //	sh TestRecovery   that test, which reads the page or is about the same commands
 //	sh workflow       a workflow: each of its lines is in .github/workflows
 //	sh by hand: why   nobody but the reader
+//
+// A block of another language may name a file, which TestGuides writes, or changes if it is a diff:
+//
+//	go services/notifications/main.go
 func (c *Checker) fences(p Page) (all []string) {
 	for _, f := range p.Fences {
 		if why := c.unproven(f); why != "" {
@@ -156,12 +160,17 @@ func (c *Checker) fences(p Page) (all []string) {
 	return all
 }
 
+// isFile reports whether the block is a file, or a change of one.
+func (f Fence) isFile() bool {
+	return f.Mark != "" && !strings.Contains(f.Mark, " ") && (strings.Contains(f.Mark, "/") || f.Language == "diff")
+}
+
 func (c *Checker) unproven(f Fence) string {
 	reason, isByHand := strings.CutPrefix(f.Mark, byHand)
 	switch {
 	case f.Language == "":
 		return "name the block's language (text for output), and for commands what runs them: see hack/docs/check.go"
-	case !slices.Contains(shells, f.Language) || f.Mark == Tested:
+	case !slices.Contains(shells, f.Language), f.Mark == Tested, f.isFile():
 		return ""
 	case isByHand:
 		if utf8.RuneCountInString(strings.TrimSpace(reason)) < 10 {
