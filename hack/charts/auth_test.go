@@ -52,3 +52,25 @@ func TestAClientsSecretIsAFile(t *testing.T) {
 		t.Errorf("volumes %v", volumes)
 	}
 }
+
+// The provider whose passwords everybody knows runs on a laptop and nowhere else.
+func TestTheDevelopmentProviderIsNotForProduction(t *testing.T) {
+	folder := filepath.Join(absolute(t), "charts/orderflow")
+	dev := []string{"--values", filepath.Join(folder, "values-kind.yaml"), "--values", filepath.Join(folder, "values-kind-auth.yaml")}
+	kind := render(t, "orderflow", dev...)
+	for _, name := range []string{"gateway", "orders", "products", "customers", "audit"} {
+		if got := env(kind.get(t, "Deployment/orderflow-"+name))["AUTH_KEYS_URL"]; got != "http://orderflow-idp:5180/keys" {
+			t.Errorf("%s reads keys from %q", name, got)
+		}
+	}
+	if got := env(kind.get(t, "Deployment/orderflow-idp"))["IDP_ISSUER"]; got != "http://localhost:5180" {
+		t.Errorf("the issuer is %q", got)
+	}
+	if got := env(kind.get(t, "Deployment/orderflow-client"))["AUTH_ISSUER"]; got != "http://localhost:5180" {
+		t.Errorf("the pages may talk to %q", got)
+	}
+	args := append(Values(filepath.Join(folder, production)), "--set", "idp.enabled=true")
+	if _, err := Template(t.Context(), root, "orderflow", args...); err == nil || !strings.Contains(err.Error(), "idp is for development") {
+		t.Errorf("production renders it: %v", err)
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"orderflow.internal/hack/internal/login"
 )
 
 // environment is all the service sees: what the stack knows, then what the options and Setenv add.
@@ -29,6 +31,9 @@ func (s *Service) environment() []string {
 		values["CLIENT_DIR"] = o.Pages
 	case s.spec.name == "audit":
 		values["GATEWAY_URL"] = s.stack.BaseURL()
+		values["AUTH_CLIENT_ID"], values["AUTH_CLIENT_SECRET"] = "orderflow-machine", login.MachineSecret
+	case s.spec == idpSpec:
+		values["IDP_ISSUER"], values["IDP_MACHINE_SECRET"] = s.stack.IssuerURL(), login.MachineSecret
 	default:
 		values["TRUST_TRACE_CONTEXT"] = "true" // nobody but the machine's user sends requests
 		for _, spec := range o.services() {
@@ -36,6 +41,9 @@ func (s *Service) environment() []string {
 				values[strings.ToUpper(spec.name)+"_URL"] = strings.Join(s.stack.upstreams(spec), ",")
 			}
 		}
+	}
+	if o.Auth {
+		values["AUTH_ISSUER"] = s.stack.IssuerURL()
 	}
 	if s.stack.Jaeger != nil {
 		values["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://" + o.ports().OTLPAddress()

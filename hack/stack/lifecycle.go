@@ -62,7 +62,14 @@ func (s *Stack) StartServices(ctx context.Context) error {
 	}
 	var parts []part
 	for _, service := range s.services {
-		parts = append(parts, part{"start " + service.name, service.Start})
+		p := part{"start " + service.name, service.Start}
+		if service.spec != idpSpec {
+			parts = append(parts, p)
+			continue
+		}
+		if err := s.together(ctx, p); err != nil { // the others ask it for its keys
+			return err
+		}
 	}
 	return s.together(ctx, parts...)
 }

@@ -29,17 +29,24 @@ var serviceSpecs = []serviceSpec{
 	{"audit", 5005, false},
 }
 
+// idpSpec is the identity provider, which a stack has when it asks who people are.
+var idpSpec = serviceSpec{"idp", 5180, false}
+
 // clientSpec is the server of the web client's pages, which a stack only has when they are built.
 var clientSpec = serviceSpec{"client", 5173, false}
 
 func (o Options) services() []serviceSpec {
-	if o.Pages == "" {
-		return serviceSpecs
+	specs := slices.Clone(serviceSpecs)
+	if o.Auth {
+		specs = append([]serviceSpec{idpSpec}, specs...)
 	}
-	return append(slices.Clone(serviceSpecs), clientSpec)
+	if o.Pages != "" {
+		specs = append(specs, clientSpec)
+	}
+	return specs
 }
 
-// ServiceNames are the names of all services but the client; each is a folder in services.
+// ServiceNames are the names of the services that every system has; each is a folder in services.
 func ServiceNames() []string {
 	var names []string
 	for _, spec := range serviceSpecs {

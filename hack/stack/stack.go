@@ -27,6 +27,7 @@ type Options struct {
 	ManagementURL string
 	Definitions   string // topology file; default the one in services/events/topology
 
+	Auth   bool   // with an identity provider: everybody must say who they are
 	Jaeger bool   // with a Jaeger, run by Docker
 	Pages  string // folder of the web client's built pages; without it there is no client
 
@@ -216,6 +217,12 @@ func (s *Stack) Running() bool {
 
 // BaseURL is the gateway's address.
 func (s *Stack) BaseURL() string { return s.Service("gateway").URL() }
+
+// IssuerURL is the identity provider's address, which is its name, too.
+func (s *Stack) IssuerURL() string {
+	port, _ := s.Options.ports().portsOf(idpSpec, 1)
+	return fmt.Sprintf("http://localhost:%d", port)
+}
 
 func (s *Stack) step(ctx context.Context, what string, part func(context.Context) error) error {
 	if s.Options.Step == nil {

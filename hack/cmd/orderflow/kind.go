@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,8 +12,8 @@ import (
 
 	"orderflow.internal/hack/internal/image"
 	"orderflow.internal/hack/internal/kube"
+	"orderflow.internal/hack/internal/login"
 	"orderflow.internal/hack/internal/pages"
-	"orderflow.internal/hack/stack"
 )
 
 const (
@@ -227,7 +228,7 @@ func (f *kindUp) buildImages(ctx context.Context, arch string) (arguments []stri
 		return nil, err
 	}
 	if built == "" {
-		services = stack.ServiceNames()
+		services = slices.DeleteFunc(services, func(service string) bool { return service == image.Client })
 		arguments = append(arguments, "--set", "client.enabled=false", "--set", "gateway.env.CLIENT_URL=")
 	}
 	err = f.Watch(ctx, "images of the services", func(ctx context.Context, say func(string)) error {
@@ -274,13 +275,19 @@ func (f *kindUp) apply(ctx context.Context, folder string) error {
 func (f *kindUp) show(ctx context.Context, started time.Time) error {
 	limited, cancel := context.WithTimeout(ctx, 3*time.Minute) // the node's ports follow a little after the pods
 	defer cancel()
+	var authorized context.Context
 	if err := f.Step(limited, "fill the catalogue", func(ctx context.Context) error {
-		return retry(ctx, 2*time.Second, func() error { return fillCatalogue(ctx, kindGateway) })
+		return retry(ctx, 2*time.Second, func() (err error) {
+			if authorized, err = login.Context(limited, kindGateway); err != nil {
+				return err
+			}
+			return fillCatalogue(authorized, kindGateway)
+		})
 	}); err != nil {
 		return err
 	}
 	var way journey
-	if err := f.Step(limited, "place an order", func(ctx context.Context) (err error) {
+	if err := f.Step(authorized, "place an order", func(ctx context.Context) (err error) {
 		way, err = placeOrder(ctx, kindGateway)
 		return err
 	}); err != nil {
@@ -305,6 +312,6 @@ func (f *kindUp) show(ctx context.Context, started time.Time) error {
                  --output go-template='{{.data.username | base64decode}} {{.data.password | base64decode}}{{"\n"}}'`,
 		f.cluster.Name, kindNamespace, kindRelease)
 	f.Printf("\nhack/e2e tests it, hack/bench loads it, hack/kind-down deletes the cluster.")
-	f.printCurl(kindGateway)
+	f.printCurl(kindGateway, true)
 	return nil
 }

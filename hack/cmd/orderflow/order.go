@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/oauth2"
 
+	"orderflow.internal/hack/internal/login"
 	"orderflow.internal/hack/stack"
 )
 
@@ -30,10 +32,14 @@ func (p program) order() *cobra.Command {
 		Long:  "Fills the catalogue, unless it is filled, orders two keyboards, and prints the order's journey and its trace id.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fillCatalogue(cmd.Context(), base); err != nil {
+			ctx, err := login.Context(cmd.Context(), base)
+			if err != nil {
 				return err
 			}
-			way, err := placeOrder(cmd.Context(), base)
+			if err := fillCatalogue(ctx, base); err != nil {
+				return err
+			}
+			way, err := placeOrder(ctx, base)
 			if err != nil {
 				return err
 			}
@@ -188,7 +194,8 @@ type statusError struct {
 
 func (e *statusError) Error() string { return fmt.Sprintf("status %d: %s", e.code, e.answer) }
 
-// call sends body as JSON, unless it is nil, and decodes the answer into out, unless that is nil.
+// call sends body as JSON, unless it is nil, and decodes the answer into out, unless that is nil. See login.Context for
+// tokens.
 func call(ctx context.Context, method, url string, body, out any) (err error) {
 	content, err := json.Marshal(body)
 	if err != nil {
@@ -203,7 +210,7 @@ func call(ctx context.Context, method, url string, body, out any) (err error) {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Prefer", "wait=20")
-	res, err := http.DefaultClient.Do(req)
+	res, err := oauth2.NewClient(ctx, nil).Do(req)
 	if err != nil {
 		return err
 	}

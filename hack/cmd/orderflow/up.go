@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"orderflow.internal/hack/internal/login"
 	"orderflow.internal/hack/internal/pages"
 	"orderflow.internal/hack/stack"
 )
@@ -29,11 +30,12 @@ the web client runs, too; its pages are built when they have changed.
 
 Missing Debian packages (rabbitmq-server, postgresql) are installed after saying so, which needs root or sudo. Data,
 logs and passwords are in .run/up; ports are on the loopback interface; the machine's own instances are left alone.
-OTEL_*, LOG_*, ORDER_*, BUS_* and DATABASE_MAX_CONNS are handed on to the services.`,
+OTEL_*, LOG_*, ORDER_*, BUS_*, AUTH_*, IDP_* and DATABASE_MAX_CONNS are handed on to the services.`,
 		Example: `  hack/up                                                start, show the logs, Ctrl-C stops all
   hack/up --detach                                       leave it running; hack/down stops it
   hack/up --rabbitmq-image rabbitmq:4.3.4-management     with another RabbitMQ, run by Docker
   hack/up --client --jaeger                              with the web client, and with Jaeger, run by Docker
+  hack/up --auth                                         with accounts: customers see only what is theirs
   hack/up --infra                                        only RabbitMQ and PostgreSQL, services from your editor`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,6 +52,7 @@ OTEL_*, LOG_*, ORDER_*, BUS_* and DATABASE_MAX_CONNS are handed on to the servic
 	flags.StringVar(&f.client, "client", "auto",
 		"run the web client: auto (if it is built or Node.js is there to build it), no, or yes (also install Node.js)")
 	flags.Lookup("client").NoOptDefVal = "yes"
+	flags.BoolVar(&o.Auth, "auth", false, "ask everybody who they are: with an identity provider for development")
 	flags.BoolVar(&o.Jaeger, "jaeger", false, "show traces in Jaeger, whose image Docker runs")
 	brokerFlags(flags, &o)
 	return cmd
@@ -72,7 +75,7 @@ func passedOn(environ []string) map[string]string {
 	for _, variable := range environ {
 		key, value, _ := strings.Cut(variable, "=")
 		for _, prefix := range []string{
-			"OTEL_", "LOG_", "ORDER_", "BUS_", "DATABASE_MAX_CONNS", "SHUTDOWN_TIMEOUT", "DRAIN_DELAY",
+			"OTEL_", "LOG_", "ORDER_", "BUS_", "AUTH_", "IDP_", "DATABASE_MAX_CONNS", "SHUTDOWN_TIMEOUT", "DRAIN_DELAY",
 			"GOMAXPROCS", "GOGC", "GOMEMLIMIT", "GODEBUG",
 		} {
 			if strings.HasPrefix(key, prefix) {
@@ -152,13 +155,17 @@ func (f upFlags) startServices(ctx context.Context, s *stack.Stack) error {
 	if err := s.StartServices(ctx); err != nil {
 		return err
 	}
-	if err := f.Step(ctx, "fill the catalogue", func(ctx context.Context) error {
+	authorized, err := login.Context(ctx, s.BaseURL())
+	if err != nil {
+		return err
+	}
+	if err := f.Step(authorized, "fill the catalogue", func(ctx context.Context) error {
 		return fillCatalogue(ctx, s.BaseURL())
 	}); err != nil {
 		return err
 	}
 	var way journey
-	if err := f.Step(ctx, "place an order", func(ctx context.Context) (err error) {
+	if err := f.Step(authorized, "place an order", func(ctx context.Context) (err error) {
 		way, err = placeOrder(ctx, s.BaseURL())
 		return err
 	}); err != nil {
@@ -202,19 +209,27 @@ func (f upFlags) printURLs(s *stack.Stack) {
 			line(service.Name(), service.URL()+"  metrics at "+service.AdminURL()+"/metrics")
 		}
 	}
+	if s.Options.Auth && !f.infra {
+		line("accounts", s.IssuerURL()+"  ada, ben: customers; kim: stock; ops: operations; each password is the name")
+	}
 	if s.Jaeger != nil {
 		line("Jaeger", s.Jaeger.URL())
 	}
 	line("RabbitMQ", s.Broker.PublicURL()+"  user admin, password in "+f.short(filepath.Join(s.Dir, "secrets.json")))
 	line("PostgreSQL", s.Postgres.Address()+"  a database per service, URLs in "+f.short(s.EnvironmentDir()))
 	if !f.infra {
-		f.printCurl(base)
+		f.printCurl(base, s.Options.Auth)
 	}
 }
 
 // printCurl says how to order something by hand.
-func (p program) printCurl(base string) {
+func (p program) printCurl(base string, auth bool) {
 	p.Printf("\nOrder something:\n")
+	if auth {
+		p.Printf(`  curl -X POST %s/orders -H "Authorization: Bearer $(hack/login --user ada --base-url %s)" \
+       -H "Content-Type: application/json" -d '{"productId":"%s","quantity":2}'`, base, base, demoProduct)
+		return
+	}
 	p.Printf(`  curl -X POST %s/orders -H "Content-Type: application/json" -d '{"customerId":"%s","productId":"%s","quantity":2}'`,
 		base, demoCustomer, demoProduct)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/oauth2"
 )
 
 type state string
@@ -52,6 +53,7 @@ type product struct {
 
 type api struct {
 	transport   *http.Transport
+	tokens      oauth2.TokenSource // nil: none are needed
 	base        *url.URL
 	failedReads tally
 }
@@ -102,6 +104,14 @@ func (e *statusError) kind() string {
 
 // send does one request and decodes a 2xx answer into out (nil: not wanted). The buffer is the caller's to use again.
 func (a *api) send(req *http.Request, buf *bytes.Buffer, out any) error {
+	if a.tokens != nil {
+		token, err := a.tokens.Token()
+		if err != nil {
+			return fmt.Errorf("get a token: %w", err)
+		}
+		req.Header = req.Header.Clone() // the transport may still be reading that of another request
+		token.SetAuthHeader(req)
+	}
 	resp, err := a.transport.RoundTrip(req)
 	if err != nil {
 		return err

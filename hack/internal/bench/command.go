@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"orderflow.internal/hack/internal/login"
 	"orderflow.internal/hack/stack"
 )
 
@@ -25,7 +26,8 @@ the latency from POST to the final state and, for what hack/up runs, the CPU sec
 
 It brings its own products and customers, and deletes the products afterwards. It exits with 1 when an invariant does
 not hold: every order accepted, accepted = final, stored once, confirmed quantity = stock decrease, stock never below
-zero, each order in its customer's history with the same final state.`,
+zero, each order in its customer's history with the same final state. Where tokens are needed (hack/up --auth) it gets
+its own, as hack/login --machine does.`,
 		Example: `  hack/bench --concurrency 256              closed loop, orders spread over 100 products
   hack/bench --concurrency 256 --hot        all on one product
   hack/bench --rate 500 --async             open loop, 500 orders/s, followed by listing
@@ -37,6 +39,10 @@ zero, each order in its customer's history with the same final state.`,
 			}
 			o.Units = local(o.BaseURL)
 			o.Observe = Print(os.Stderr)
+			var err error
+			if o.Tokens, err = login.Tokens(c.Context(), o.BaseURL); err != nil {
+				return fmt.Errorf("start the system with hack/up, or name another with --base-url: %w", err)
+			}
 			report, err := Run(c.Context(), o)
 			if err != nil && c.Context().Err() != nil {
 				return errors.New("interrupted")

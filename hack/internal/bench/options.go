@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"time"
 
+	"golang.org/x/oauth2"
+
 	"orderflow.internal/hack/stack"
 )
 
@@ -38,6 +40,9 @@ type Options struct {
 
 	// Dial opens a connection to the base URL's host; nil dials it as it is.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Tokens are sent with every request; nil for none.
+	Tokens oauth2.TokenSource
 
 	// Observe is told how the run stands every 200 ms and at each new stage, by one goroutine at a time. It may be nil.
 	Observe func(Progress)

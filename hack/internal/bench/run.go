@@ -23,6 +23,7 @@ func Run(ctx context.Context, opts Options) (r Report, err error) {
 		return Report{}, err
 	}
 	a.transport.DialContext = opts.Dial
+	a.tokens = opts.Tokens
 	defer a.close()
 	l := &load{
 		opts:       &opts,

@@ -30,7 +30,7 @@ type Builder struct {
 const Client = "client"
 
 // Names are the services that have an image.
-func Names() []string { return append(stack.ServiceNames(), Client) }
+func Names() []string { return append(stack.ServiceNames(), Client, "idp") }
 
 // Compile builds a service's binary for Linux on an architecture (amd64, arm64) and puts it into a folder of its own,
 // with all else that the image holds.

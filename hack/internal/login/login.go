@@ -1,0 +1,149 @@
+// Package login gets access tokens from the issuer that a gateway names, for people and for the programs here.
+package login
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"strings"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+)
+
+// MachineSecret is that of the client orderflow-machine at the development provider, whose secrets are known to everybody.
+const MachineSecret = "only-for-development"
+
+// Issuer is where tokens for a system come from.
+type Issuer struct {
+	Name   string
+	scopes []string
+	Token  string `json:"token_endpoint"`
+	Device string `json:"device_authorization_endpoint"`
+}
+
+// Find asks a gateway for its issuer; nil means that none is needed, because everything is open.
+func Find(ctx context.Context, base string) (*Issuer, error) {
+	var config struct {
+		Issuer string   `json:"issuer"`
+		Scopes []string `json:"scopes"`
+	}
+	if err := get(ctx, strings.TrimSuffix(base, "/")+"/auth/config", &config); err != nil || config.Issuer == "" {
+		return nil, err
+	}
+	issuer := &Issuer{Name: config.Issuer, scopes: config.Scopes}
+	return issuer, get(ctx, strings.TrimSuffix(config.Issuer, "/")+"/.well-known/openid-configuration", issuer)
+}
+
+func get(ctx context.Context, where string, out any) (err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, res.Body.Close()) }()
+	if res.StatusCode == http.StatusNotFound {
+		return nil // a system that knows nothing of tokens
+	}
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", where, res.Status)
+	}
+	return json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(out)
+}
+
+// AsDevice gets a person's token by the device flow (RFC 8628): show tells the person where to go, or goes there.
+func (i *Issuer) AsDevice(ctx context.Context, client string, show func(*oauth2.DeviceAuthResponse) error) (*oauth2.Token, error) {
+	if i.Device == "" {
+		return nil, fmt.Errorf("%s does not know the device flow", i.Name)
+	}
+	cfg := oauth2.Config{ClientID: client, Scopes: i.scopes, Endpoint: oauth2.Endpoint{
+		TokenURL: i.Token, DeviceAuthURL: i.Device, AuthStyle: oauth2.AuthStyleInParams,
+	}}
+	device, err := cfg.DeviceAuth(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := show(device); err != nil {
+		return nil, err
+	}
+	return cfg.DeviceAccessToken(ctx, device)
+}
+
+// Answer goes where the device flow sends people, as one of the development provider's users.
+func Answer(ctx context.Context, user string) func(*oauth2.DeviceAuthResponse) error {
+	return func(device *oauth2.DeviceAuthResponse) error {
+		jar, err := cookiejar.New(nil)
+		if err != nil {
+			return err
+		}
+		browser := http.Client{Jar: jar}
+		for _, step := range []struct {
+			page string
+			form url.Values
+		}{
+			{"/login", url.Values{"name": {user}, "password": {user}}},
+			{"/device", url.Values{"decision": {"allow"}}},
+		} {
+			page, err := url.Parse(device.VerificationURI)
+			if err != nil {
+				return err
+			}
+			step.form.Set("user_code", device.UserCode)
+			where, form := page.JoinPath("..", step.page).String(), strings.NewReader(step.form.Encode())
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, where, form)
+			if err != nil {
+				return err
+			}
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			res, err := browser.Do(req)
+			if err != nil {
+				return err
+			}
+			if err := res.Body.Close(); err != nil {
+				return err
+			}
+			if res.StatusCode != http.StatusOK {
+				return fmt.Errorf("sign in as %s: %s answers %s", user, step.page, res.Status)
+			}
+		}
+		return nil
+	}
+}
+
+// AsMachine gets tokens for a program: AUTH_CLIENT_ID with AUTH_CLIENT_SECRET, else those of the development provider.
+func (i *Issuer) AsMachine(ctx context.Context) oauth2.TokenSource {
+	cfg := clientcredentials.Config{
+		ClientID:     cmp.Or(os.Getenv("AUTH_CLIENT_ID"), "orderflow-machine"),
+		ClientSecret: cmp.Or(os.Getenv("AUTH_CLIENT_SECRET"), MachineSecret),
+		TokenURL:     i.Token,
+	}
+	return cfg.TokenSource(ctx)
+}
+
+// Tokens are for a program at a gateway, renewed as needed; nil when none are needed.
+func Tokens(ctx context.Context, base string) (oauth2.TokenSource, error) {
+	issuer, err := Find(ctx, base)
+	if err != nil || issuer == nil {
+		return nil, err
+	}
+	return issuer.AsMachine(ctx), nil
+}
+
+// Context makes oauth2.NewClient(ctx, nil) a client with the tokens that the gateway wants of a program.
+func Context(ctx context.Context, base string) (context.Context, error) {
+	tokens, err := Tokens(ctx, base)
+	if err != nil || tokens == nil {
+		return ctx, err
+	}
+	return context.WithValue(ctx, oauth2.HTTPClient, oauth2.NewClient(ctx, tokens)), nil
+}
