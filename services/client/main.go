@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -17,15 +18,19 @@ import (
 type config struct {
 	Web    web.Config
 	Dir    string  `env:"CLIENT_DIR" envDefault:"client/dist" help:"folder of the built pages (npm run build)"`
+	Issuer url.URL `env:"AUTH_ISSUER" help:"issuer of accounts, with which the pages are allowed to talk"`
 	Jaeger url.URL `env:"JAEGER_URL" help:"address of Jaeger's user interface as browsers reach it; with it, orders link to their traces"`
 }
 
-// Validate checks the address.
+// Validate checks the addresses.
 func (c config) Validate() error {
-	if c.Jaeger != (url.URL{}) && (c.Jaeger.Scheme != "http" && c.Jaeger.Scheme != "https" || c.Jaeger.Hostname() == "") {
-		return fmt.Errorf("JAEGER_URL=%q: must be an http or https URL", c.Jaeger.Redacted())
+	var errs []error
+	for variable, u := range map[string]url.URL{"JAEGER_URL": c.Jaeger, "AUTH_ISSUER": c.Issuer} {
+		if u != (url.URL{}) && (u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "") {
+			errs = append(errs, fmt.Errorf("%s=%q: must be an http or https URL", variable, u.Redacted()))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func main() {
@@ -52,11 +57,11 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 // views are the addresses that the client's own router knows (src/app.tsx).
 // They must not begin like a path of the API: the gateway would not send them
 // here.
-var views = []string{"/", "/basket", "/order/{orderId}", "/history", "/history/{customerId}", "/stock"}
+var views = []string{"/", "/basket", "/order/{orderId}", "/history", "/history/{customerId}", "/stock", "/signed-in"}
 
 func newHandler(cfg config, pages site) http.Handler {
 	router := web.NewRouter()
-	router.Use(secure)
+	router.Use(secure(cfg.Issuer))
 	router.Get("/config.json", web.Handle(func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Cache-Control", "no-cache")
 		return web.Write(w, http.StatusOK, runtimeConfig{JaegerURL: strings.TrimSuffix(cfg.Jaeger.String(), "/")})
@@ -91,14 +96,22 @@ type runtimeConfig struct {
 	JaegerURL string `json:"jaegerUrl"` // "" when there is none
 }
 
-// policy lets a page load and connect to what comes from here and nothing
-// else. No inline script or style, and no text becomes markup or script but as
+// policy lets a page load and connect to what comes from here, and to the
+// issuer of accounts. No inline script or style, and no text becomes markup or script but as
 // the client's own rule has it (src/main.tsx).
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self'; " +
-	"connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+	"connect-src 'self'%s; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
 	"require-trusted-types-for 'script'; trusted-types default"
 
-func secure(next http.Handler) http.Handler {
+func secure(issuer url.URL) func(http.Handler) http.Handler {
+	var connect string
+	if issuer.Host != "" {
+		connect = " " + issuer.Scheme + "://" + issuer.Host
+	}
+	return func(next http.Handler) http.Handler { return withHeaders(next, fmt.Sprintf(policy, connect)) }
+}
+
+func withHeaders(next http.Handler, policy string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -105,7 +106,7 @@ func TestPages(t *testing.T) {
 			if test.body != "" && body != test.body {
 				t.Errorf("body is %q, want %q", body, test.body)
 			}
-			if got := resp.Header.Get("Content-Security-Policy"); got != policy {
+			if got := resp.Header.Get("Content-Security-Policy"); got != fmt.Sprintf(policy, "") {
 				t.Errorf("Content-Security-Policy is %q", got)
 			}
 		})
@@ -223,5 +224,18 @@ func TestLoadRefuses(t *testing.T) {
 	}
 	if _, err := load(filepath.Join(t.TempDir(), "missing")); err == nil || !strings.Contains(err.Error(), "npm ci") {
 		t.Errorf("a missing folder: %v", err)
+	}
+}
+
+func TestPagesMayTalkToTheIssuerAndNobodyElse(t *testing.T) {
+	h := newTestHandler(t, config{Issuer: url.URL{Scheme: "https", Host: "id.example.com", Path: "/realms/shop"}})
+	resp, _ := get(t, h, http.MethodGet, "/signed-in")
+	if got := resp.Header.Get("Content-Security-Policy"); resp.StatusCode != http.StatusOK ||
+		!strings.Contains(got, "connect-src 'self' https://id.example.com;") {
+		t.Errorf("%d %s", resp.StatusCode, got)
+	}
+	wrong := config{Issuer: url.URL{Scheme: "javascript", Host: "x"}}
+	if err := wrong.Validate(); err == nil || !strings.Contains(err.Error(), "AUTH_ISSUER") {
+		t.Errorf("an issuer that is none: %v", err)
 	}
 }

@@ -29,8 +29,12 @@ export default defineConfig({
       ],
     },
   },
-  projects: [
-    { name: 'desktop', use: { viewport: { width: 1280, height: 860 } } },
+  // A system with accounts is another one, with tests of its own.
+  projects: process.env['ACCOUNTS'] !== undefined ? [
+    { name: 'accounts', testMatch: /accounts\.spec/, use: { viewport: { width: 1280, height: 860 } } },
+    { name: 'accounts phone', testMatch: /accounts\.spec/, grep: /accessible/, use: { ...devices['Pixel 7'], deviceScaleFactor: 1 } },
+  ] : [
+    { name: 'desktop', testIgnore: /accounts\.spec/, use: { viewport: { width: 1280, height: 860 } } },
     // What a phone does not change is left to the desktop. Its real pixels would only cost time: there is no GPU.
     {
       name: 'phone',

@@ -67,6 +67,11 @@ type signIn struct {
 	ClientID string   `json:"clientId,omitempty"`
 	Audience string   `json:"audience,omitempty"`
 	Scopes   []string `json:"scopes,omitempty"` // to ask for; what is granted depends on who signs in
+
+	// What the tokens' contents mean.
+	CustomerClaim   string `json:"customerClaim,omitempty"`
+	StockScope      string `json:"stockScope,omitempty"`
+	OperationsScope string `json:"operationsScope,omitempty"`
 }
 
 func newSignIn(cfg config) signIn {
@@ -76,5 +81,7 @@ func newSignIn(cfg config) signIn {
 	return signIn{
 		Issuer: cfg.Auth.Issuer, ClientID: cfg.WebClient, Audience: cfg.Auth.Audience,
 		Scopes: append([]string{"openid", "offline_access", cfg.Auth.ScopeStock, cfg.Auth.ScopeOperations}, cfg.WebScopes...),
+
+		CustomerClaim: cfg.Auth.CustomerClaim, StockScope: cfg.Auth.ScopeStock, OperationsScope: cfg.Auth.ScopeOperations,
 	}
 }

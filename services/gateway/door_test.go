@@ -109,7 +109,8 @@ func TestClientsLearnWhereToSignIn(t *testing.T) {
 		}
 		return strings.TrimSpace(string(body))
 	}
-	want := fmt.Sprintf(`{"issuer":%q,"clientId":"orderflow-web","audience":"orderflow","scopes":["openid","offline_access","stock","operations"]}`, issuer.URL)
+	want := fmt.Sprintf(`{"issuer":%q,"clientId":"orderflow-web","audience":"orderflow","scopes":["openid","offline_access","stock","operations"],`+
+		`"customerClaim":"customer_id","stockScope":"stock","operationsScope":"operations"}`, issuer.URL)
 	if got := read(); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}

@@ -396,7 +396,7 @@ func TestADeviceSignsInWithTheHelpOfABrowser(t *testing.T) {
 	}
 	ops := url.Values{"user_code": {device.UserCode}, "name": {"ops"}, "password": {"ops"}}
 	_, text = g.read(browser.PostForm(g.url+"/login", ops))
-	if !strings.Contains(text, device.UserCode) || !strings.Contains(text, "Olga Petrova") {
+	if !strings.Contains(text, device.UserCode) || !strings.Contains(text, "Olga Ops") {
 		t.Fatalf("after signing in: %s", text)
 	}
 	g.read(browser.PostForm(g.url+"/device", url.Values{"user_code": {device.UserCode}, "decision": {"allow"}}))

@@ -31,16 +31,35 @@ func webClient(ctx context.Context, r *run) (err error) {
 	}
 	script("at most 120 kB for a first visit", "size")
 	// Without the race detector: what a browser waits for should come as fast as it does for people.
-	s, err := r.fresh(ctx, stack.Options{Name: "client", Offset: stack.OffsetClient, Pages: pages.Find(r.Root)})
+	s, err := r.fresh(ctx, stack.Options{Name: "client", Offset: stack.OffsetClient, Pages: pages.Find(r.Root), Auth: true,
+		ServiceEnv: map[string]map[string]string{"idp": {"IDP_ACCESS_TOKEN_TTL": "8s"}}}) // see e2e/accounts.spec.ts
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stopStack(ctx, s)) }()
+	for _, service := range s.Services() {
+		service.Setenv("AUTH_ISSUER", "") // open at first
+	}
 	if err := s.Start(ctx); err != nil {
 		return err
 	}
 	// localhost is a secure context to browsers: they take Brotli and lend the clipboard there as on https.
 	base := strings.Replace(s.BaseURL(), "127.0.0.1", "localhost", 1)
 	script("a browser on the running system", "e2e", "BASE_URL="+base, "CHROMIUM="+browser())
+	if err := restartWithAccounts(ctx, s); err != nil {
+		return err
+	}
+	script("a browser on a system with accounts", "e2e", "BASE_URL="+base, "CHROMIUM="+browser(), "ACCOUNTS=yes")
 	return nil
+}
+
+// restartWithAccounts starts the services again, so that they ask who people are.
+func restartWithAccounts(ctx context.Context, s *stack.Stack) error {
+	for _, service := range s.Services() {
+		if err := service.Stop(ctx); err != nil {
+			return err
+		}
+		service.Clearenv()
+	}
+	return s.StartServices(ctx)
 }

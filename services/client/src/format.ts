@@ -77,3 +77,10 @@ function microseconds(at: string): number {
 export function shortId(id: string): string {
   return id.slice(-8).toUpperCase();
 }
+
+/** First letters of a name. */
+export function initials(name: string): string {
+  const words = name.trim().split(/\s+/);
+  const ends = [words.at(0), words.length > 1 ? words.at(-1) : ''];
+  return ends.map((word) => String.fromCodePoint(...[word?.codePointAt(0)].filter((c) => c !== undefined))).join('').toUpperCase();
+}

@@ -2,6 +2,7 @@ import { QueryClientProvider } from '@tanstack/react-query';
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
 import { App } from './app.tsx';
+import { startSession } from './auth/session.ts';
 import { loadConfig } from './config.ts';
 import { newQueryClient } from './query-client.ts';
 import './styles/tokens.css';
@@ -28,7 +29,7 @@ addEventListener('vite:preloadError', () => {
 
 const root = document.getElementById('root');
 if (!root) throw new Error('index.html has no #root');
-await loadConfig();
+await Promise.all([loadConfig(), startSession()]);
 createRoot(root).render(
   <StrictMode>
     <QueryClientProvider client={newQueryClient()}>

@@ -1,12 +1,15 @@
 import { useQuery } from '@tanstack/react-query';
 import { customer } from './api/customers.ts';
+import { useSession } from './auth/session.ts';
 import { persisted, usePersisted } from './persisted.ts';
 import { randomUUID } from './random.ts';
 
-// Who is ordering. There is no signing in: the shop takes anybody's word, and
-// one who says nothing is a guest with an id of their own.
+// Who is ordering: the customer who is signed in. Where the system is open, the
+// shop takes anybody's word, and one who says nothing is a guest with an id of
+// their own.
 
 export interface Shopper {
+  /** '' for one who is signed in and no customer. */
   readonly customerId: string;
   /** Has no profile: the id was made up in this browser. */
   readonly guest: boolean;
@@ -21,7 +24,10 @@ const store = persisted<Shopper | null>('orderflow.shopper', (stored) => {
 if (!store.get()) becomeGuest();
 
 export function useShopper(): Shopper {
-  return usePersisted(store) ?? becomeGuest();
+  const session = useSession();
+  const chosen = usePersisted(store);
+  if (session.kind === 'in') return { customerId: session.account.customerId ?? '', guest: false };
+  return chosen ?? becomeGuest();
 }
 
 export function becomeShopper(customerId: string): void {
@@ -36,6 +42,8 @@ export function becomeGuest(): Shopper {
 
 /** The shopper's name; undefined for a guest, and until it is read. */
 export function useShopperName(): string | undefined {
+  const session = useSession();
   const { customerId, guest } = useShopper();
-  return useQuery({ ...customer(customerId), enabled: !guest }).data?.name;
+  const profile = useQuery({ ...customer(customerId), enabled: session.kind === 'open' && !guest });
+  return session.kind === 'in' ? session.account.name : profile.data?.name;
 }

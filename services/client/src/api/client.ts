@@ -1,11 +1,12 @@
 import type { QueryFunctionContext } from '@tanstack/react-query';
 import createClient from 'openapi-fetch';
+import { authorizedFetch } from '../auth/session.ts';
 import { noAnswer, toProblem } from './problem.ts';
 import type { paths } from './schema.ts';
 import { unrecorded } from './trace.ts';
 
 /** The gateway, typed by its openapi.yaml. */
-export const gateway = createClient<paths>({ baseUrl: globalThis.location.origin });
+export const gateway = createClient<paths>({ baseUrl: globalThis.location.origin, fetch: authorizedFetch });
 
 interface Answer<T> {
   data?: T;

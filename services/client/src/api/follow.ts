@@ -1,4 +1,5 @@
 import { createParser } from 'eventsource-parser';
+import { authorizedFetch } from '../auth/session.ts';
 import type { Order } from './orders.ts';
 import { noAnswer, Problem, toProblem } from './problem.ts';
 import { unrecorded } from './trace.ts';
@@ -27,8 +28,8 @@ const longestDelay = 15_000;
  * or silent is opened again, for ever, and takes up where the last one ended
  * (Last-Event-ID). Rejects only with a Problem that no retry can cure.
  *
- * This is not EventSource: that one gives up on a 503, cannot be part of a
- * trace, and never notices a dead connection.
+ * This is not EventSource: that one gives up on a 503, cannot say who asks,
+ * cannot be part of a trace, and never notices a dead connection.
  */
 export async function follow(orderId: string, follower: Follower): Promise<void> {
   let { version } = follower;
@@ -91,11 +92,14 @@ async function* events(orderId: string, version: number, { onConnection, signal 
 async function open(orderId: string, version: number, signal: AbortSignal): Promise<Response> {
   let response: Response;
   try {
-    response = await fetch(`/orders/${encodeURIComponent(orderId)}/events`, {
-      signal,
-      cache: 'no-store',
-      headers: { ...unrecorded(), Accept: 'text/event-stream', ...(version > 0 && { 'Last-Event-ID': String(version) }) },
-    });
+    const url = new URL(`/orders/${encodeURIComponent(orderId)}/events`, globalThis.location.origin);
+    response = await authorizedFetch(
+      new Request(url, {
+        signal,
+        cache: 'no-store',
+        headers: { ...unrecorded(), Accept: 'text/event-stream', ...(version > 0 && { 'Last-Event-ID': String(version) }) },
+      }),
+    );
   } catch (error) {
     throw error instanceof TypeError ? noAnswer() : error;
   }

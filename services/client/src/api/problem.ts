@@ -34,7 +34,7 @@ export class Problem extends Error {
 
   /** Nothing is wrong with the request: it may work in a moment. */
   get passing(): boolean {
-    return this.status === 0 || this.status === 502 || this.status === 503 || this.status === 504;
+    return this.status === 0 || this.status === 429 || this.status === 502 || this.status === 503 || this.status === 504;
   }
 }
 
@@ -68,6 +68,14 @@ export function explain(error: unknown): Explanation {
   switch (error.type) {
     case '':
       return { title: 'The shop cannot be reached', text: 'The connection failed before an answer came.' };
+    case '/problems/accounts-unreachable':
+      return { title: 'You cannot be signed in right now', text: 'Your session has to be renewed, and the accounts cannot be reached.' };
+    case '/problems/unauthorized':
+      return { title: 'Please sign in', text: 'This is for people who are signed in.' };
+    case '/problems/forbidden':
+      return { title: 'Your account may not do this', text: error.detail ?? 'It takes another one.' };
+    case '/problems/too-many-requests':
+      return { title: 'Too much at once', text: 'Wait a moment and try again.' };
     case '/problems/unavailable':
       return { title: 'Back in a moment', text: 'A part of the shop is not available right now.' };
     case '/problems/bad-gateway':

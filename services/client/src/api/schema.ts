@@ -668,6 +668,12 @@ export interface components {
             audience?: string;
             /** @description What to ask for; what is granted depends on who signs in */
             scopes?: string[];
+            /** @description The claim of tokens with the id of the customer they are for */
+            customerClaim?: string;
+            /** @description The scope that allows to change the catalog */
+            stockScope?: string;
+            /** @description The scope that allows everything */
+            operationsScope?: string;
         };
         /** @description An error as RFC 9457 has it */
         Problem: {

@@ -17,6 +17,7 @@ const shapes = {
   half: <path d="M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zM12 3v18M12 8h7M12 12h9M12 16h7" />,
   person: <path d="M12 4a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM4.5 20.5c1-4 4-6 7.5-6s6.5 2 7.5 6" />,
   warning: <path d="M12 4 2.5 20h19zM12 10v4.5M12 17.3v.2" />,
+  unlocked: <path d="M5 11h14v9H5zM8 11V7.5a4 4 0 0 1 7.7-1.5" />,
   offline: <path d="M3 3l18 18M5 12.5a10 10 0 0 1 4-2.4M2 9a15 15 0 0 1 4.5-3M19 12.5a10 10 0 0 0-5-2.8M22 9a15 15 0 0 0-11-4M8.5 16a5 5 0 0 1 6.5-.3M12 19.8v.2" />,
   arrow: <path d="M5 12h14m-6-6 6 6-6 6" />,
   external: <path d="M13 4h7v7M20 4l-9 9M17 14v6H4V7h6" />,

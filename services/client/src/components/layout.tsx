@@ -1,8 +1,11 @@
 import { lazy, Suspense, useState, type ReactNode } from 'react';
 import { Link, useRoute } from 'wouter';
+import { AccountButton } from '../auth/account-button.tsx';
+import { SessionBar } from '../auth/session-bar.tsx';
+import { useMay, useSession } from '../auth/session.ts';
 import { pieces } from '../basket/basket.ts';
 import { useBasket } from '../basket/store.ts';
-import { count, counted } from '../format.ts';
+import { count, counted, initials } from '../format.ts';
 import { useShopperName } from '../shopper.ts';
 import { nextTheme, useTheme } from '../theme.ts';
 import { useOnline } from './feedback.tsx';
@@ -13,6 +16,8 @@ const loadShopperDialog = () => import('./shopper-dialog.tsx');
 const ShopperDialog = lazy(loadShopperDialog);
 
 export function Layout({ children }: { children: ReactNode }) {
+  const session = useSession();
+  const mayStock = useMay('stock');
   return (
     <>
       <a className="skip" href="#main">
@@ -27,13 +32,14 @@ export function Layout({ children }: { children: ReactNode }) {
           <nav aria-label="Main" className="nav">
             <NavItem to="/" icon="shop" label="Shop" />
             <NavItem to="/history" icon="orders" label="Orders" />
-            <NavItem to="/stock" icon="stock" label="Stock" />
+            {mayStock && <NavItem to="/stock" icon="stock" label="Stock" />}
             <BasketItem />
           </nav>
-          <ShopperButton />
+          {session.kind === 'open' ? <ShopperButton /> : <AccountButton account={session.kind === 'in' ? session.account : undefined} />}
           <ThemeButton />
         </div>
         <OfflineBar />
+        <SessionBar />
       </header>
       <main id="main" tabIndex={-1}>
         {children}
@@ -123,12 +129,6 @@ function ShopperButton() {
       )}
     </>
   );
-}
-
-export function initials(name: string): string {
-  const words = name.trim().split(/\s+/);
-  const ends = [words.at(0), words.length > 1 ? words.at(-1) : ''];
-  return ends.map((word) => String.fromCodePoint(...[word?.codePointAt(0)].filter((c) => c !== undefined))).join('').toUpperCase();
 }
 
 const themeIcons = { system: 'half', light: 'sun', dark: 'moon' } as const;

@@ -3,6 +3,7 @@ import { Link, useLocation } from 'wouter';
 import { announce } from '../announce.ts';
 import { learn, placeOrder } from '../api/orders.ts';
 import { explain, Problem } from '../api/problem.ts';
+import { signIn, useSession } from '../auth/session.ts';
 import { product, type Product } from '../api/products.ts';
 import { attempt, perhapsPlaced, type Line } from '../basket/basket.ts';
 import { changeBasket, lastAttempt, useBasket } from '../basket/store.ts';
@@ -139,6 +140,7 @@ function BasketLine({ line: { productId, quantity, product } }: { line: Priced }
 }
 
 function Summary({ lines, unread }: { lines: Priced[]; unread: boolean }) {
+  const signedOut = useSession().kind === 'out';
   const { customerId } = useShopper();
   const name = useShopperName();
   const placing = usePlacing();
@@ -146,7 +148,7 @@ function Summary({ lines, unread }: { lines: Priced[]; unread: boolean }) {
   const currencies = new Set(known.map(({ product }) => product.currency));
   const complete = known.length === lines.length;
   const [currency] = currencies;
-  const blocked = !complete || currencies.size > 1;
+  const blocked = !complete || currencies.size > 1 || customerId === '';
 
   return (
     <section className="panel summary" aria-labelledby="summary-title">
@@ -158,7 +160,7 @@ function Summary({ lines, unread }: { lines: Priced[]; unread: boolean }) {
         </div>
         <div>
           <dt>Ordered by</dt>
-          <dd>{name ?? 'Guest'}</dd>
+          <dd>{signedOut ? 'Nobody yet' : (name ?? 'Guest')}</dd>
         </div>
         {currencies.size === 1 && currency !== undefined && (
           <div className="summary-total">
@@ -171,6 +173,7 @@ function Summary({ lines, unread }: { lines: Priced[]; unread: boolean }) {
       {currencies.size > 1 && (
         <Notice kind="wait">An order has one currency, and these products have {[...currencies].join(' and ')}. Order them separately.</Notice>
       )}
+      {customerId === '' && <Notice kind="wait">Your account is not a customer's, so it cannot order.</Notice>}
       {placing.error && <PlacingFailed error={placing.error} />}
       <button
         type="button"
@@ -178,10 +181,11 @@ function Summary({ lines, unread }: { lines: Priced[]; unread: boolean }) {
         aria-disabled={blocked || placing.isPending}
         onClick={() => {
           if (blocked || placing.isPending) return;
-          placing.mutate({ customerId, items: lines.map(({ productId, quantity }) => ({ productId, quantity })) });
+          if (signedOut) void signIn();
+          else placing.mutate({ customerId, items: lines.map(({ productId, quantity }) => ({ productId, quantity })) });
         }}
       >
-        {placing.isPaused ? 'Waiting for a connection…' : placing.isPending ? (placing.failureCount > 0 ? 'Trying again in a moment…' : 'Placing the order…') : placing.error ? 'Try again' : 'Place order'}
+        {signedOut ? 'Sign in to order' : placing.isPaused ? 'Waiting for a connection…' : placing.isPending ? (placing.failureCount > 0 ? 'Trying again in a moment…' : 'Placing the order…') : placing.error ? 'Try again' : 'Place order'}
       </button>
       <p className="small soft">Prices are fixed when stock is reserved. You can cancel at any time.</p>
     </section>

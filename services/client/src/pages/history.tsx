@@ -2,20 +2,35 @@ import { useInfiniteQuery, useQueries, useQuery } from '@tanstack/react-query';
 import { Link } from 'wouter';
 import { customer, history, type HistoryEntry } from '../api/customers.ts';
 import { product } from '../api/products.ts';
+import { useSession } from '../auth/session.ts';
+import { NotForYou } from '../auth/sign-in-first.tsx';
 import { Empty, Failure, More, Outdated, Skeleton } from '../components/feedback.tsx';
 import { ProductArt } from '../components/product-art.tsx';
 import { StatusBadge } from '../components/status-badge.tsx';
 import { Title } from '../components/title.tsx';
 import { count, dayName, money, shortId, timeOfDay } from '../format.ts';
-import { useShopper } from '../shopper.ts';
+import { useShopper, useShopperName } from '../shopper.ts';
 import './history.css';
 
 /** What a customer has ordered: the shopper, or the one in the address. */
 export default function HistoryPage({ customerId: given }: { customerId?: string }) {
+  const session = useSession();
   const shopper = useShopper();
   const customerId = given ?? shopper.customerId;
-  const own = customerId === shopper.customerId;
-  const profile = useQuery({ ...customer(customerId), enabled: !own || !shopper.guest });
+  if (session.kind !== 'out' && customerId !== '') return <History customerId={customerId} own={customerId === shopper.customerId} />;
+  return (
+    <>
+      <div className="page-head">
+        <Title title="Your orders">Your orders</Title>
+      </div>
+      <NotForYou icon="orders" what="have orders" needs="Customers see here what they have ordered." />
+    </>
+  );
+}
+
+function History({ customerId, own }: { customerId: string; own: boolean }) {
+  const shopperName = useShopperName();
+  const profile = useQuery({ ...customer(customerId), enabled: !own });
   const orders = useInfiniteQuery(history(customerId));
   const title = own ? 'Your orders' : `Orders of ${profile.data?.name ?? `customer ${shortId(customerId)}`}`;
   return (
@@ -23,7 +38,7 @@ export default function HistoryPage({ customerId: given }: { customerId?: string
       <div className="page-head">
         <div>
           <Title title={title}>{title}</Title>
-          <p>{own ? `Ordered as ${profile.data?.name ?? 'guest'}` : customerId}</p>
+          <p>{own ? `Ordered as ${shopperName ?? 'guest'}` : customerId}</p>
         </div>
       </div>
       <Outdated when={orders.isError && orders.data !== undefined} />

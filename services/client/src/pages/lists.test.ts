@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { HistoryEntry } from '../api/customers.ts';
 import type { Product } from '../api/products.ts';
-import { initials } from '../components/layout.tsx';
+import { initials } from '../format.ts';
 import { byDay } from './history.tsx';
 import { matching } from './use-catalog.ts';
 

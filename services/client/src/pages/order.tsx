@@ -7,6 +7,7 @@ import type { Connection } from '../api/follow.ts';
 import { cancelOrder, journey, learn, type Order } from '../api/orders.ts';
 import { explain, Problem } from '../api/problem.ts';
 import { product } from '../api/products.ts';
+import { NotForYou } from '../auth/sign-in-first.tsx';
 import { available } from '../basket/basket.ts';
 import { changeBasket, lastAttempt } from '../basket/store.ts';
 import { CopyButton } from '../components/copy-button.tsx';
@@ -66,6 +67,9 @@ function useUnconfirmed(): string | undefined {
 }
 
 export function NotFound({ error, unconfirmed, retry }: { error: Error; unconfirmed: boolean; retry: () => void }) {
+  if (error instanceof Problem && (error.status === 401 || error.status === 403)) {
+    return <NotForYou icon="orders" what="see this order" needs="Customers see their own orders." />;
+  }
   if (!(error instanceof Problem) || (error.status !== 404 && error.status !== 400)) return <Failure error={error} retry={retry} />;
   if (unconfirmed) {
     return (

@@ -1,5 +1,7 @@
 import { lazy, Suspense, useState } from 'react';
 import type { Product } from '../api/products.ts';
+import { useMay } from '../auth/session.ts';
+import { NotForYou } from '../auth/sign-in-first.tsx';
 import { Empty, Failure, More, Outdated, Skeleton } from '../components/feedback.tsx';
 import { Icon } from '../components/icons.tsx';
 import { ProductArt } from '../components/product-art.tsx';
@@ -18,6 +20,18 @@ type Task = { do: 'add' } | { do: 'edit' | 'restock'; product: Product };
 
 /** The catalog from behind the counter. */
 export default function StockPage() {
+  if (useMay('stock')) return <Counter />;
+  return (
+    <>
+      <div className="page-head">
+        <Title title="Stock">Stock</Title>
+      </div>
+      <NotForYou icon="stock" what="change the catalog" needs="That is for accounts that keep the stock." />
+    </>
+  );
+}
+
+function Counter() {
   const { shop, search, setSearch, found } = useCatalog();
   const [task, setTask] = useState<Task>();
   const add = (

@@ -28,7 +28,7 @@ var People = []Person{
 	{Name: "ada", FullName: "Ada Lovelace", Customer: "0ada0ada-0000-4000-8000-000000000001", About: "Customer"},
 	{Name: "ben", FullName: "Ben Franklin", Customer: "0be00be0-0000-4000-8000-000000000002", About: "Customer"},
 	{Name: "kim", FullName: "Kim Keeper", Scopes: []string{ScopeStock}, About: "Keeps the catalog and the stock"},
-	{Name: "ops", FullName: "Olga Petrova", Scopes: []string{ScopeOperations, ScopeStock}, About: "Sees and does everything"},
+	{Name: "ops", FullName: "Olga Ops", Scopes: []string{ScopeOperations, ScopeStock}, About: "Sees and does everything"},
 }
 
 // person returns the one with the name.
