@@ -66,11 +66,12 @@ func (c *Checker) Problems() []string {
 
 var (
 	link     = regexp.MustCompile(`\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)|(?:src|srcset|href)="([^"]+)"`)
+	codes    = regexp.MustCompile("^`[^`]+`(, `[^`]+`)*$")
 	testName = regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w+`)
 )
 
-// links finds links to files, headings and code that are not there. A link whose text is `code` leads to a file that
-// has the code's last name: [`Store.Place`](place.go) is wrong when place.go has no Place.
+// links finds links to files, headings and code that are not there. A link whose text is code leads to a file that has
+// the last name of each: [`Store.Place`, `Key`](place.go) is wrong when place.go has no Place, or no Key.
 func (c *Checker) links(p Page) (all []string) {
 	for i, line := range p.Prose() {
 		for _, found := range link.FindAllStringSubmatch(line, -1) {
@@ -100,21 +101,24 @@ func (c *Checker) broken(page, text, target string) string {
 	if anchor != "" && c.anchors[to] != nil && !c.anchors[to][anchor] {
 		return "there is no such heading"
 	}
-	code, isCode := strings.CutPrefix(text, "`")
-	code, closed := strings.CutSuffix(code, "`")
-	if !isCode || !closed || info.IsDir() || strings.HasSuffix(to, ".md") || strings.HasSuffix(to, code) {
+	if !codes.MatchString(text) || info.IsDir() || strings.HasSuffix(to, ".md") {
 		return ""
 	}
 	content, err := os.ReadFile(filepath.Join(c.root, to))
 	if err != nil {
 		return err.Error()
 	}
-	name := strings.TrimSuffix(code, "()")
-	if strings.HasSuffix(to, ".go") {
-		name = name[strings.LastIndexByte(name, '.')+1:]
-	}
-	if !regexp.MustCompile(`(^|\W)` + regexp.QuoteMeta(name) + `($|\W)`).Match(content) {
-		return fmt.Sprintf("%s is not in there", name)
+	for _, code := range strings.Split(strings.Trim(text, "`"), "`, `") {
+		name := strings.TrimSuffix(code, "()")
+		if strings.HasSuffix(to, name) {
+			continue
+		}
+		if strings.HasSuffix(to, ".go") {
+			name = name[strings.LastIndexByte(name, '.')+1:]
+		}
+		if !regexp.MustCompile(`(^|\W)` + regexp.QuoteMeta(name) + `($|\W)`).Match(content) {
+			return fmt.Sprintf("%s is not in there", name)
+		}
 	}
 	return ""
 }

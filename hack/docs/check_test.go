@@ -38,6 +38,7 @@ func TestMistakesAreFound(t *testing.T) {
 		"[a](code.go) [`Store.Place`](code.go) [`code.go`](code.go) https://x.org [y](https://x.org)": "",
 		"[b](b.md#one-two--three) [b](b.md#again-1) [here](#title)":                                   "",
 		"[a](missing.go)":                             "there is no such file",
+		"[`Store.Place`, `Key`](code.go)":             "Key is not in there",
 		"[`Store.Plac`](code.go)":                     "Plac is not in there",
 		"[b](b.md#three)":                             "there is no such heading",
 		"[here](#nowhere)":                            "there is no such heading",
