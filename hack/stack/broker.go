@@ -49,7 +49,7 @@ func (b *Broker) Start(ctx context.Context) error {
 	if b.external() {
 		admin = ""
 	}
-	definitions, err := withPasswords(*b.topology, func(user string) (string, error) {
+	definitions, err := WithPasswords(*b.topology, func(user string) (string, error) {
 		return b.secrets.get("rabbitmq-" + user)
 	}, admin)
 	if err != nil {

@@ -33,9 +33,9 @@ func (o Options) topology() (*topology.Definitions, error) {
 	return &d, nil
 }
 
-// withPasswords returns the definitions with a password hash for each user, and with an administrator unless its name
+// WithPasswords returns the definitions with a password hash for each user, and with an administrator unless its name
 // is empty.
-func withPasswords(d topology.Definitions, password func(user string) (string, error), admin string) ([]byte, error) {
+func WithPasswords(d topology.Definitions, password func(user string) (string, error), admin string) ([]byte, error) {
 	d.Users = slices.Clone(d.Users)
 	if admin != "" {
 		d.Users = append(d.Users, topology.User{Name: admin, Tags: []string{"administrator"}})

@@ -23,7 +23,7 @@ func TestWithPasswords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := withPasswords(*parsed, func(user string) (string, error) { return "p-" + user, nil }, "admin")
+	got, err := WithPasswords(*parsed, func(user string) (string, error) { return "p-" + user, nil }, "admin")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestWithPasswords(t *testing.T) {
 	}
 
 	failing := errors.New("disk full")
-	if _, err := withPasswords(*parsed, func(string) (string, error) { return "", failing }, ""); !errors.Is(err, failing) {
+	if _, err := WithPasswords(*parsed, func(string) (string, error) { return "", failing }, ""); !errors.Is(err, failing) {
 		t.Errorf("error %v, want %v", err, failing)
 	}
 }
