@@ -58,28 +58,15 @@ func TestMonitoring(t *testing.T) {
 			}
 		}
 	})
-	t.Run("rules", func(t *testing.T) {
-		text, err := os.ReadFile(filepath.Join(absolute(t), "charts/orderflow/monitoring/rules.yaml"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for prefix, args := range map[string][]string{
-			"https://git.example.com/orderflow/blob/main/": nil, "https://git.example.com/1/": {"--set", "monitoring.rules.runbooks=https://git.example.com/1/"},
-		} {
-			var want map[string]any
-			if err := yaml.Unmarshal([]byte(strings.ReplaceAll(string(text), "docs/runbooks/", prefix+"docs/runbooks/")), &want); err != nil {
-				t.Fatal(err)
-			}
-			have := render(t, "orderflow", slices.Concat(monitored, args)...).get(t, "PrometheusRule/orderflow")
-			if diff := cmp.Diff(any(want), have.at("spec")); diff != "" {
-				t.Error(diff)
-			}
-		}
-	})
+	t.Run("rules", func(t *testing.T) { rulesOf(t, r) })
+	t.Run("objectives and limits are values", objectives)
 	// What the monitors select is there, under the ports' names.
 	t.Run("services", func(t *testing.T) {
 		for _, name := range []string{"gateway", "orders", "products", "customers"} {
 			monitor, pod := r.get(t, "PodMonitor/orderflow-"+name), r.get(t, "Deployment/orderflow-"+name)
+			if label := monitor.objects("spec", "podMetricsEndpoints")[0].objects("relabelings")[0]; label.text("replacement") != "default/orderflow" {
+				t.Errorf("%s: relabelled with %v", name, label)
+			}
 			labels, _ := pod.at("spec", "template", "metadata", "labels").(map[string]any)
 			if !selects(monitor.at("spec", "selector"), labels) {
 				t.Errorf("%s: %v does not select %v", name, monitor.at("spec", "selector"), labels)
@@ -117,4 +104,69 @@ func TestMonitoring(t *testing.T) {
 			t.Errorf("selects %q", got)
 		}
 	})
+}
+
+// rulesOf checks that the rules that are installed are those of the files, for this release alone and with links that lead somewhere.
+func rulesOf(t *testing.T, r rendered) {
+	rule := r.get(t, "PrometheusRule/orderflow")
+	have := map[string]string{}
+	for _, g := range rule.objects("spec", "groups") {
+		for _, one := range g.objects("rules") {
+			have[one.text("alert")+one.text("record")+one.text("labels", "sloth_slo")+one.text("labels", "severity")] = one.text("expr")
+			if strings.Contains(one.text("expr"), `orderflow_release=~".*"`) || strings.Contains(one.text("expr"), `sloth_service="orderflow"`) {
+				t.Errorf("%s looks at all releases", one.text("alert"))
+			}
+			if link := one.text("annotations", "runbook_url"); one.text("alert") != "" && !strings.HasPrefix(link, "https://git.example.com/orderflow/blob/main/docs/runbooks/") {
+				t.Errorf("%s has the runbook %q", one.text("alert"), link)
+			}
+		}
+	}
+	for _, name := range []string{"rules", "platform-rules", "slo-rules"} {
+		text, err := os.ReadFile(filepath.Join(absolute(t), "charts/orderflow/monitoring", name+".yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		scoped := strings.NewReplacer(
+			`orderflow_release=~".*"`, `orderflow_release="default/orderflow"`, `name=~".+-rabbitmq-tls"`, `name="orderflow-rabbitmq-tls"`,
+			`sloth_service="orderflow"`, `sloth_service="default/orderflow"`, `sloth_id="orderflow-`, `sloth_id="default/orderflow/`,
+			"0.0009999999999999432", "0.001", "0.9990000000000001", "0.999",
+		).Replace(string(text))
+		var file map[string]any
+		if err := yaml.Unmarshal([]byte(scoped), &file); err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range object(file).objects("groups") {
+			for _, one := range g.objects("rules") {
+				key := one.text("alert") + one.text("record") + one.text("labels", "sloth_slo") + one.text("labels", "severity")
+				if diff := cmp.Diff(one.text("expr"), have[key]); diff != "" {
+					t.Errorf("%s (-file +installed):\n%s", key, diff)
+				}
+			}
+		}
+	}
+}
+
+func objectives(t *testing.T) {
+	r := render(t, "orderflow", slices.Concat(monitored, []string{
+		"--set-json", `monitoring.objectives.orders={"percent":99.5,"seconds":0.5},monitoring.rules.thresholds.OrderflowOrdersWaiting=30`,
+	})...)
+	exprs := map[string]string{}
+	for _, g := range r.get(t, "PrometheusRule/orderflow").objects("spec", "groups") {
+		for _, one := range g.objects("rules") {
+			exprs[g.text("name")] += one.text("expr") + "\n"
+			exprs[one.text("alert")] += one.text("expr")
+		}
+	}
+	for name, want := range map[string]string{
+		"sloth-slo-alerts-orderflow-orders":            "14.4 * 0.005)",
+		"sloth-slo-alerts-orderflow-requests":          "14.4 * 0.001)",
+		"sloth-slo-meta-recordings-orderflow-orders":   "vector(1-0.995)",
+		"sloth-slo-meta-recordings-orderflow-requests": "vector(1-0.999)",
+		"sloth-slo-sli-recordings-orderflow-orders":    `le="0.5"`,
+		"OrderflowOrdersWaiting":                       "> 30",
+	} {
+		if !strings.Contains(exprs[name], want) {
+			t.Errorf("%s lacks %q:\n%s", name, want, exprs[name])
+		}
+	}
 }

@@ -2,20 +2,25 @@
 package monitoring
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"orderflow.internal/hack/internal/tool"
 )
 
-// Rule is one alert of the rules file.
+// Rule is one alert, or one series that is recorded.
 type Rule struct {
 	Alert       string
+	Record      string
 	Expr        string
 	For         string
 	Labels      map[string]string
@@ -28,23 +33,51 @@ const Folder = "charts/orderflow/monitoring"
 // RulesFile is the path of the rules, from the repository's root.
 const RulesFile = Folder + "/rules.yaml"
 
-// Rules reads the alerts.
-func Rules(root string) ([]Rule, error) {
-	text, err := os.ReadFile(filepath.Join(root, RulesFile))
-	if err != nil {
-		return nil, err
-	}
-	var file struct {
-		Groups []struct{ Rules []Rule }
-	}
-	if err := yaml.Unmarshal(text, &file); err != nil {
-		return nil, fmt.Errorf("%s: %w", RulesFile, err)
-	}
+// Those of what Orderflow stands on, and of the objectives.
+const (
+	PlatformFile   = Folder + "/platform-rules.yaml"
+	ObjectivesFile = Folder + "/slo-rules.yaml"
+)
+
+// Rules reads the alerts about Orderflow itself.
+func Rules(root string) ([]Rule, error) { return rulesIn(root, RulesFile) }
+
+// OtherRules reads all others.
+func OtherRules(root string) ([]Rule, error) { return rulesIn(root, PlatformFile, ObjectivesFile) }
+
+func rulesIn(root string, names ...string) ([]Rule, error) {
 	var all []Rule
-	for _, g := range file.Groups {
-		all = append(all, g.Rules...)
+	for _, name := range names {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			return nil, err
+		}
+		var file struct {
+			Groups []struct{ Rules []Rule }
+		}
+		if err := yaml.Unmarshal(text, &file); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		for _, g := range file.Groups {
+			all = append(all, g.Rules...)
+		}
 	}
 	return all, nil
+}
+
+// Write makes the objectives' rules of slo.yaml, with sloth: the windows and factors of the burn rates are those of
+// Google's SRE workbook, which nobody should write by hand.
+func Write(ctx context.Context, root string) error {
+	sloth, err := tool.Path(ctx, root, "sloth")
+	if err != nil {
+		return err
+	}
+	folder := filepath.Join(root, Folder)
+	cmd := exec.CommandContext(ctx, sloth, "generate", "--no-log", "--input", filepath.Join(folder, "slo.yaml"), "--out", filepath.Join(root, ObjectivesFile))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("sloth generate: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // Dashboards are the files of the dashboards that the umbrella chart installs.
@@ -127,7 +160,7 @@ var (
 	notNames = regexp.MustCompile(`\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)`)
 	calls    = regexp.MustCompile(`[a-z_0-9]+\s*\(`)
 	names    = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z_0-9:]*`)
-	keywords = []string{"and", "or", "unless", "bool", "offset"}
+	keywords = []string{"and", "or", "unless", "bool", "offset", "group_left", "group_right"}
 	// groupedBefore is the form "sum by (a) (", in which the aggregation's name is not followed by its parenthesis.
 	groupedBefore = regexp.MustCompile(`[a-z]+\s+(by|without)\s*\([^)]*\)`)
 )

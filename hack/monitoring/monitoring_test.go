@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+
+	"orderflow.internal/hack/charts"
 )
 
 const root = "../.."
@@ -36,8 +38,12 @@ func TestMetricsIn(t *testing.T) {
 
 // The rules are in order and fire when they should and not when they should not (testdata/rules_test.yaml).
 func TestRules(t *testing.T) {
-	promtool(t, "check", "rules", filepath.Join(root, RulesFile))
-	promtool(t, "test", "rules", "testdata/rules_test.yaml")
+	for _, file := range []string{RulesFile, PlatformFile, ObjectivesFile} {
+		promtool(t, "check", "rules", filepath.Join(root, file))
+	}
+	for _, file := range unitTests {
+		promtool(t, "test", "rules", file)
+	}
 }
 
 func promtool(t *testing.T, args ...string) {
@@ -51,30 +57,34 @@ func promtool(t *testing.T, args ...string) {
 	}
 }
 
+var unitTests = []string{"testdata/rules_test.yaml", "testdata/platform_test.yaml", "testdata/objectives_test.yaml"}
+
 // Each alert is tested both ways: it fires with its labels, and it does not.
 func TestEveryRuleIsTested(t *testing.T) {
-	text, err := os.ReadFile("testdata/rules_test.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var file struct {
-		Tests []struct {
-			Cases []struct {
-				Alert  string      `yaml:"alertname"`
-				Alerts []yaml.Node `yaml:"exp_alerts"`
-			} `yaml:"alert_rule_test"`
-		}
-	}
-	if err := yaml.Unmarshal(text, &file); err != nil {
-		t.Fatal(err)
-	}
 	fires, silent := map[string]bool{}, map[string]bool{}
-	for _, test := range file.Tests {
-		for _, c := range test.Cases {
-			if len(c.Alerts) > 0 {
-				fires[c.Alert] = true
-			} else {
-				silent[c.Alert] = true
+	for _, name := range unitTests {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var file struct {
+			Tests []struct {
+				Cases []struct {
+					Alert  string      `yaml:"alertname"`
+					Alerts []yaml.Node `yaml:"exp_alerts"`
+				} `yaml:"alert_rule_test"`
+			}
+		}
+		if err := yaml.Unmarshal(text, &file); err != nil {
+			t.Fatal(err)
+		}
+		for _, test := range file.Tests {
+			for _, c := range test.Cases {
+				if len(c.Alerts) > 0 {
+					fires[c.Alert] = true
+				} else {
+					silent[c.Alert] = true
+				}
 			}
 		}
 	}
@@ -125,6 +135,17 @@ func TestMetricsAreDocumented(t *testing.T) {
 	uses, err := Uses(root)
 	if err != nil {
 		t.Fatal(err)
+	}
+	others, err := OtherRules(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range others {
+		for _, name := range metricsIn(r.Expr) {
+			if !strings.HasPrefix(name, "slo:") { // described all together
+				uses[name] = append(uses[name], r.Alert+r.Record)
+			}
+		}
 	}
 	for name, places := range uses {
 		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
@@ -224,11 +245,69 @@ func write(t *testing.T, dir, name string, text []byte) string {
 	return path
 }
 
+// rules are all alerts.
 func rules(t *testing.T) []Rule {
 	t.Helper()
 	all, err := Rules(root)
 	if err != nil || len(all) == 0 {
 		t.Fatal(len(all), err)
 	}
-	return all
+	others, err := OtherRules(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(append(all, others...), func(r Rule) bool { return r.Record != "" })
+}
+
+// Every series that an alert looks at is the release's own: the chart replaces the matcher that all have. And what sloth
+// makes of the objectives is what is there.
+func TestRulesAreScoped(t *testing.T) {
+	all, err := Rules(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	others, err := OtherRules(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range append(all, others...) {
+		expr := strings.ReplaceAll(r.Expr, `orderflow_release=~".*"`, "")
+		scoped := (len(r.Expr) - len(expr)) / len(`orderflow_release=~".*"`)
+		looks := 0
+		for _, name := range metricsIn(r.Expr) {
+			if !strings.HasPrefix(name, "slo:") && !strings.HasPrefix(name, "certmanager_") {
+				looks++
+			}
+		}
+		if scoped != looks {
+			t.Errorf("%s%s looks at %d series, of which %d are scoped:\n%s", r.Alert, r.Record, looks, scoped, r.Expr)
+		}
+	}
+}
+
+// A release's own dead letters raise its alert, another one's do not.
+func TestReleasesHearTheirOwn(t *testing.T) {
+	here, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := charts.Template(t.Context(), here, "orderflow", "--namespace", "shop", "--set", "monitoring.rules.enabled=true", "--show-only", "templates/monitoring.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rule struct{ Spec yaml.Node }
+	if err := yaml.Unmarshal(text, &rule); err != nil {
+		t.Fatal(err)
+	}
+	spec, err := yaml.Marshal(&rule.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write(t, dir, "rules.yaml", spec)
+	test, err := os.ReadFile("testdata/releases_test.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	promtool(t, "test", "rules", write(t, dir, "releases_test.yaml", test))
 }

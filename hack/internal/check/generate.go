@@ -8,6 +8,7 @@ import (
 	"orderflow.internal/hack/charts"
 	"orderflow.internal/hack/console"
 	"orderflow.internal/hack/docs"
+	"orderflow.internal/hack/monitoring"
 	"orderflow.internal/hack/topology"
 )
 
@@ -17,6 +18,7 @@ var generators = []struct {
 	write func(ctx context.Context, root string) error
 }{
 	{"the broker's topology from the charts", func(_ context.Context, root string) error { return topology.Write(root) }},
+	{"the objectives' rules", monitoring.Write},
 	{"the charts' documentation", charts.Write},
 	{"the services' openapi.yaml from the gateway's", func(ctx context.Context, root string) error {
 		_, err := command(ctx, filepath.Join(root, "services"),
