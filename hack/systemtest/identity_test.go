@@ -101,7 +101,6 @@ type estate struct {
 	product uuid.UUID
 
 	operations, owner, another string // tokens
-	seen                       []string
 }
 
 // attempt is one request and its answer.
@@ -326,7 +325,7 @@ func startGuarded(t *testing.T, env map[string]string) (*stack.Stack, *kittest.I
 	issuer := kittest.NewIssuer(t)
 	s := start(t, variant{env: merged(map[string]string{"AUTH_ISSUER": issuer.URL}, env)})
 	probe := issuer.Scoped(t, "operations")
-	eventually(t, 20*time.Second, "every service has the issuer's keys", func(ctx context.Context) error {
+	eventually(t, time.Minute, "every service has the issuer's keys", func(ctx context.Context) error {
 		for _, url := range []string{s.BaseURL(), s.Service("orders").URL() + "/api", s.Service("products").URL() + "/api", s.Service("customers").URL() + "/api"} {
 			for _, path := range []string{"/orders?limit=1", "/products?limit=1", "/customers?limit=1"} {
 				req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+path, nil)

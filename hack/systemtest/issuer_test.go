@@ -36,7 +36,9 @@ func TestEnduringIssuer(t *testing.T) {
 		})
 	}
 	enough("requests with the first key")
-	for _, algorithm := range []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA, jose.RS256} {
+	// Three new keys within seconds, however fast the machine is, are as many as the services look for: a fourth would have to
+	// wait for its turn (see kit/identity).
+	for _, algorithm := range []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA} {
 		issuer.Rotate(t, algorithm)
 		enough("requests with a key for " + string(algorithm))
 	}
@@ -44,7 +46,7 @@ func TestEnduringIssuer(t *testing.T) {
 	<-time.After(enduring(3*time.Second, 5*time.Minute))
 	enough("requests while the issuer is away")
 	issuer.Away(false)
-	issuer.Rotate(t, jose.ES256)
+	issuer.Rotate(t, jose.RS256)
 	enough("requests with the next key")
 	t.Logf("%d requests, each with a token of its own", asked.Load())
 }
@@ -89,7 +91,7 @@ func load(t *testing.T, s *stack.Stack, issuer *kittest.Issuer, product uuid.UUI
 					}
 					asked.Add(1)
 				}
-				<-time.After(5 * time.Millisecond)
+				<-time.After(enduring(5*time.Millisecond, 50*time.Millisecond))
 			}
 		})
 	}

@@ -143,6 +143,9 @@ func (k *keys) find(ctx context.Context, kid string) (*keyring, key, error) {
 	if found, ok := ring.keys[kid]; ok {
 		return ring, found, nil
 	}
+	if problem := k.status(); problem != nil { // the issuer may have had a new one when it was last asked in vain
+		return nil, key{}, fmt.Errorf("%w: %w", errNoKeys, problem)
+	}
 	return nil, key{}, errUnknownKey
 }
 
