@@ -141,7 +141,7 @@ func newVersion(t *testing.T) (values []string) {
 // undoMigration lets a real migration of that number in again.
 func undoMigration(t *testing.T) {
 	t.Helper()
-	ctx := context.WithoutCancel(t.Context()) // after an interruption, too
+	ctx := context.WithoutCancel(t.Context()) // after an interruption as well
 	for service, table := range migrated {
 		ours.query(ctx, t, service, fmt.Sprintf("alter table %s drop column if exists added_by_clustertest; "+
 			"delete from goose_db_version where version_id > %d", table, schemaVersion(t, service)))

@@ -93,7 +93,7 @@ func (s *system) upgrade(ctx context.Context, t *testing.T, set ...string) {
 	s.helm(ctx, t, args...)
 }
 
-// putBack gives the release the values that it has now when the test fails half way; after an interruption, too.
+// putBack gives the release the values that it has now when the test fails half way; after an interruption as well.
 func (s *system) putBack(t *testing.T) {
 	t.Helper()
 	values := filepath.Join(t.TempDir(), "values.yaml")

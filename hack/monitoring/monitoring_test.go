@@ -155,7 +155,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		}
 		name = strings.TrimSuffix(strings.TrimSuffix(name, "_size_sum"), "_size_count")
 		if !strings.Contains(string(text), name) {
-			t.Errorf("docs/metrics.md does not tell of %s, used in %s", name, strings.Join(places, ", "))
+			t.Errorf("docs/metrics.md does not explain %s, used in %s", name, strings.Join(places, ", "))
 		}
 	}
 }

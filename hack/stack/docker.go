@@ -13,7 +13,7 @@ import (
 )
 
 // container is a container of one stack, on the host's network. The process on record is the attached docker client: a
-// signal to it reaches what runs inside, and when it ends with this program the container ends, too.
+// signal to it reaches what runs inside, and when it ends with this program the container ends as well.
 type container struct{ name, image string }
 
 // newContainer names it after the stack's folder: two checkouts do not meet.

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// jaegerImage is the one that k8s/development runs, too.
+// jaegerImage is the one that k8s/development runs as well.
 const jaegerImage = "jaegertracing/jaeger:2.13.0"
 
 // Jaeger keeps the traces of the stack's services in memory and shows them; Docker runs it.

@@ -63,7 +63,7 @@ func (b *Broker) CloseConnections(ctx context.Context, user string) (int, error)
 	return closed, nil
 }
 
-// Queue is what the management API tells of a queue; its counts lag by up to 5 s.
+// Queue is what the management API reports about a queue; its counts lag by up to 5 s.
 type Queue struct {
 	Name      string `json:"name"`
 	Messages  int    `json:"messages"`

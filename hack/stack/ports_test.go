@@ -20,7 +20,7 @@ func TestAPortInUseIsNamed(t *testing.T) {
 	}
 }
 
-// Every port of every stack that may run beside another is its own and below those the kernel hands out.
+// Every port of every stack that may run alongside another is its own and below those the kernel hands out.
 func TestPortsDoNotMeet(t *testing.T) {
 	seen := make(map[int]string)
 	use := func(port int, what string) {

@@ -27,7 +27,7 @@ type Postgres struct {
 const postgresSuperuser = "postgres"
 
 // settings differ from PostgreSQL's defaults only to be small and quiet on a developer's machine. Durability (fsync,
-// synchronous_commit, full_page_writes) keeps its defaults: what a service commits survives a crash here, too.
+// synchronous_commit, full_page_writes) keeps its defaults: what a service commits survives a crash here as well.
 var postgresSettings = map[string]string{
 	"listen_addresses":                "127.0.0.1",
 	"unix_socket_directories":         "",

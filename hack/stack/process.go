@@ -25,8 +25,8 @@ type command struct {
 	dir    string
 	user   *syscall.Credential // nil = this user
 	detach bool                // outlives this program
-	stop   syscall.Signal      // asks for a clean end
-	copyTo io.Writer           // gets the output, too; may be nil
+	stop   syscall.Signal      // requests a clean exit
+	copyTo io.Writer           // gets the output as well; may be nil
 }
 
 // process is a program this stack started, now or in an earlier run.
@@ -95,7 +95,7 @@ var spawner = sync.OnceValue(func() chan<- func() {
 
 // batchScheduling has the kernel take this thread, and all that it starts, for batch work (SCHED_BATCH, sched(7)): who is
 // woken does not push another off its CPU. A dozen programs that wake one another on few CPUs find more work at once
-// then; on two CPUs under load it saves a seventh of all CPU time. Where it is not allowed things go on as they were.
+// then; on two CPUs under load it saves a seventh of all CPU time. Where it is not allowed, nothing changes.
 func batchScheduling() {
 	attr, err := unix.SchedGetAttr(0, 0)
 	if err != nil {

@@ -158,7 +158,7 @@ func (s *Stack) saveOptions() error {
 	return os.WriteFile(filepath.Join(s.Dir, "stack.json"), text, 0o600) // a broker's URL may carry a password
 }
 
-// Close lets go of the stack's folder; what runs goes on.
+// Close lets go of the stack's folder; what is running keeps running.
 func (s *Stack) Close() error {
 	if s.lock == nil {
 		return nil
@@ -218,7 +218,7 @@ func (s *Stack) Running() bool {
 // BaseURL is the gateway's address.
 func (s *Stack) BaseURL() string { return s.Service("gateway").URL() }
 
-// IssuerURL is the identity provider's address, which is its name, too.
+// IssuerURL is the identity provider's address, which is its name as well.
 func (s *Stack) IssuerURL() string {
 	port, _ := s.Options.ports().portsOf(idpSpec, 1)
 	return fmt.Sprintf("http://localhost:%d", port)

@@ -134,7 +134,7 @@ var damages = []damage{
 		[]string{"event-unhandled (products, orders): products republish orders.stock.reserved", "history-differs (orders, customers): customers forget, orders republish customers.order.created"}, "",
 	},
 	{
-		"a pending order waits for ever", confirmedOrder, "orders", pending, nil,
+		"a pending order waits forever", confirmedOrder, "orders", pending, nil,
 		[]string{
 			"event-unhandled (products, orders): products republish orders.stock.reserved",
 			"history-differs (orders, customers): customers forget, orders republish customers.order.created", "never-due (orders): orders repair",
@@ -387,7 +387,7 @@ where by <> '' and before is not null`)[0].N
 	}
 }
 
-// What happens to messages shows in the books, too, and what only waits is not taken for lost.
+// What happens to messages shows in the books as well, and what only waits is not taken for lost.
 func TestLostMessagesInTheBooks(t *testing.T) {
 	s := start(t, variant{})
 	balance(t, s)

@@ -48,7 +48,7 @@ func failingHandler(t testing.TB, s *stack.Stack, messages int, lasts time.Durat
 	})
 	t.Logf("%d messages handled within %s of the handler's recovery", messages, time.Since(ended).Round(time.Millisecond))
 	// One batch shows that everything fails.
-	const each = "message failed, will be tried again"
+	const each = "message failed, will be retried"
 	marks.quiet(t, time.Since(began), each)
 	if n := marks.count(t, services[0], each); n > 2*128 {
 		t.Errorf("%d messages were tried while everything failed", n)
@@ -172,7 +172,7 @@ func inHand(t testing.TB, s *stack.Stack, queue string, messages int) error {
 	})
 }
 
-// The broker takes no messages, so dead letters have to wait. The good messages behind them do not, and the service ends
+// The broker accepts no messages, so dead letters have to wait. The good messages behind them do not, and the service ends
 // in order.
 func TestAlarmBehindBadMessages(t *testing.T) {
 	s := start(t, variant{})

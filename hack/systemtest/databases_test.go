@@ -35,7 +35,7 @@ where usename = '%[1]s'`)
 	if err != nil {
 		return err
 	}
-	// Sessions that began in between, or between two statements of ours, are read-only, too, or end.
+	// Sessions that began in between, or between two statements of ours, are read-only as well, or end.
 	return until(ctx, func(context.Context) error {
 		for _, name := range withDatabase {
 			if len(query[struct{ PID int }](t, f.Postgres.AdminURL(), `select pid from pg_stat_activity where usename = $1`, name)) == 0 {

@@ -195,7 +195,7 @@ func closedLoop(s *stack.Stack) bench.Options {
 	return o
 }
 
-// steady is a load of so many orders each second, for some time; its clients try again, too.
+// steady is a load of so many orders each second, for some time; its clients try again as well.
 func steady(s *stack.Stack, rate float64, lasts time.Duration) bench.Options {
 	o := bench.Defaults()
 	o.BaseURL, o.Rate, o.Orders, o.Concurrency, o.Retry = s.BaseURL(), rate, int(rate*lasts.Seconds()), 1024, true

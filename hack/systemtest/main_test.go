@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// alone are the tests that no other runs beside: they take all the CPU there is, measure what the system takes, or set
+// alone are the tests that no other runs alongside: they take all the CPU there is, measure what the system takes, or set
 // this program's environment.
 var alone = []string{"TestDrain", "TestEnduringFootprint", "TestEnduringOverload", "TestEnduringSaga", "TestFaults", "TestPooler"}
 

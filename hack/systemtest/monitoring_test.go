@@ -161,7 +161,7 @@ func (m *monitored) metrics(t *testing.T) {
 	t.Logf("%d metrics are used and scraped", len(uses))
 }
 
-// documented checks that docs/metrics.md tells of every metric that the services have had.
+// documented checks that docs/metrics.md explains every metric that the services have had.
 func (m *monitored) documented(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(m.s.Options.Root, "docs", "metrics.md"))
 	if err != nil {
@@ -175,7 +175,7 @@ func (m *monitored) documented(t *testing.T) {
 		t.Error("the services have no metrics")
 	}
 	for _, name := range monitoring.Undocumented(string(text), names) {
-		t.Errorf("docs/metrics.md does not tell of %s", name)
+		t.Errorf("docs/metrics.md does not explain %s", name)
 	}
 }
 

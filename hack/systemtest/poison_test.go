@@ -278,7 +278,7 @@ func growing(t testing.TB, service *stack.Service, since int64) {
 			Attempt int
 			Delay   time.Duration
 		}
-		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "message failed, will be tried again" {
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "message failed, will be retried" {
 			delays[entry.Attempt] = entry.Delay
 		}
 	}

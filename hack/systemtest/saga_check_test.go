@@ -116,7 +116,7 @@ func (o *sagaOrder) check(stored storedOrder) error {
 	case isCancelled && released != reserved, isConfirmed && released != 0:
 		return fmt.Errorf("stock of order %s was reserved %d and released %d times", o.id, reserved, released)
 	case (stored.Reason == events.ReasonStockNotAvailable) && refused != 1:
-		return fmt.Errorf("order %s was cancelled for want of stock that nobody missed", o.id)
+		return fmt.Errorf("order %s was cancelled because stock was short that nobody missed", o.id)
 	case stored.Version != 1+confirmed+cancelled:
 		return fmt.Errorf("order %s has version %d after %d transitions", o.id, stored.Version, confirmed+cancelled)
 	case o.ended.Status != "" && (o.ended.Reason != stored.Reason || o.ended.Version != stored.Version):
@@ -154,7 +154,7 @@ group by 1`) {
 		delete(sold, p.ID)
 	}
 	for id, n := range sold {
-		t.Errorf("%d pieces of %s are confirmed, which is no product", n, id)
+		t.Errorf("%d units of %s are confirmed, which is no product", n, id)
 	}
 }
 

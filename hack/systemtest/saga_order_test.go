@@ -55,7 +55,7 @@ func newSagaOrder(p plan, n *network, d *door) *sagaOrder {
 }
 
 // run drives the order from its POST until it has ended and all that its schedule holds has been done. What is still
-// on its way then goes on by itself.
+// on its way then continues by itself.
 func (o *sagaOrder) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sagaPatience)
 	defer cancel()
@@ -259,7 +259,7 @@ func (o *sagaOrder) cancel(ctx context.Context) {
 	o.change()
 }
 
-// orderState is what the API tells of an order.
+// orderState is what the API says about an order.
 type orderState struct {
 	OrderID uuid.UUID
 	Status  string

@@ -72,7 +72,7 @@ type sagaRun struct {
 	services  []*stack.Service // with a database
 	databases map[string]string
 	products  mallProducts
-	initial   map[uuid.UUID]*atomic.Int64 // stock, restocked pieces included
+	initial   map[uuid.UUID]*atomic.Int64 // stock, restocked units included
 	network   *network
 	door      *door
 	broker    kittest.Vhost
@@ -228,7 +228,7 @@ func (r *sagaRun) restock(ctx context.Context, id uuid.UUID) error {
 	return err
 }
 
-// settle waits until every delivery has been handled and every event that came of it has been delivered, too.
+// settle waits until every delivery has been handled and every event that came of it has been delivered as well.
 func (r *sagaRun) settle(t testing.TB) {
 	t.Helper()
 	ch := dial(t, r.broker.AdminURL)

@@ -8,7 +8,7 @@ import (
 	"orderflow.internal/hack/stack"
 )
 
-// Two hundred at once want the last hundred pieces: as many get one, the others are told so, and nobody is left to the
+// Two hundred at once want the last hundred units: as many get one, the others are told so, and nobody is left to the
 // deadline.
 func TestLastPieces(t *testing.T) {
 	s := start(t, variant{})
@@ -26,7 +26,7 @@ func lastPieces(t testing.TB, s *stack.Stack) {
 		t.Error(err)
 	}
 	if r.States["Confirmed"] != 100 || r.States["Cancelled"] != 100 || r.Reasons["StockNotAvailable"] != 100 {
-		t.Errorf("%v, cancelled for %v: want 100 Confirmed and 100 Cancelled for want of stock", r.States, r.Reasons)
+		t.Errorf("%v, cancelled for %v: want 100 Confirmed and 100 Cancelled because stock was short", r.States, r.Reasons)
 	}
 	slowest := time.Duration(r.Latency.Max * float64(time.Millisecond))
 	if r.Latency.Orders != 200 || slowest > 5*time.Second {

@@ -41,7 +41,7 @@ const (
 
 // TestEnduringSize compares a system that has taken orders for a year with one that has just begun. Whatever the services
 // do, their statements touch about as many pages of the tables in the one as in the other, and none reads a large table as
-// a whole. hack/test endurance makes it 20,000,000 orders and compares times, too.
+// a whole. hack/test endurance makes it 20,000,000 orders and compares times as well.
 func TestEnduringSize(t *testing.T) {
 	orders := 100_000
 	if endures() {

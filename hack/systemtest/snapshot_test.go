@@ -61,7 +61,7 @@ func TestEnduringSnapshot(t *testing.T) {
 		}
 	}
 	orders := parts * int(rate*lasts.Seconds())
-	eventually(t, time.Minute, "the metric tells of dead rows", func(context.Context) error {
+	eventually(t, time.Minute, "the metric shows dead rows", func(context.Context) error {
 		if n := deadRows(t, s, "pending_orders"); n < orders {
 			return fmt.Errorf("%d of %d orders that are pending no more", n, orders)
 		}

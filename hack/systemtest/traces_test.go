@@ -41,7 +41,7 @@ func traceparent(flags string) (header, traceID string) {
 	return "00-" + traceID + "-" + traceID[:16] + "-" + flags, traceID
 }
 
-// placeTraced places an order of one piece.
+// placeTraced places an order for one unit.
 func placeTraced(t testing.TB, s *stack.Stack, header http.Header, customer, product uuid.UUID, status int) (o orderState) {
 	t.Helper()
 	door := newDoor(s.BaseURL(), 1)
@@ -124,7 +124,7 @@ func TestTraces(t *testing.T) {
 }
 
 // retriedOrder lets the customers' database refuse an order's first event, for a while or until it is dead-lettered.
-// Each try is a span, a child of the publishing; those after the first link to it, too.
+// Each try is a span, a child of the publishing; those after the first link to it as well.
 func retriedOrder(t *testing.T, s *stack.Stack, c *teletest.Collector, dies bool) {
 	admin := confirming(t, s)
 	limitDeliveries(t, s, events.QueueCustomersOrderCreated)
@@ -216,18 +216,18 @@ func loggedTries(t testing.TB, service *stack.Service, since int64, order uuid.U
 			TraceID string `json:"trace_id"`
 			SpanID  string `json:"span_id"`
 		}
-		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "message failed, will be tried again" && entry.TraceID == tries[0].TraceID {
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "message failed, will be retried" && entry.TraceID == tries[0].TraceID {
 			logged[entry.SpanID] = entry.OrderID
 		}
 	}
 	for _, span := range tries {
 		if got := logged[span.ID]; span.Error && got != order.String() {
-			t.Errorf("the log tells of order %q in span %s, want %s", got, span.ID, order)
+			t.Errorf("the log has order %q in span %s, want %s", got, span.ID, order)
 		}
 	}
 }
 
-// refuseCreated makes the customers' database refuse what OrderCreated tells of a customer's orders.
+// refuseCreated makes the customers' database refuse what OrderCreated says about a customer's orders.
 func refuseCreated(t testing.TB, s *stack.Stack, customer uuid.UUID) (repair func()) {
 	t.Helper()
 	alter := func(change string) {

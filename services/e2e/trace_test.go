@@ -131,7 +131,7 @@ func TestConcurrentOrdersKeepTheirTraces(t *testing.T) {
 	}
 }
 
-// A client that does not want to be traced is not, but what it sent goes on:
+// A client that does not want to be traced is not, but what it sent is passed on:
 // see the services' messages in the system tests.
 func TestAnUnsampledOrderExportsNothing(t *testing.T) {
 	c := collector(t)

@@ -5,7 +5,7 @@
 //
 // A published event only ever gains optional fields. Anything an older reader
 // would misread (a field gone, of another type or meaning, a wider range, a
-// new reason) is a new event type ending in .v2, published beside the old one
+// new reason) is a new event type ending in .v2, published alongside the old one
 // until its last reader is gone.
 package events
 

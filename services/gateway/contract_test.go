@@ -14,7 +14,7 @@ import (
 	"orderflow.internal/kit/web"
 )
 
-var update = flag.Bool("update", false, "write the services' documents anew from openapi.yaml")
+var update = flag.Bool("update", false, "regenerate the services' documents from openapi.yaml")
 
 // The services' documents are the gateway's, cut to one tag and with the paths
 // as the services know them. So there is one contract to edit and none to

@@ -39,7 +39,7 @@ type config struct {
 	Client      []url.URL `env:"CLIENT_URL" help:"likewise of the client, which gets every path that is not the API's (default none)"`
 	TrustTraces bool      `env:"TRUST_TRACE_CONTEXT" help:"make requests part of the trace that they name in traceparent, where all who send them may say so; else their traces only link to it (default false)"`
 	WebClient   string    `env:"AUTH_WEB_CLIENT_ID" envDefault:"orderflow-web" help:"what the web client is called at the issuer"`
-	WebScopes   []string  `env:"AUTH_WEB_SCOPES" help:"scopes, separated by commas, that the web client asks for beside openid, offline_access and those of AUTH_SCOPE_*"`
+	WebScopes   []string  `env:"AUTH_WEB_SCOPES" help:"scopes, separated by commas, that the web client requests besides openid, offline_access and those of AUTH_SCOPE_*"`
 }
 
 // Validate checks the base URLs.
@@ -99,11 +99,11 @@ const (
 	maxHeaderBytes = 8 << 10  // net/http reads up to 4 KiB more
 	maxOrderBody   = 64 << 10 // far more than the largest order needs
 	maxBody        = 16 << 10
-	allBodies      = 4 << 20 // beside the first 4 KiB of each
+	allBodies      = 4 << 20 // besides the first 4 KiB of each
 
 	maxStreams  = 2000
 	maxWaiting  = 1000 // POST /orders
-	maxRequests = 256  // to each service, beside these
+	maxRequests = 256  // to each service, besides these
 )
 
 // routes are the public paths by service. A path that is not listed, but lies

@@ -47,7 +47,7 @@ lacks, which the service then publishes. The audit prints the whole command.
 const recountHelp = `Usage: recount [--product ID ...] [--yes]
 
 Compares reserved with the sum of all reservations, and stock with what is left of all that ever came in, of the products
-given or of all, and corrects them by the difference. Orders go on meanwhile.
+given or of all, and corrects them by the difference. Orders continue meanwhile.
 
   --product ID   this product; may be repeated
   --by NAME      who wants it, for the record (the user and host of the process)

@@ -47,7 +47,7 @@ func (p program) down() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&purge, "purge", false, "delete data, logs and passwords, too")
+	cmd.Flags().BoolVar(&purge, "purge", false, "delete data, logs and passwords as well")
 	return cmd
 }
 

@@ -48,7 +48,7 @@ and a summary, and exits with 1 when anything failed. What is missing on the mac
 	f.IntVar(&o.Jobs, "jobs", 0, "`number` of parts that run at the same time; 0 is one more than there are CPUs")
 	f.BoolVar(&o.Race, "race", true, "with the race detector")
 	f.StringVar(&o.Run, "run", "", "only tests, or mutations, whose name matches this `regexp`")
-	f.BoolVarP(&o.Verbose, "verbose", "v", false, "show the output of tests that pass, too")
+	f.BoolVarP(&o.Verbose, "verbose", "v", false, "show the output of tests that pass as well")
 	f.StringVar(&o.CRDs, "rabbitmq-crds", "",
 		"`folder` with the resource definitions of the RabbitMQ operators; without it they are downloaded")
 	brokerFlags(f, &o.Broker)
@@ -89,7 +89,7 @@ themselves and are skipped here; hack/test e2e has them.`,
 	f := cmd.Flags()
 	f.StringVar(&base, "base-url", kindGateway, "the gateway's `url`")
 	f.StringVar(&run, "run", "", "only tests whose name matches this `regexp`")
-	f.BoolVarP(&verbose, "verbose", "v", false, "show the output of tests that pass, too")
+	f.BoolVarP(&verbose, "verbose", "v", false, "show the output of tests that pass as well")
 	return cmd
 }
 

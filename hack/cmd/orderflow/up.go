@@ -26,7 +26,7 @@ func (p program) up() *cobra.Command {
 		Short: "Start the whole system on this machine",
 		Long: `Starts the whole system on this machine: a RabbitMQ and a PostgreSQL of its own, the four services, a small
 catalogue and a first order, and then shows the services' logs. Ctrl-C stops everything. Where Node.js is installed,
-the web client runs, too; its pages are built when they have changed.
+the web client runs as well; its pages are built when they have changed.
 
 Missing Debian packages (rabbitmq-server, postgresql) are installed after saying so, which needs root or sudo. Data,
 logs and passwords are in .run/up; ports are on the loopback interface; the machine's own instances are left alone.
@@ -69,7 +69,7 @@ func brokerFlags(flags *pflag.FlagSet, o *stack.Options) {
 		"management API of that broker (http://user:password@host:port)")
 }
 
-// passedOn are the variables of this program's environment that the services get, too.
+// passedOn are the variables of this program's environment that the services get as well.
 func passedOn(environ []string) map[string]string {
 	env := map[string]string{"LOG_FORMAT": "text"}
 	for _, variable := range environ {

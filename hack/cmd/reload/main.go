@@ -1,6 +1,6 @@
-// Command reload is what a service's container starts with under Tilt: it runs the service's binary and runs it anew
+// Command reload is what a service's container starts with under Tilt: it runs the service's binary and restarts it
 // when another one has been copied over it. The image has no shell and no tar, which Tilt needs to copy files into a
-// container, so this plays tar, too, when called by that name.
+// container, so this plays tar as well, when called by that name.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Package bench loads the order API through its public door, measures it, and checks that no order and no piece of
+// Package bench loads the order API through its public door, measures it, and checks that no order and no unit of
 // stock was lost or made up on the way.
 //
 // A run brings its own products and customers, so it can be pointed at a system in use. It has three stages:

@@ -134,9 +134,9 @@ func (f *fake) later(d time.Duration, do func()) {
 	})
 }
 
-func (f *fake) add(pieces int) {
+func (f *fake) add(units int) {
 	for _, p := range f.products {
-		p.Stock += pieces
+		p.Stock += units
 	}
 }
 

@@ -22,8 +22,8 @@ type Options struct {
 	Products    int           // orders spread evenly over this many products
 	Hot         bool          // all orders want the same product
 	Items       int           // different products per order
-	Quantity    int           // pieces per item
-	Stock       int           // pieces of each product at the start; 0 is enough for every order
+	Quantity    int           // units per item
+	Stock       int           // units of each product at the start; 0 is enough for every order
 	Wait        int           // seconds an answer may wait for the final state; 0 leaves that to the server
 	Async       bool          // post with respond-async and follow the orders by listing the pending ones
 	Poll        time.Duration // shortest pause between two such listings: the resolution of an asynchronous latency
@@ -103,8 +103,8 @@ func (o *Options) validate() error {
 	check(o.Products > 0, "products: want at least 1")
 	check(o.Items > 0 && o.Items <= min(o.Products, maxItems), "items: want 1 to %d, the number of products and at most %d", min(o.Products, maxItems), maxItems)
 	check(o.Quantity > 0 && o.Quantity <= maxQuantity, "quantity: want 1 to %d", maxQuantity)
-	check(o.Stock >= 0, "stock: want 0 (enough) or more pieces")
-	check(o.stock() <= maxStock, "stock: at most %d pieces, not %d", maxStock, o.stock())
+	check(o.Stock >= 0, "stock: want 0 (enough) or more units")
+	check(o.stock() <= maxStock, "stock: at most %d units, not %d", maxStock, o.stock())
 	check(o.Poll > 0, "poll: want more than 0")
 	check(o.Wait >= 0 && (o.Wait == 0 || !o.Async), "wait: want 0 or more seconds, and none with an asynchronous run")
 	check(o.AnswerLimit > time.Duration(o.Wait)*time.Second, "answer limit: want more than the wait")
@@ -115,7 +115,7 @@ func (o *Options) validate() error {
 	return errors.Join(errs...)
 }
 
-// stock is the pieces each product starts with.
+// stock is the units each product starts with.
 func (o *Options) stock() int {
 	if o.Stock > 0 {
 		return o.Stock

@@ -73,7 +73,7 @@ func (t *tracker) run(ctx context.Context) error {
 		}
 		t.settle(watched, list)
 		// A long list must not become the load: at most a third of the time is spent reading it, as long as that takes a
-		// moment. It may have waited for a server that was away, and then the next look must not wait, too.
+		// moment. It may have waited for a server that was away, and then the next look must not wait as well.
 		if !sleep(ctx, max(t.poll, min(2*time.Since(began), 2*time.Second))) {
 			return nil
 		}

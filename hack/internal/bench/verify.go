@@ -213,7 +213,7 @@ func (e *evidence) historyAgrees() Check {
 	}
 	for id := range told {
 		if _, known := stored[id]; !known {
-			wrong.add("history tells of %s, which is no order", id)
+			wrong.add("history has %s, which is no order", id)
 		}
 	}
 	if len(told) != len(e.histories) {

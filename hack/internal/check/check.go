@@ -51,7 +51,7 @@ type Part struct {
 // onDemand are the parts that only run when they are named: they take longer than all others.
 var onDemand = []string{"endurance", "mutations"}
 
-// Parts are all parts in the order they start: after the quickest the longest, beside which the others run.
+// Parts are all parts in the order they start: after the quickest the longest, alongside which the others run.
 var Parts = []Part{
 	{Name: "fmt", Help: "Go files are formatted, shell scripts can be parsed", alone: true, run: format},
 	{Name: "generate", Help: "generated files and go.mod are up to date", alone: true, run: generated},

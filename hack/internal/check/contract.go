@@ -67,7 +67,7 @@ const published = "services/gateway/testdata/published.yaml"
 func publish(ctx context.Context, root string) error {
 	old, current := filepath.Join(root, published), filepath.Join(root, "services", "gateway", "openapi.yaml")
 	if err := unbroken(ctx, root, old, current); err != nil {
-		return fmt.Errorf("%w\nopenapi.yaml breaks clients of what is published: add beside it instead. Where that is meant,"+
+		return fmt.Errorf("%w\nopenapi.yaml breaks clients of what is published: add to it instead. Where that is intended,"+
 			" copy openapi.yaml to %s and say why in the commit", err, published)
 	}
 	now, err := os.ReadFile(current)

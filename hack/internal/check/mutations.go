@@ -153,7 +153,7 @@ func mutations(ctx context.Context, r *run) error {
 			}
 		}
 	}
-	// Servers that had gone meanwhile would have made tests fail, too.
+	// Servers that had gone meanwhile would have made tests fail as well.
 	return r.Out.Step(ctx, "the tests still pass without the edits", func(ctx context.Context) error { return r.pass(ctx, env, all) })
 }
 

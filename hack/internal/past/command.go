@@ -22,7 +22,7 @@ func Command(c *console.Console) *cobra.Command {
 		Short: "Fill the databases with orders of the past",
 		Long: `Fills the databases of orders, products and customers with what they would hold had they run for months: orders and how
 they ended, reservations, histories, profiles, idempotency keys, and the published events of the days that the outboxes
-keep. The books balance. By default they are the databases of what hack/up runs, which may go on running.`,
+keep. The books balance. By default they are the databases of what hack/up runs, which may keep running.`,
 		Example: `  hack/past --orders 1000000 --days 7    a week of 1.65 orders a second, all of its events still kept
   hack/past --orders 20000000            a year of one order every 1.6 seconds, about 20 GB`,
 		Args: cobra.NoArgs,

@@ -15,7 +15,7 @@ import (
 type rows struct {
 	*generator
 	keep    time.Time // events from then on are still in the outboxes
-	keyed   time.Time // idempotency keys, too
+	keyed   time.Time // idempotency keys as well
 	orders  *table
 	keys    *table
 	placed  *table // the outbox of orders

@@ -87,7 +87,7 @@ func (p *Proxy) Strand() {
 	}
 }
 
-// Down ends all connections, those that come until Heal, too: the server is away.
+// Down ends all connections, those that come until Heal as well: the server is away.
 func (p *Proxy) Down() {
 	p.mu.Lock()
 	p.down = true

@@ -95,7 +95,7 @@ test.describe('people', () => {
 test.describe('a token that ends', () => {
   test.use({ tolerated: [failedLoads] }); // the browser reports every 401
 
-  test('while an order is pending is renewed, and the order goes on', async ({ page, context, api }) => {
+  test('while an order is pending is renewed, and the order continues', async ({ page, context, api }) => {
     await page.goto('/');
     await signIn(page, 'ada');
     // What the page asks about the order gets no answer until its token has ended. The next request then arrives with that.
@@ -184,7 +184,7 @@ test('the page shows what an account may do, and says why not', async ({ page, a
   await kim.goto(`/stock?q=${api.mark}`);
   await signIn(kim, 'kim');
   await kim.getByRole('button', { name: `Restock ${cup.name}` }).click();
-  await kim.getByRole('dialog').getByRole('textbox', { name: 'Pieces that come in' }).fill('7');
+  await kim.getByRole('dialog').getByRole('textbox', { name: 'Units received' }).fill('7');
   await kim.getByRole('dialog').getByRole('button', { name: 'Add to stock' }).click();
   await expect(kim.getByRole('dialog')).toBeHidden();
   expect((await api.product(cup.productId)).stock).toBe(12);

@@ -71,7 +71,7 @@ test('a product is added, sold and restocked', async ({ page, api }) => {
   await expect(dialog.getByRole('textbox', { name: 'Name' })).toBeFocused();
   await dialog.getByRole('textbox', { name: 'Name' }).fill(name);
   await dialog.getByRole('textbox', { name: 'Price' }).fill('1,250.50');
-  await dialog.getByRole('textbox', { name: 'Pieces in stock' }).fill('4');
+  await dialog.getByRole('textbox', { name: 'Units in stock' }).fill('4');
   await dialog.getByRole('button', { name: 'Add product' }).click();
   await expect(dialog).toBeHidden();
 
@@ -82,7 +82,7 @@ test('a product is added, sold and restocked', async ({ page, api }) => {
 
   await row.getByRole('button', { name: `Restock ${name}` }).click();
   const restock = page.getByRole('dialog');
-  await restock.getByRole('textbox', { name: 'Pieces that come in' }).fill('1,000');
+  await restock.getByRole('textbox', { name: 'Units received' }).fill('1,000');
   await restock.getByRole('button', { name: 'Add to stock' }).click();
   await expect(row).toContainText('1,004 in stock');
 });

@@ -12,7 +12,7 @@ const manifest = JSON.parse(readFileSync(new URL('.vite/manifest.json', dist), '
 // Loaded only by pages with letters that English does not have.
 const rarely = /figtree-latin1/;
 
-/** The modules that each page needs beside the entry. @type {Record<string, string[]>} */
+/** The modules that each page needs besides the entry. @type {Record<string, string[]>} */
 const pages = {
   '/': [],
   '/basket': ['src/pages/basket.tsx'],

@@ -12,7 +12,7 @@ it('outlives the page', () => {
   expect(persisted('n', parse).get()).toBe(7);
 });
 
-it.each(['not JSON', '"text"', 'null'])('begins anew with %s in the storage', (text) => {
+it.each(['not JSON', '"text"', 'null'])('starts fresh with %s in the storage', (text) => {
   localStorage.setItem('n', text);
   expect(persisted('n', parse).get()).toBe(0);
 });

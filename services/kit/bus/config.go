@@ -33,11 +33,11 @@ type Config struct {
 	// Linger trades a little latency under load for larger batches: it only
 	// applies after a batch of more than one message, never to a lone one.
 	Linger     time.Duration `env:"BUS_LINGER" envDefault:"2ms" help:"how long a busy consumer lets a batch grow before it handles it"`
-	RetryDelay time.Duration `env:"BUS_RETRY_DELAY" envDefault:"200ms" help:"delay before a failed message is tried again; doubles with each try up to 30s. 0 leaves delays to the broker"`
+	RetryDelay time.Duration `env:"BUS_RETRY_DELAY" envDefault:"200ms" help:"delay before a failed message is retried; doubles with each attempt up to 30s. 0 leaves delays to the broker"`
 	// ConfirmTimeout bounds the wait for a publisher confirm. An alarm of the
 	// broker stops the clock.
 	ConfirmTimeout time.Duration `env:"BUS_CONFIRM_TIMEOUT" envDefault:"5s" help:"longest wait for the broker to confirm a published message"`
-	// DrainTimeout bounds how long a stopping consumer goes on handling what
+	// DrainTimeout bounds how long a stopping consumer keeps handling what
 	// it has already received.
 	DrainTimeout time.Duration `env:"BUS_DRAIN_TIMEOUT" envDefault:"4s" help:"longest time to finish received messages when stopping; the rest is given back"`
 }

@@ -141,7 +141,7 @@ func (l *letters) connected(ctx context.Context) {
 			err := l.store(ctx, pipe, batch)
 			l.setFailure(err)
 			if err != nil && ctx.Err() == nil && log.now() {
-				slog.ErrorContext(ctx, "dead letters not stored, will be tried again", "error", err)
+				slog.ErrorContext(ctx, "dead letters not stored, will be retried", "error", err)
 			}
 			idle.Reset(letterIdle)
 		}

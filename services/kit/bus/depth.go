@@ -39,7 +39,7 @@ func (c *Consumer) depth(ctx context.Context, queue string) (int, error) {
 		err      error
 	}
 	answered := make(chan reply, 1)
-	// A queue without a leader does not answer, and the library waits for ever;
+	// A queue without a leader does not answer, and the library waits forever;
 	// the connection has others to serve. So what waits is left behind, one at
 	// a time, until the queue answers or the connection ends.
 	go func() {

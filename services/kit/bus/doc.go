@@ -48,7 +48,7 @@
 //
 // A message cannot be decoded, has a foreign type, or its handler says
 // [Permanent]: it goes to the dead-letter queue at once, with the reason in
-// headers. That happens beside the handling of others, and the message is not
+// headers. That happens alongside the handling of others, and the message is not
 // acknowledged before its letter is confirmed.
 //
 // A batch fails: each of its messages is handled alone, so that only those that
@@ -74,7 +74,7 @@
 // and opens its window when that has had a result.
 //
 // The broker closes a channel, cancels a consumer because its queue is gone, or
-// loses the connection: channels and connections are opened again for ever, with
+// loses the connection: channels and connections are opened again forever, with
 // backoff and jitter; Ready tells meanwhile, in the broker's words. A broker that
 // says nothing is given up after 4.5 seconds, and no call waits for an answer
 // longer than that without somebody who can end it. The client library's own

@@ -180,7 +180,7 @@ func (s *session) unprobed() int {
 func (s *session) hold(r *received, err error) {
 	s.proven = true
 	delay := retryDelay(s.consumer.cfg.RetryDelay, r.attempt)
-	slog.WarnContext(r.ctx, "message failed, will be tried again", "queue", s.sub.queue, "attempt", r.attempt+1, "delay", delay,
+	slog.WarnContext(r.ctx, "message failed, will be retried", "queue", s.sub.queue, "attempt", r.attempt+1, "delay", delay,
 		"message_id", r.MessageId, "subject", r.event.Subject, "error", err)
 	endSpan(r.span, err)
 	s.attrs.recordConsumed(s.work, 0, 0, 1)

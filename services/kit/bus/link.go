@@ -44,7 +44,7 @@ func brokerError(err error) error {
 	switch {
 	case !errors.As(err, &e) || e == nil:
 		return err
-	case errors.Is(e, amqp.ErrClosed): // the library's word for an orderly close, too
+	case errors.Is(e, amqp.ErrClosed): // the library's word for an orderly close as well
 		return errors.New("closed")
 	case !e.Server:
 		return errors.New(e.Reason)
@@ -82,7 +82,7 @@ func (l *link) run(ctx context.Context) {
 		if err != nil {
 			l.set(nil, "", err)
 			if ctx.Err() == nil && log.now() {
-				slog.WarnContext(ctx, "broker not reachable, will try again", "connection", l.name, "error", err)
+				slog.WarnContext(ctx, "broker unreachable, will retry", "connection", l.name, "error", err)
 			}
 			wait.sleep(ctx)
 			continue
@@ -109,10 +109,10 @@ func (l *link) serve(ctx context.Context, conn *connection) {
 			case !ok: // closing; the close says why
 				blocked = nil
 			case b.Active:
-				slog.WarnContext(ctx, "broker takes no messages", "connection", l.name, "reason", b.Reason)
+				slog.WarnContext(ctx, "broker accepts no messages", "connection", l.name, "reason", b.Reason)
 				l.set(conn, b.Reason, nil)
 			default:
-				slog.InfoContext(ctx, "broker takes messages again", "connection", l.name)
+				slog.InfoContext(ctx, "broker accepts messages again", "connection", l.name)
 				l.set(conn, "", nil)
 			}
 		case lost := <-closed:
@@ -127,7 +127,7 @@ func (l *link) serve(ctx context.Context, conn *connection) {
 			l.set(nil, "", errors.New("stopped"))
 			// In an alarm the broker does not read the close.
 			if err := conn.close(time.Second); err != nil {
-				slog.DebugContext(ctx, "broker connection not closed in order", "connection", l.name, "error", brokerError(err))
+				slog.DebugContext(ctx, "broker connection not closed cleanly", "connection", l.name, "error", brokerError(err))
 			}
 			return
 		}
@@ -206,13 +206,13 @@ func (l *link) whyNot() error {
 	case l.conn == nil:
 		return l.lastErr
 	case l.blocked != "":
-		return fmt.Errorf("broker takes no messages: %s", l.blocked)
+		return fmt.Errorf("broker accepts no messages: %s", l.blocked)
 	}
 	return nil
 }
 
 // isBlocked returns a channel that is closed when the state changes, and
-// whether the broker takes no messages.
+// whether the broker accepts no messages.
 func (l *link) isBlocked() (<-chan struct{}, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

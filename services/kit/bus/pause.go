@@ -71,7 +71,7 @@ func newPause() pause {
 func (p *pause) isFor(kind pauseKind) bool { return p.because != nil && p.kind == kind }
 
 // begin pauses, or puts off the next probe, and reports whether this is news. An
-// open breaker stays open when a dependency goes away, too.
+// open breaker stays open when a dependency goes away as well.
 func (p *pause) begin(kind pauseKind, err error) (news bool) {
 	now := time.Now()
 	if news = p.because == nil || (kind == broken && p.kind != broken); news {

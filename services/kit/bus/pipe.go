@@ -93,7 +93,7 @@ func (p *pipe) batch(ctx context.Context, messages []message, errs []error) {
 	}
 }
 
-// send sends what can be sent, in one piece. The caller releases the channel.
+// send sends what can be sent, in one write. The caller releases the channel.
 func (p *pipe) send(ctx context.Context, messages []message, errs []error) (*confirming, []*amqp.DeferredConfirmation, error) {
 	select {
 	case p.sending <- struct{}{}:
@@ -105,7 +105,7 @@ func (p *pipe) send(ctx context.Context, messages []message, errs []error) (*con
 	if err != nil {
 		return nil, nil, err
 	}
-	// A write blocks for ever if the broker stops reading, as in an alarm.
+	// A write blocks forever if the broker stops reading, as in an alarm.
 	defer context.AfterFunc(ctx, c.conn.socket.drop)()
 	c.conn.socket.cork()
 	defer c.conn.socket.uncork()
@@ -204,7 +204,7 @@ func (p *pipe) isolate(ctx context.Context, conn *connection, messages []message
 		switch {
 		case closed == nil && !late:
 			continue
-		case closed == nil: // no use to wait for each of the others, too
+		case closed == nil: // no use to wait for each of the others as well
 			replace(errs, errs[i])
 			return
 		case conn.IsClosed():
@@ -277,7 +277,7 @@ func (c *confirming) release(retire bool) {
 	c.retired = c.retired || retire
 	if c.retired && c.users == 0 && !c.ch.IsClosed() {
 		// Nobody waits for the answer, which does not come in an alarm; the
-		// end of the connection ends this, too.
+		// end of the connection ends this as well.
 		go c.ch.Close() //nolint:errcheck // nothing is on it any more
 	}
 }

@@ -54,7 +54,7 @@ type proxyMode int
 const (
 	forwards     proxyMode = iota
 	holds                  // what the broker says, until it forwards again
-	swallows               // everything, for ever
+	swallows               // everything, forever
 	deaf                   // reads nothing from either side
 	unconfirming           // loses the broker's confirms
 	alarmed                // like a broker in an alarm: reads nothing more from a client that publishes
@@ -113,7 +113,7 @@ func (p *proxy) set(mode proxyMode) {
 	p.cond.Broadcast()
 }
 
-// alarm tells the client that the broker takes no messages, or takes them
+// alarm tells the client that the broker accepts no messages, or takes them
 // again, as soon as the broker has something to say.
 func (p *proxy) alarm(on bool) {
 	method := []byte{0, 10, 0, 61} // connection.unblocked

@@ -86,7 +86,7 @@ func (w *worker) consume(ctx context.Context, conn *connection) error {
 	w.setState(nil)
 	if w.down {
 		w.down = false
-		slog.InfoContext(ctx, "consumer started again", "queue", w.sub.queue)
+		slog.InfoContext(ctx, "consumer restarted", "queue", w.sub.queue)
 	}
 	err := s.loop(ctx.Done())
 	s.giveBackRest()
@@ -311,7 +311,7 @@ func (s *session) reject(r *received) {
 // delivers the message again.
 func (s *session) note(err error) {
 	if err != nil {
-		slog.DebugContext(s.work, "message not settled, it will come again", "queue", s.sub.queue, "error", err)
+		slog.DebugContext(s.work, "message not settled, it will be redelivered", "queue", s.sub.queue, "error", err)
 	}
 }
 
@@ -390,7 +390,7 @@ func (s *session) close() {
 	ctx, cancel := s.parting()
 	defer cancel()
 	if err := s.ask(ctx, s.ch.Close); err != nil {
-		slog.DebugContext(ctx, "channel not closed in order", "queue", s.sub.queue, "error", err)
+		slog.DebugContext(ctx, "channel not closed cleanly", "queue", s.sub.queue, "error", err)
 	}
 }
 

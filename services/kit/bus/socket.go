@@ -23,7 +23,7 @@ const (
 // from a goroutine that a blocked write can stop. It closes itself when reading
 // or writing has failed: the library's own shutdown waits for locks that a
 // blocked write holds. And it can hold back what is written to it, to send it in
-// one piece: the library flushes after every frame, while a batch that is
+// one go: the library flushes after every frame, while a batch that is
 // corked costs the broker, and us, one system call and one wake-up.
 type socket struct {
 	net.Conn

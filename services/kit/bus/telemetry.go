@@ -226,7 +226,7 @@ func newInstruments(m metric.Meter) instruments {
 	keep(err)
 	i.outboxWait, err = m.Float64Histogram("orderflow.outbox.wait", seconds, metric.WithUnit("s"), metric.WithDescription("Time between an event's making and its publishing."))
 	keep(err)
-	i.retried, err = m.Int64Counter("orderflow.consumer.retries", metric.WithUnit("{message}"), metric.WithDescription("Failed deliveries that will be tried again."))
+	i.retried, err = m.Int64Counter("orderflow.consumer.retries", metric.WithUnit("{message}"), metric.WithDescription("Failed deliveries that will be retried."))
 	keep(err)
 	i.redelivered, err = m.Int64Counter("orderflow.consumer.redeliveries", metric.WithUnit("{message}"), metric.WithDescription("Messages received that the broker has counted failed deliveries of."))
 	keep(err)

@@ -102,7 +102,7 @@ func TestAnAlarmStopsPublishingAndNothingElse(t *testing.T) {
 	}
 }
 
-// A broker tells of its alarm on all connections. One that does not publish
+// A broker announces its alarm on all connections. One that does not publish
 // carries on, starts again, and is ready.
 func TestAnAlarmIsNoConcernOfAConsumer(t *testing.T) {
 	t.Parallel()

@@ -62,7 +62,7 @@ func (w *worker) run(ctx context.Context) {
 		w.setState(err)
 		if !errors.Is(err, errGivenBack) && log.now() {
 			w.down = true
-			slog.WarnContext(ctx, "consumer stopped, will start again", "queue", w.sub.queue, "error", err)
+			slog.WarnContext(ctx, "consumer stopped, will restart", "queue", w.sub.queue, "error", err)
 		}
 		if time.Since(started) > stable {
 			wait.reset()

@@ -86,7 +86,7 @@ func (k *keys) run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && !failing:
-			slog.WarnContext(ctx, "cannot fetch the issuer's keys, will try again", "issuer", k.issuer,
+			slog.WarnContext(ctx, "cannot fetch the issuer's keys, will retry", "issuer", k.issuer,
 				"known_keys", k.current.Load() != nil, "error", err)
 		case err == nil && failing:
 			slog.InfoContext(ctx, "fetched the issuer's keys again", "issuer", k.issuer)

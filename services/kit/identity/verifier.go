@@ -43,7 +43,7 @@ func New(cfg Config) *Verifier {
 	case cfg.Open():
 		slog.Warn("AUTH_ISSUER is not set: everything is open to everybody")
 	case strings.HasPrefix(cfg.Issuer, "http:"):
-		slog.Warn("AUTH_ISSUER is not https: whoever is on the way can make up tokens", "issuer", cfg.Issuer)
+		slog.Warn("AUTH_ISSUER is not https: anyone on the network path can forge tokens", "issuer", cfg.Issuer)
 	}
 	return &Verifier{cfg: cfg, keys: newKeys(cfg.Issuer, cfg.KeysURL)}
 }

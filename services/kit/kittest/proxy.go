@@ -140,7 +140,7 @@ func (p *Proxy) relay(to, from net.Conn, epoch int, on *bool) {
 			}
 		}
 		if err != nil {
-			p.await(epoch, on) // a silent network does not tell of an end either
+			p.await(epoch, on) // a silent network does not report an end either
 			return
 		}
 	}

@@ -22,7 +22,7 @@ const (
 	unknownPause = 100 * time.Millisecond
 	// maxUnknown is how often an event is published from memory with an unknown
 	// outcome before it goes back to its row: whatever it is about the event
-	// that costs the connection must not cost that of the others for ever.
+	// that costs the connection must not cost that of the others forever.
 	maxUnknown = 2
 
 	// quietTime is how long all queues of a key must have taken everything
@@ -239,7 +239,7 @@ func someHaveIt(err error) bool {
 }
 
 // publishApart publishes each event to those queues alone that owe it, and
-// notes that the refusing ones owe it, too. It reports whether any queue took
+// notes that the refusing ones owe it as well. It reports whether any queue took
 // anything.
 func (l *lane) publishApart(ctx context.Context, events []stored, refusing map[string]error) (accepted bool) {
 	outcomes := make([]outcome, len(events))

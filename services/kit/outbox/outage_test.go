@@ -95,7 +95,7 @@ func TestAClaimBelongsToItsReplica(t *testing.T) {
 	f.consume(t, "things", 1)
 	<-time.After(1500 * time.Millisecond) // two sweeps
 	if again := f.consume(t, "things", 0); len(again) > 0 {
-		t.Errorf("the second replica published %v, too", again)
+		t.Errorf("the second replica published %v as well", again)
 	}
 	if n := query[int](t, f, "select count(*) from outbox_events where id = any($1) and attempts = 0 and published_at is null", ids(left)); n != 10 {
 		t.Errorf("%d of 10 rows are still the first replica's", n)
@@ -142,7 +142,7 @@ func TestReplicasLeaveEachOtherTimeAfterAnOutage(t *testing.T) {
 	two := f.through(t)
 	second, _ := f.relay(t)
 	f.connected(t, second)
-	<-time.After(time.Second) // the sweeps have seen the broker, too
+	<-time.After(time.Second) // the sweeps have seen the broker as well
 	for _, proxy := range []*kittest.Proxy{one, two} {
 		proxy.Drop()
 		proxy.Cut()

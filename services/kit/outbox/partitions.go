@@ -36,7 +36,7 @@ const (
 // go to the default partition: trouble is only logged.
 func Prepare(ctx context.Context, pool *pgxpool.Pool) {
 	if err := createPartitions(ctx, pool); err != nil {
-		slog.WarnContext(ctx, "outbox partitions not created, will try again", "error", err)
+		slog.WarnContext(ctx, "outbox partitions not created, will retry", "error", err)
 	}
 }
 
@@ -151,7 +151,7 @@ func createDays(ctx context.Context, pool *pgxpool.Pool, there map[string]partit
 	return complete, nil
 }
 
-// create makes the partition beside the table and attaches it then: that
+// create makes the partition next to the table and attaches it then: that
 // excludes nobody from the table, but for a moment those who have to do with
 // the default partition. Rows that came too early move over from there.
 func (p partition) create(ctx context.Context, tx pgx.Tx) error {
@@ -207,7 +207,7 @@ func dropPartitions(ctx context.Context, pool *pgxpool.Pool, retention time.Dura
 			return fmt.Errorf("drop partition %s: %w", p.name, err)
 		}
 		if needed {
-			slog.InfoContext(ctx, "outbox partition kept past its time, it holds events that are not published or not old", "partition", p.name)
+			slog.InfoContext(ctx, "outbox partition kept past its retention, it holds unpublished or recent events", "partition", p.name)
 		}
 	}
 	return nil

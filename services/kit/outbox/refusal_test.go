@@ -69,7 +69,7 @@ func TestAQueueThatRefusesTroublesNoOther(t *testing.T) {
 		t.Errorf("status is %v", status)
 	}
 
-	// The retries go on, to right alone.
+	// The retries continue, to right alone.
 	attempts := query[int](t, f, "select sum(attempts) from outbox_events")
 	eventually(t, "right is asked again", func() bool { return query[int](t, f, "select sum(attempts) from outbox_events") > attempts+3 })
 	if again := f.consume(t, "left", 0); len(again) > 0 {

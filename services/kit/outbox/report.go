@@ -129,7 +129,7 @@ func (r *Relay) measure(ctx context.Context) error {
 	}
 	var parts []trouble
 	for _, row := range rows {
-		r.lane(row.RoutingKey) // the sweep retries for each lane, after a restart, too
+		r.lane(row.RoutingKey) // the sweep retries for each lane, after a restart as well
 		if row.Error != nil {
 			parts = append(parts, trouble{row.RoutingKey, row.Queue, row.Refused, *row.Error})
 		}

@@ -250,7 +250,7 @@ func (s *sweeper) retry(ctx, work context.Context, retries *sync.WaitGroup, key 
 	due := s.due[key]
 	retries.Go(func() {
 		if err := s.retryDue(ctx, work, key, due); err != nil && ctx.Err() == nil && s.tell() {
-			slog.WarnContext(ctx, "outbox retry failed, will try again", "routing_key", key, "error", err)
+			slog.WarnContext(ctx, "outbox retry failed, will retry", "routing_key", key, "error", err)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()

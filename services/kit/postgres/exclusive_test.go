@@ -32,7 +32,7 @@ func TestExclusiveWorkIsDoneByOneReplicaAtATime(t *testing.T) {
 			t.Error("two at once")
 		}
 		if !try("something else") {
-			t.Error("different work waits, too")
+			t.Error("different work waits as well")
 		}
 		if _, err := tx.Exec(ctx, "create table t ()"); err != nil {
 			return err

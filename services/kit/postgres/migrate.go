@@ -234,7 +234,7 @@ and relnamespace = current_schema()::regnamespace`)
 		return err
 	}
 	for _, index := range torn {
-		slog.WarnContext(ctx, "dropping what is left of an index whose build was cut short", "index", index)
+		slog.WarnContext(ctx, "dropping the remains of an interrupted index build", "index", index)
 		if _, err := db.ExecContext(ctx, "drop index concurrently if exists "+index); err != nil { // quoted by PostgreSQL
 			return err
 		}

@@ -162,7 +162,7 @@ func TestMigrationThatWaitsForALockLetsOthersPass(t *testing.T) {
 	}
 	select {
 	case err := <-migrated:
-		t.Fatalf("migrated beside an open transaction: %v", err)
+		t.Fatalf("migrated next to an open transaction: %v", err)
 	default:
 	}
 	if err := report.Rollback(t.Context()); err != nil {

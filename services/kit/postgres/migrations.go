@@ -51,7 +51,7 @@ func readMigrations(fsys fs.FS) (migrations, error) {
 
 // withLimits sets the limits of a migration that runs in a transaction, there
 // and not in the session, which may be a pooler's. Its statements are sent
-// together: goose would cut the body of a function into pieces.
+// together: goose would split the body of a function.
 func withLimits(text []byte) []byte {
 	up := upAnnotation.FindIndex(text)
 	if up == nil || noTransaction.Match(text) {

@@ -37,7 +37,7 @@ const connectLimit = 2 * time.Second
 type Config struct {
 	URL      string `env:"DATABASE_URL" help:"PostgreSQL URL, e.g. postgres://user:password@host:5432/orders; several hosts with target_session_attrs=read-write follow a failover; behind PgBouncer in transaction mode add default_query_exec_mode=cache_describe"`
 	URLFile  string `env:"DATABASE_URL_FILE" help:"file that holds the URL; read again for every new connection, so that a rotated password is picked up"`
-	MaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"8" help:"most connections to the database, beside one that watches it"`
+	MaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"8" help:"most connections to the database, besides the one that watches it"`
 }
 
 // Validate reports every bad field. The URL itself never appears in the

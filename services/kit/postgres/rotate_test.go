@@ -18,7 +18,7 @@ import (
 )
 
 // The procedure of docs/secrets.md: a second user, who may do what the first may,
-// takes its place for every new connection, and work goes on meanwhile.
+// takes its place for every new connection, and work continues meanwhile.
 func TestADatabaseUserIsReplacedUnderLoad(t *testing.T) {
 	ctx := t.Context()
 	admin := kittest.Postgres(t)

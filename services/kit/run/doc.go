@@ -12,7 +12,7 @@
 //	help:"text"         what it means, with its unit
 //	secret:"true"       its value is never printed
 //
-// Beside serving, which is what a program does without arguments, it can have
+// Besides serving, which is what a program does without arguments, it can have
 // commands for operators ([Program.Commands]) with the same configuration.
 //
 // # Stop

@@ -21,7 +21,7 @@ func TestEveryKeepsItsIntervalAndItsLimit(t *testing.T) {
 			if len(starts) == 20 {
 				cancel()
 			}
-			<-ctx.Done() // for ever, but for its limit
+			<-ctx.Done() // forever, but for its limit
 			return ctx.Err()
 		}})
 		if err != nil {

@@ -120,7 +120,7 @@ func TestGroupGivesUpAfterTheTimeout(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), "not stopped within 9s: ") || !strings.Contains(err.Error(), "hung") {
 			t.Errorf("%v", err)
 		}
-		<-time.After(time.Hour) // the hung one ends, too
+		<-time.After(time.Hour) // the hung one ends as well
 		synctest.Wait()
 		if !slices.Contains(j.lines, "relay stopping") {
 			t.Errorf("the others were not told: %q", j.lines)

@@ -104,7 +104,7 @@ func Main[C any](p Program[C]) {
 	os.Exit(p.main(os.Args[1:], env.ToMap(os.Environ()), os.Stdout, os.Stderr))
 }
 
-// base is the configuration that every program has beside its own.
+// base is the configuration that every program has besides its own.
 type base struct {
 	Log telemetry.LogConfig
 }

@@ -263,7 +263,7 @@ func TestDeadReceiver(t *testing.T) {
 			if took := time.Since(start); took > 5*time.Second {
 				t.Errorf("spans waited for the receiver: %s", took)
 			}
-			kittest.Eventually(t, "the log tells of it", func() bool { return log.String() != "" })
+			kittest.Eventually(t, "the log says so", func() bool { return log.String() != "" })
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
 			start = time.Now()

@@ -77,7 +77,7 @@ func checkContent(h http.Header) error {
 var strict = jsonv2.JoinOptions(jsonv2.RejectUnknownMembers(true), jsonv2.WithUnmarshalers(jsonv2.UnmarshalFromFunc(readUUID)))
 
 // readUUID reads the usual form of a UUID alone: the type itself takes braces,
-// urn:uuid: and no hyphens, too.
+// urn:uuid: and no hyphens as well.
 func readUUID(dec *jsontext.Decoder, id *uuid.UUID) error {
 	token, err := dec.ReadToken()
 	if err != nil {

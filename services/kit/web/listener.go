@@ -65,7 +65,7 @@ func (l *listener) makeRoom(fresh net.Conn) {
 }
 
 // rest waits until there is no connection, or restGrace is over. One with a
-// request counts, too: it may have been answered just before the stop began and
+// request counts as well: it may have been answered just before the stop began and
 // be kept for the next.
 func (l *listener) rest(ctx context.Context) {
 	gone := make(chan struct{})
@@ -102,7 +102,7 @@ func (l *listener) closeNew() {
 func (l *listener) stop(ctx context.Context) {
 	start := time.Now()
 	if err := l.socket.Close(); err != nil {
-		slog.Warn("listening not ended in order", "setting", l.name, "error", err)
+		slog.Warn("listener did not close cleanly", "setting", l.name, "error", err)
 	}
 	l.rest(ctx)
 	l.closeNew()

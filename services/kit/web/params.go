@@ -79,7 +79,7 @@ const uuidLength = len("xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx")
 
 func parseUUID(name, value string) (uuid.UUID, error) {
 	id, err := uuid.Parse(value)
-	// Parse takes braces, urn:uuid: and no hyphens, too.
+	// Parse takes braces, urn:uuid: and no hyphens as well.
 	if err != nil || len(value) != uuidLength {
 		return uuid.Nil, BadParameter(name, "must be a UUID")
 	}

@@ -82,7 +82,7 @@ func TestServerSpan(t *testing.T) {
 		method, path string
 		name         string
 		status       codes.Code
-		attrs        map[string]string // beside those that all have
+		attrs        map[string]string // besides those that all have
 	}{
 		"route": {"GET", "/orders/7?secret=1", "GET /orders/{orderId}", codes.Unset, map[string]string{
 			"http.request.method": "GET", "url.path": "/orders/7", "http.route": "/orders/{orderId}", "http.response.status_code": "200"}},

@@ -196,7 +196,7 @@ func (s Service) once(ctx context.Context, method, question string, query url.Va
 }
 
 // send returns the answer if it is 200; with another one, whose body is closed,
-// there is an error, too.
+// there is an error as well.
 func (s Service) send(ctx context.Context, method, question string, query url.Values, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {

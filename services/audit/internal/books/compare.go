@@ -21,7 +21,7 @@ const (
 	UnknownOrder       Kind = "unknown-order"       // a reservation or a history of an order that orders does not have
 	OrderMissing       Kind = "order-missing"       // an order is gone, and its events are there
 	OrderChanged       Kind = "order-changed"       // an order is not what its own events say
-	NeverDue           Kind = "never-due"           // a Pending order that would wait for ever
+	NeverDue           Kind = "never-due"           // a Pending order that would wait forever
 	EventUnhandled     Kind = "event-unhandled"     // an event did not reach, or not impress, its consumer
 	EventMissing       Kind = "event-missing"       // an outbox lacks an event that it should have kept
 	ReservationMissing Kind = "reservation-missing" // products does not know an order

@@ -56,7 +56,7 @@ type Finding struct {
 	Remedy string      `json:"remedy"`
 }
 
-// State is what the watch can tell of unhandled events.
+// State is what the watch knows about unhandled events.
 type State string
 
 // subjectsAsked is how many subjects one question names: with more the gateway

@@ -25,7 +25,7 @@ const longestDelay = 15_000;
 
 /**
  * Follows an order until its final state. A connection that is lost, refused
- * or silent is opened again, for ever, and takes up where the last one ended
+ * or silent is opened again, forever, and takes up where the last one ended
  * (Last-Event-ID). Rejects only with a Problem that no retry can cure.
  *
  * This is not EventSource: that one gives up on a 503, cannot say who asks,

@@ -14,7 +14,7 @@ export type JourneyStep = components['schemas']['JourneyStep'];
 
 export const orderKey = (orderId: string) => ['order', orderId] as const;
 
-/** An order. It changes by the events of its stream, too: see useLiveOrder. */
+/** An order. It changes by the events of its stream as well: see useLiveOrder. */
 export const order = (orderId: string) =>
   queryOptions({
     queryKey: orderKey(orderId),

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { noAnswer, Problem } from '../api/problem.ts';
 import { anOrder } from '../testing.ts';
-import { attempt, available, maxLines, maxQuantity, parseAttempt, parseBasket, perhapsPlaced, pieces, quantityOf, reduce, type Basket } from './basket.ts';
+import { attempt, available, maxLines, maxQuantity, parseAttempt, parseBasket, perhapsPlaced, quantityOf, reduce, units, type Basket } from './basket.ts';
 
 const cup = { productId: 'cup', quantity: 2 };
 const desk = { productId: 'desk', quantity: 1 };
@@ -34,7 +34,7 @@ describe('reduce', () => {
   it('keeps to the number of lines that an order may have', () => {
     const full = Array.from({ length: maxLines }, (_, i) => ({ productId: String(i), quantity: 1 }));
     expect(reduce(full, { do: 'add', productId: 'one more', quantity: 1 })).toBe(full);
-    expect(pieces(reduce(full, { do: 'add', productId: '0', quantity: 1 }))).toBe(maxLines + 1);
+    expect(units(reduce(full, { do: 'add', productId: '0', quantity: 1 }))).toBe(maxLines + 1);
   });
 
   it('clears', () => {

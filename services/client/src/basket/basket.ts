@@ -1,7 +1,7 @@
 import type { Order, PlaceOrder } from '../api/orders.ts';
 import { Problem } from '../api/problem.ts';
 
-/** What somebody means to order. A product is in it once, with 1 to maxQuantity pieces. */
+/** What somebody means to order. A product is in it once, with 1 to maxQuantity units. */
 export type Basket = readonly Line[];
 
 export interface Line {
@@ -42,8 +42,8 @@ export function quantityOf(basket: Basket, productId: string): number {
   return basket.find((line) => line.productId === productId)?.quantity ?? 0;
 }
 
-/** How many pieces there are in all. */
-export function pieces(basket: Basket): number {
+/** How many units there are in all. */
+export function units(basket: Basket): number {
   return basket.reduce((sum, line) => sum + line.quantity, 0);
 }
 
@@ -56,7 +56,7 @@ export function parseBasket(stored: unknown): Basket {
   }, []);
 }
 
-/** What is left of an order that was cancelled for want of stock: what there was of each product. */
+/** What is left of an order that was cancelled because stock was short: how much of each product there was. */
 export function available(order: Order): Basket {
   const shortage = new Map(order.shortages?.map((s) => [s.productId, s.availableQuantity]));
   return parseBasket(

@@ -81,7 +81,7 @@ export function Outdated({ when }: { when: boolean }) {
   );
 }
 
-/** The button at the end of a list that goes on. */
+/** The button at the end of a list that has more. */
 export function More({ query }: { query: { hasNextPage: boolean; isFetchingNextPage: boolean; fetchNextPage: () => unknown } }) {
   if (!query.hasNextPage) return null;
   return (

@@ -3,7 +3,7 @@ import { Link, useRoute } from 'wouter';
 import { AccountButton } from '../auth/account-button.tsx';
 import { SessionBar } from '../auth/session-bar.tsx';
 import { useMay, useSession } from '../auth/session.ts';
-import { pieces } from '../basket/basket.ts';
+import { units } from '../basket/basket.ts';
 import { useBasket } from '../basket/store.ts';
 import { count, counted, initials } from '../format.ts';
 import { useShopperName } from '../shopper.ts';
@@ -87,7 +87,7 @@ function NavItem({ to, icon, label, spoken, className = '', children }: NavItemP
 }
 
 function BasketItem() {
-  const n = pieces(useBasket());
+  const n = units(useBasket());
   return (
     <NavItem to="/basket" icon="bag" label="Basket" className="nav-basket" {...(n > 0 && { spoken: `Basket, ${counted(n, 'item')}` })}>
       {n > 0 && <span className="nav-count number">{n > 999 ? '999+' : count(n)}</span>}

@@ -3,7 +3,7 @@ import { Dialog, Heading, Modal as AriaModal, ModalOverlay } from 'react-aria-co
 import { Icon } from './icons.tsx';
 import './modal.css';
 
-/** A dialog over the page. Escape, the cross and a click beside it close it. */
+/** A dialog over the page. Escape, the cross and a click outside close it. */
 export function Modal({ title, close, children, wide = false }: { title: string; close: () => void; children: ReactNode; wide?: boolean }) {
   return (
     <ModalOverlay

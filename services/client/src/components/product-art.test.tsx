@@ -21,7 +21,7 @@ describe('motif', () => {
   });
 });
 
-it('gives an id the same look for ever', () => {
+it('gives an id the same look forever', () => {
   expect(hash('550e8400-e29b-41d4-a716-446655440001')).toBe(hash('550e8400-e29b-41d4-a716-446655440001'));
   expect(hash('a')).not.toBe(hash('b'));
 });

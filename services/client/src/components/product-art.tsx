@@ -8,7 +8,7 @@ import './product-art.css';
  */
 export function ProductArt({ id, name = '' }: { id: string; name?: string }) {
   const seed = hash(id);
-  // What lies outside the view box shows where the place has another shape: the wall goes on.
+  // What lies outside the view box shows where the place has another shape: the wall continues.
   return (
     <svg
       className="art"

@@ -3,7 +3,7 @@ import { maxQuantity } from '../basket/basket.ts';
 import { Icon } from './icons.tsx';
 import './quantity-field.css';
 
-/** A number of pieces, 1 to maxQuantity, by buttons or typed. */
+/** A number of units, 1 to maxQuantity, by buttons or typed. */
 export function QuantityField({ value, label, onChange }: { value: number; label: string; onChange: (value: number) => void }) {
   const [draft, setDraft] = useState<string>();
   const step = (by: number) => {

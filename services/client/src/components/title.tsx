@@ -6,7 +6,7 @@ addEventListener('popstate', () => {
   back = true;
 });
 addEventListener('pushState', () => {
-  back = false; // wouter tells of its navigation so
+  back = false; // this is how wouter announces its navigation
 });
 
 /** A page's heading and the window's title. Takes the focus after navigation, as a new page would. */

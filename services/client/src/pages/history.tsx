@@ -107,7 +107,7 @@ const reasons = {
 function Row({ order, names }: { order: HistoryEntry; names: ReadonlyMap<string, string> }) {
   const [first] = order.items;
   const others = order.items.length - 1;
-  const pieces = order.items.reduce((n, item) => n + item.quantity, 0);
+  const units = order.items.reduce((n, item) => n + item.quantity, 0);
   return (
     <li>
       <Link to={`/order/${order.orderId}`} className="row">
@@ -123,7 +123,7 @@ function Row({ order, names }: { order: HistoryEntry; names: ReadonlyMap<string,
             {first ? `${names.get(first.productId) ?? ''}${others > 0 ? ` and ${count(others)} more` : ''}` : `Order ${shortId(order.orderId)}`}
           </span>
           <span className="soft small number">
-            {timeOfDay(order.createdAt ?? order.updatedAt)} · {count(pieces)} {pieces === 1 ? 'item' : 'items'} · {shortId(order.orderId)}
+            {timeOfDay(order.createdAt ?? order.updatedAt)} · {count(units)} {units === 1 ? 'item' : 'items'} · {shortId(order.orderId)}
           </span>
         </span>
         <span className="row-status">

@@ -284,7 +284,7 @@ function Items({ order, names }: { order: Order; names: ReadonlyMap<string, stri
             <div>
               <h3>{names.get(productId)}</h3>
               <p className="soft small number">
-                {unitPriceCents === undefined ? counted(quantity, 'piece') : count(quantity)}
+                {unitPriceCents === undefined ? counted(quantity, 'unit') : count(quantity)}
                 {unitPriceCents !== undefined && currency !== undefined && ` × ${money(unitPriceCents, currency)}`}
               </p>
             </div>

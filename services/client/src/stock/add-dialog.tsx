@@ -62,7 +62,7 @@ export default function AddDialog({ close }: { close: () => void }) {
             value={currency}
             onChange={(code) => { setCurrency(code.toUpperCase()); }}
           />
-          <NumberInput label="Pieces in stock" name="stock" isRequired minValue={0} maxValue={1_000_000_000} value={stock} onChange={setStock} />
+          <NumberInput label="Units in stock" name="stock" isRequired minValue={0} maxValue={1_000_000_000} value={stock} onChange={setStock} />
         </div>
         {adding.error && Object.keys(invalid).length === 0 && (
           <div role="alert">

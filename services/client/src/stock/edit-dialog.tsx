@@ -140,7 +140,7 @@ function Explained({ conflict, currency }: { conflict: Conflict; currency: strin
         Someone saved this product after you opened it, so nothing of yours was saved.
         {disputed.length > 0 && ' Where both of you made a change, yours is still in the form: save it instead, or leave theirs.'}
         {disputed.length === 0 && taken.length > 0 && ' Their change is in the form now; yours does not touch it.'}
-        {changed.length === 0 && ' Only its stock was counted anew: save again.'}
+        {changed.length === 0 && ' Only its stock has changed: save again.'}
       </p>
       {changed.length > 0 && (
         <table>

@@ -9,14 +9,14 @@ import { Modal } from '../components/modal.tsx';
 import { NumberInput } from '../components/text-input.tsx';
 import { count, counted } from '../format.ts';
 
-/** Counts in pieces that have arrived. Others may do the same, or order, at the same time. */
+/** Counts in units that have arrived. Others may do the same, or order, at the same time. */
 export default function RestockDialog({ product, close }: { product: Product; close: () => void }) {
   const client = useQueryClient();
   const [quantity, setQuantity] = useState(Number.NaN);
   const restocking = useMutation({
     mutationFn: () => restockProduct(product.productId, quantity),
     onSuccess: async (now) => {
-      announce(`${counted(quantity, 'piece')} added. ${count(now.stock)} in stock: ${now.name}`);
+      announce(`${counted(quantity, 'unit')} added. ${count(now.stock)} in stock: ${now.name}`);
       close();
       await refreshProducts(client);
     },
@@ -32,7 +32,7 @@ export default function RestockDialog({ product, close }: { product: Product; cl
         }}
       >
         <NumberInput
-          label="Pieces that come in"
+          label="Units received"
           name="quantity"
           isRequired
           minValue={1}

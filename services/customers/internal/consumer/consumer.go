@@ -1,5 +1,5 @@
-// Package consumer turns the events that customers reads into what they tell of
-// an order's history.
+// Package consumer turns the events that customers reads into entries of an
+// order's history.
 package consumer
 
 import (

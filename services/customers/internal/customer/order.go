@@ -13,7 +13,7 @@ const (
 	Cancelled = "Cancelled"
 )
 
-// Item is a number of pieces of one product.
+// Item is a number of units of one product.
 type Item struct {
 	ProductID uuid.UUID `json:"productId"`
 	Quantity  int       `json:"quantity"`

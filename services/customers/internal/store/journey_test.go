@@ -61,7 +61,7 @@ func TestJourney(t *testing.T) {
 	}
 }
 
-// wholeLife is the three events that an order can tell of itself.
+// wholeLife is the three events that an order can have.
 func wholeLife() (created, confirmed, cancelled customer.Order) {
 	at := time.Now().UTC().Truncate(time.Microsecond)
 	o := customer.Order{ID: uuid.Must(uuid.NewV7()), CustomerID: uuid.New()}

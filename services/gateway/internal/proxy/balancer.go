@@ -90,7 +90,7 @@ func (b *balancer) send(req *http.Request, to url.URL, try int) (*http.Response,
 	target.Scheme, target.Host = to.Scheme, to.Host
 	out.URL = &target
 	if req.GetBody != nil {
-		// For the first try, too: net/http sends headers and body in one
+		// For the first try as well: net/http sends headers and body in one
 		// write only when it sees that the body is in memory.
 		body, err := req.GetBody()
 		if err != nil {

@@ -223,7 +223,7 @@ func (s *Service) problem(err error) error {
 }
 
 // timedWriter gives what reaches the client's connection a time limit, so that
-// a client that does not read cannot hold a stream for ever.
+// a client that does not read cannot hold a stream forever.
 type timedWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController

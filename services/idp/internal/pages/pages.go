@@ -164,7 +164,7 @@ func (p pages) signIn(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, provider.CallbackPath(form.Request), http.StatusSeeOther)
 }
 
-// device asks for a code, then for who it is, then whether to allow it.
+// device requests a code, then who it is, then whether to allow it.
 func (p pages) device(w http.ResponseWriter, r *http.Request) {
 	form := page{
 		Title: "Sign in on a device", People: provider.People,
@@ -197,7 +197,7 @@ func (p pages) decide(w http.ResponseWriter, r *http.Request) {
 	}
 	done := page{Title: "Not allowed", Done: "The device gets nothing."}
 	if allow {
-		done = page{Title: "Signed in", Done: "The device goes on by itself. You can close this window."}
+		done = page{Title: "Signed in", Done: "The device continues by itself. You can close this window."}
 	}
 	show(w, http.StatusOK, "done.html", done)
 }

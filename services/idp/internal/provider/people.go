@@ -7,7 +7,7 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 )
 
-// Scopes that open something in Orderflow, beside what every customer may.
+// Scopes that open something in Orderflow, besides what every customer may do.
 const (
 	ScopeStock      = "stock"
 	ScopeOperations = "operations"

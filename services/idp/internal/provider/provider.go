@@ -31,7 +31,7 @@ const DevicePath = "/device"
 // their sessions.
 var BrowserPaths = []string{"/authorize", "/authorize/callback", "/end_session"}
 
-// CallbackPath is where a browser goes on whose request is finished.
+// CallbackPath is where a browser continues once its request is finished.
 func CallbackPath(id string) string { return "/authorize/callback?id=" + url.QueryEscape(id) }
 
 // New returns the storage and the protocol's handler in front of it.

@@ -118,7 +118,7 @@ func (s *Storage) SignOut(ctx context.Context) {
 }
 
 // Finish lets the person who is signed in answer the request to sign in, which
-// then goes on at its CallbackPath.
+// then continues at its CallbackPath.
 func (s *Storage) Finish(ctx context.Context, id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

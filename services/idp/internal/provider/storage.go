@@ -22,7 +22,7 @@ const (
 	codeLife    = time.Minute      // to exchange it for tokens
 )
 
-// Storage implements op.Storage, and what the pages need beside it.
+// Storage implements op.Storage, and what the pages need besides.
 type Storage struct {
 	cfg    Config
 	cookie string // its name

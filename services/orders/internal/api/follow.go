@@ -21,7 +21,7 @@ const (
 // follow serves GET /api/orders/{orderId}/events: it streams an order's versions
 // as Server-Sent Events (WHATWG HTML, section 9.2), the present one unless the
 // client knows it, then the final one. A client that has seen the final one is
-// told to stay away (204): an EventSource would ask again for ever.
+// told to stay away (204): an EventSource would ask again forever.
 func (h *handlers) follow(w http.ResponseWriter, r *http.Request) error {
 	id, err := web.PathUUID(r, "orderId")
 	if err != nil {

@@ -77,7 +77,7 @@ func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 
 // placeAndWait stores an order and returns it in its final state, or as it is
 // when the wait is over. When too many wait already it does not wait at all: an
-// order that is still Pending is a right answer, too.
+// order that is still Pending is a right answer as well.
 func (h *handlers) placeAndWait(ctx context.Context, o order.Order, key store.Key, wait time.Duration) (order.Order, error) {
 	// Waiting begins before the order is stored: its end may come sooner than
 	// the answer that it is.

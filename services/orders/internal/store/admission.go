@@ -127,9 +127,9 @@ left join (
 	s.saga.admission(ctx, max(0, age), !closed)
 	switch now := time.Now(); {
 	case closed && s.behind.note(now):
-		slog.WarnContext(ctx, "no new orders are taken: the pending ones wait too long for their stock answer", "oldest_for", age.String())
+		slog.WarnContext(ctx, "not accepting new orders: the pending ones have waited too long for their stock answer", "oldest_for", age.String())
 	case !closed && s.behind.over(now):
-		slog.InfoContext(ctx, "new orders are taken again")
+		slog.InfoContext(ctx, "accepting new orders again")
 	}
 	return nil
 }

@@ -181,7 +181,7 @@ func changedEvent(ctx context.Context, o *order.Order) (bus.Event, error) {
 		})
 	case order.Pending: // nothing leads there
 	}
-	return bus.Event{}, fmt.Errorf("order %s: no event tells of %s", o.ID, o.Status)
+	return bus.Event{}, fmt.Errorf("order %s: there is no event for %s", o.ID, o.Status)
 }
 
 // writeChanges queues the storing of orders in their new versions, each of

@@ -198,7 +198,7 @@ func TestCancel(t *testing.T) {
 }
 
 // A customer cancels while the stock answer comes in: the order ends Cancelled,
-// and the events tell of every version once.
+// and each version has exactly one event.
 func TestCancelRacesAnswer(t *testing.T) {
 	t.Parallel()
 	pool := openDatabase(t)

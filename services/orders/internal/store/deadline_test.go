@@ -241,7 +241,7 @@ func TestPendingOrdersAreThePendingOrders(t *testing.T) {
 }
 
 // During a rolling upgrade replicas of the release before place and change
-// orders, too, and know nothing of the small table.
+// orders as well, and know nothing of the small table.
 func TestPendingOrdersOfTheReleaseBefore(t *testing.T) {
 	t.Parallel()
 	pool := openDatabase(t)

@@ -113,7 +113,7 @@ func sameState(a, b books.State) bool {
 		a.CreatedAt.Equal(b.CreatedAt) && a.UpdatedAt.Equal(b.UpdatedAt)
 }
 
-// restored is the order that its events tell of. They do not tell the prices of
+// restored is the order that its events describe. They do not have the prices of
 // single items, nor what was short: that is kept where it is known.
 func restored(id uuid.UUID, told books.State, known []order.Item, shortages []order.Shortage) order.Order {
 	o := order.Order{

@@ -1,5 +1,5 @@
 // Package store keeps the orders in PostgreSQL. One method is one transaction:
-// it changes state, stores the events that tell of the change, commits, and
+// it changes state, stores the events that announce the change, commits, and
 // only then hands the events to the relay and the order to those who wait.
 package store
 

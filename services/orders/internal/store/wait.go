@@ -157,9 +157,9 @@ func (s *Store) runPolls(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil && !failing:
-			slog.WarnContext(ctx, "cannot look for orders that are waited for, will try again", "error", err)
+			slog.WarnContext(ctx, "cannot poll for awaited orders, will retry", "error", err)
 		case err == nil && failing:
-			slog.InfoContext(ctx, "can look for orders that are waited for again")
+			slog.InfoContext(ctx, "polling for awaited orders again")
 		}
 		failing = err != nil
 		if found > 0 {

@@ -13,7 +13,7 @@ type Item struct {
 	Quantity  int       `json:"quantity"`
 }
 
-// PricedItem is an item with the price it was reserved at, per piece.
+// PricedItem is an item with the price it was reserved at, per unit.
 type PricedItem struct {
 	Item
 	UnitPriceCents int64

@@ -63,7 +63,7 @@ func TestReserve(t *testing.T) {
 			want:   answers{reserved("EUR", priced(plate, 1, 0), priced(cup, 2, 2499))},
 			taken:  []product.Item{item(cup, 2), item(plate, 1)},
 		},
-		"the last piece": {
+		"the last unit": {
 			orders: orders{{item(cup, 10)}, {item(cup, 1)}},
 			want:   answers{reserved("EUR", priced(cup, 10, 2499)), refused(short(cup, 1, 0))},
 			taken:  []product.Item{item(cup, 10)},
@@ -132,7 +132,7 @@ func TestReserve(t *testing.T) {
 }
 
 // Whatever is asked: nothing is sold twice, an order gets all or nothing, and
-// it is refused only for want of something.
+// it is refused only because something is short.
 func TestReserveNeverOversells(t *testing.T) {
 	for seed := range uint64(500) {
 		r := rand.New(rand.NewPCG(seed, 0))

@@ -115,7 +115,7 @@ func batches[T any](r *rand.Rand, all []T, size int) [][]T {
 	return append(cut, shuffled)
 }
 
-// checkBooks compares each product's reserved pieces with the reservations
+// checkBooks compares each product's reserved units with the reservations
 // that hold them, and the sum with what there was at first.
 func checkBooks(t *testing.T, f *fixture, initial int) {
 	t.Helper()

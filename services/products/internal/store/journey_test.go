@@ -33,8 +33,8 @@ func TestJourney(t *testing.T) {
 		Events                   []string
 	}
 	type step func(t testing.TB, id uuid.UUID)
-	order := func(pieces int) step {
-		return func(t testing.TB, id uuid.UUID) { f.reserve(t, created(t, id, item(cup, pieces))) }
+	order := func(units int) step {
+		return func(t testing.TB, id uuid.UUID) { f.reserve(t, created(t, id, item(cup, units))) }
 	}
 	few, tooMany := order(1), order(5000)
 	late := func(t testing.TB, id uuid.UUID) {

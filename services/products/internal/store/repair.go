@@ -223,7 +223,7 @@ where r.status <> excluded.status
 	return tag.RowsAffected() > 0, err
 }
 
-// restate stores the events that tell of the reservation and that the outbox
+// restate stores the events that announce the reservation and that the outbox
 // lacks. The relay publishes them.
 func restate(ctx context.Context, tx pgx.Tx, id uuid.UUID, said Statement) (list []bus.Event, err error) {
 	rows, err := tx.Query(ctx, "select distinct routing_key from outbox_events where subject = $1", id.String())
@@ -297,7 +297,7 @@ func price(ctx context.Context, tx pgx.Tx, r *product.Reservation, priced bool) 
 // all. It returns how many were wrong.
 //
 // It counts in a snapshot and then adds the differences that it has found, so
-// that orders go on meanwhile.
+// that orders continue meanwhile.
 func (s *Store) Recount(ctx context.Context, repair *audit.Repair, products []uuid.UUID) (wrong int, err error) {
 	ran, err := postgres.Exclusive(ctx, s.pool, "recount", func(tx pgx.Tx) error {
 		// The lock is kept by a transaction that has nothing to do meanwhile.

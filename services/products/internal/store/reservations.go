@@ -152,7 +152,7 @@ type locked struct{ products []product.Product }
 // lockStock queues the locking and reading of the products of orders that have
 // not expired. Products that are unknown or deleted are not among them.
 func lockStock(b *pgx.Batch, orders []Order) *locked {
-	wanted := make(map[uuid.UUID]*time.Time, len(orders)) // until when; nil: for ever
+	wanted := make(map[uuid.UUID]*time.Time, len(orders)) // until when; nil: forever
 	for _, o := range orders {
 		until := o.expiresAt()
 		for _, item := range o.Items {
