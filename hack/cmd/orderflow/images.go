@@ -41,6 +41,7 @@ With --push the images of all platforms go to the registry, with SBOM and proven
 	flags := cmd.Flags()
 	flags.StringVar(&f.version, "version", "dev", "what --version says, the image's tag and label")
 	flags.StringVar(&f.registry, "registry", "", "`name` to put before orderflow/<service>")
+	flags.StringVar(&f.source, "source", "", "the repository's `URL`, for the labels")
 	flags.StringVar(&f.ref, "ref", "", "the whole name of the `image` instead, for a single service")
 	flags.StringSliceVar(&f.platforms, "platform", []string{"linux/" + runtime.GOARCH}, "`os/architecture` to build for; several only with --push")
 	flags.BoolVar(&f.push, "push", false, "push to the registry")
@@ -50,9 +51,9 @@ With --push the images of all platforms go to the registry, with SBOM and proven
 
 type imagesFlags struct {
 	program
-	version, registry, ref string
-	platforms              []string
-	push, list             bool
+	version, registry, ref, source string
+	platforms                      []string
+	push, list                     bool
 }
 
 func (f imagesFlags) run(ctx context.Context, services []string) error {
@@ -67,7 +68,10 @@ func (f imagesFlags) run(ctx context.Context, services []string) error {
 			return err
 		}
 	}
-	b := image.Builder{Root: f.root, Version: f.version, Revision: revision(ctx, f.root)}
+	b := image.Builder{
+		Root: f.root, Version: f.version, Source: f.source,
+		Revision: lastCommit(ctx, f.root, "%H"), Created: lastCommit(ctx, f.root, "%cI"),
+	}
 	for _, service := range services {
 		ref := f.ref
 		if ref == "" {
@@ -97,9 +101,9 @@ func (f imagesFlags) build(ctx context.Context, b image.Builder, service, ref st
 	return b.Package(ctx, service, arch, ref)
 }
 
-// revision is the commit that is checked out; empty outside of version control.
-func revision(ctx context.Context, root string) string {
-	out, err := exec.CommandContext(ctx, "git", "-C", root, "rev-parse", "HEAD").Output()
+// lastCommit is something about the commit that is checked out, in git's format; empty outside of version control.
+func lastCommit(ctx context.Context, root, format string) string {
+	out, err := exec.CommandContext(ctx, "git", "-C", root, "log", "-1", "--format="+format).Output()
 	if err != nil {
 		return ""
 	}

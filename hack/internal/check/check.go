@@ -60,7 +60,7 @@ var Parts = []Part{
 	{Name: "unit", Help: "the services' own tests, with a private PostgreSQL and RabbitMQ",
 		needs: []string{servers, pgbouncer}, run: unit},
 	{Name: "vet", Help: "go vet finds nothing", run: vet},
-	{Name: "lint", Help: "golangci-lint (.golangci.yml) and deadcode find nothing", run: lint},
+	{Name: "lint", Help: "golangci-lint (.golangci.yml), actionlint and deadcode find nothing", run: lint},
 	{Name: "vuln", Help: "no known vulnerability is reachable; skipped where the data cannot be downloaded", run: vulnerabilities},
 	{Name: "contract", Help: "linters and parsers find nothing in openapi.yaml and asyncapi.yaml",
 		needs: []string{nodeJS}, run: contracts},

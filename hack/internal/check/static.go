@@ -56,6 +56,14 @@ func lint(ctx context.Context, r *run) error {
 			return err
 		})
 	}
+	workflows, err := r.tool(ctx, "actionlint")
+	if err != nil {
+		return err
+	}
+	r.check(ctx, "actionlint", func(ctx context.Context) error {
+		_, err := command(ctx, r.Root, workflows, "-no-color")
+		return err
+	})
 	finder, err := r.tool(ctx, "deadcode")
 	if err != nil {
 		return err

@@ -23,6 +23,8 @@ type Builder struct {
 	Root     string
 	Version  string // what --version says and the labels hold
 	Revision string // the commit, for the labels; may be empty
+	Created  string // when it was made, RFC 3339; may be empty
+	Source   string // URL of the repository; may be empty
 	Overlay  string // file for go build's -overlay: other sources than those in Root; may be empty
 }
 
@@ -109,6 +111,7 @@ func (b Builder) arguments(service, ref string) []string {
 	return []string{
 		"--tag", ref, "--file", b.dockerfile(),
 		"--build-arg", "SERVICE=" + service, "--build-arg", "VERSION=" + b.Version, "--build-arg", "REVISION=" + b.Revision,
+		"--build-arg", "SOURCE=" + b.Source, "--build-arg", "CREATED=" + b.Created,
 		b.context(service),
 	}
 }
