@@ -138,6 +138,9 @@ func (f *kindUp) run(ctx context.Context) error {
 		f.Printf("\nReady for tilt up, skaffold dev or helm install; its context is kind-%s.", f.cluster.Name)
 		return nil
 	}
+	if err := f.standIn(ctx, release); err != nil {
+		return err
+	}
 	if err := f.Step(ctx, "load images into the cluster", func(ctx context.Context) error {
 		images, err := release.Images(ctx)
 		if err != nil {
@@ -154,6 +157,28 @@ func (f *kindUp) run(ctx context.Context) error {
 		return err
 	}
 	return f.show(ctx, started)
+}
+
+// standIn lets the broker run another patch release that Docker has where the chart's cannot be had: a machine without the
+// internet is not to need exactly that one.
+func (f *kindUp) standIn(ctx context.Context, release *kube.Release) error {
+	images, err := release.Images(ctx)
+	if err != nil {
+		return err
+	}
+	for _, image := range images {
+		if !strings.HasPrefix(image, "rabbitmq:") || kube.DockerHas(ctx, image) || kube.DockerPull(ctx, image) == nil {
+			continue
+		}
+		other, err := kube.PatchRelease(ctx, image)
+		if err != nil || other == "" {
+			return err // the node may have a way of its own
+		}
+		f.Printf("%s cannot be had, %s is here: the broker runs that", image, other)
+		release.Arguments = append(release.Arguments, "--set-string", "messaging.cluster.image="+other, "--set-string", "test.image="+other)
+		return nil
+	}
+	return nil
 }
 
 // installInfrastructure applies what the cluster needs besides Orderflow. Operators that run already, installed in some

@@ -33,7 +33,7 @@ and a summary, and exits with 1 when anything failed. What is missing on the mac
 		Example: `  hack/test                                       everything
   hack/test unit --run TestPlace                  some tests
   hack/test system --run 'TestFaults/PostgreSQL'  some subtests
-  hack/test e2e system --rabbitmq-image rabbitmq:4.3.4-management
+  hack/test e2e system --rabbitmq-image rabbitmq:4.3.6-management
   hack/test mutations --run outbox                what must fail without a guarantee
   hack/test fmt vet lint                          what is quick`,
 		RunE: func(cmd *cobra.Command, names []string) error {

@@ -33,7 +33,7 @@ logs and passwords are in .run/up; ports are on the loopback interface; the mach
 OTEL_*, LOG_*, ORDER_*, BUS_*, AUTH_*, IDP_* and DATABASE_MAX_CONNS are handed on to the services.`,
 		Example: `  hack/up                                                start, show the logs, Ctrl-C stops all
   hack/up --detach                                       leave it running; hack/down stops it
-  hack/up --rabbitmq-image rabbitmq:4.3.4-management     with another RabbitMQ, run by Docker
+  hack/up --rabbitmq-image rabbitmq:4.3.6-management     with another RabbitMQ, run by Docker
   hack/up --client --jaeger                              with the web client, and with Jaeger, run by Docker
   hack/up --auth                                         with accounts: customers see only what is theirs
   hack/up --infra                                        only RabbitMQ and PostgreSQL, services from your editor`,
@@ -61,7 +61,7 @@ OTEL_*, LOG_*, ORDER_*, BUS_*, AUTH_*, IDP_* and DATABASE_MAX_CONNS are handed o
 // brokerFlags add the choice of a broker to a command.
 func brokerFlags(flags *pflag.FlagSet, o *stack.Options) {
 	flags.StringVar(&o.RabbitMQImage, "rabbitmq-image", "",
-		"run RabbitMQ from this `image` with Docker, such as rabbitmq:4.3.4-management, instead of the distribution's")
+		"run RabbitMQ from this `image` with Docker, such as rabbitmq:4.3.6-management, instead of the distribution's")
 	flags.StringVar(&o.AMQPURL, "amqp-url", "",
 		"use the broker at this `url` (amqp://user:password@host:port, an administrator); its topology is written,\n"+
 			"users with the services' names included")

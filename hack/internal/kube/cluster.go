@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -20,7 +21,7 @@ type Cluster struct {
 	Name string
 }
 
-// Ensure makes the cluster as a kind configuration says, or starts the node of one that exists, which Docker may have been
+// Ensure makes the cluster as a kind configuration says, or starts the nodes of one that exists, which Docker may have been
 // restarted since. nodeImage may be empty: kind's own choice.
 func (c *Cluster) Ensure(ctx context.Context, config, nodeImage string) error {
 	out, err := c.kind(ctx, "get", "clusters", "--quiet")
@@ -28,7 +29,11 @@ func (c *Cluster) Ensure(ctx context.Context, config, nodeImage string) error {
 		return err
 	}
 	if slices.Contains(strings.Fields(out), c.Name) {
-		_, err := run(ctx, nil, "docker", "start", c.node())
+		nodes, err := c.kind(ctx, "get", "nodes", "--name", c.Name)
+		if err != nil {
+			return err
+		}
+		_, err = run(ctx, nil, "docker", append([]string{"start"}, strings.Fields(nodes)...)...)
 		return err
 	}
 	args := []string{"create", "cluster", "--name", c.Name, "--config", config, "--wait", "3m"}
@@ -127,6 +132,35 @@ func DockerArchitecture(ctx context.Context) (string, error) {
 func DockerHas(ctx context.Context, image string) bool {
 	_, err := run(ctx, nil, "docker", "image", "inspect", image)
 	return err == nil
+}
+
+// DockerPull pulls an image.
+func DockerPull(ctx context.Context, image string) error {
+	_, err := run(ctx, nil, "docker", "pull", "--quiet", image)
+	return err
+}
+
+// PatchRelease is an image that Docker has which differs from another one in the last number of its version alone; empty if
+// there is none.
+func PatchRelease(ctx context.Context, image string) (string, error) {
+	repository, _, _ := strings.Cut(image, ":")
+	out, err := run(ctx, nil, "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository)
+	if err != nil {
+		return "", err
+	}
+	return patchRelease(image, strings.Fields(out)), nil
+}
+
+var lastNumber = regexp.MustCompile(`^(.*:\d+\.\d+\.)\d+(-.*)?$`)
+
+func patchRelease(image string, others []string) string {
+	want := lastNumber.FindStringSubmatch(image)
+	for _, other := range others {
+		if have := lastNumber.FindStringSubmatch(other); want != nil && have != nil && have[1] == want[1] && have[2] == want[2] {
+			return other
+		}
+	}
+	return ""
 }
 
 // run runs a program to its end; the error holds what it printed.

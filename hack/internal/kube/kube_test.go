@@ -57,6 +57,22 @@ func TestQualified(t *testing.T) {
 	}
 }
 
+func TestPatchRelease(t *testing.T) {
+	for _, c := range []struct {
+		image  string
+		others []string
+		want   string
+	}{
+		{"rabbitmq:4.3.6-management", []string{"rabbitmq:3.13.7-management", "rabbitmq:4.3.4", "rabbitmq:4.3.4-management"}, "rabbitmq:4.3.4-management"},
+		{"rabbitmq:4.3.6-management", []string{"rabbitmq:4.2.9-management", "rabbitmq:latest"}, ""},
+		{"rabbitmq:management", []string{"rabbitmq:management"}, ""},
+	} {
+		if got := patchRelease(c.image, c.others); got != c.want {
+			t.Errorf("%s among %v: %q, want %q", c.image, c.others, got, c.want)
+		}
+	}
+}
+
 func TestCollect(t *testing.T) {
 	root, local := t.TempDir(), t.TempDir()
 	write := func(folder, name, text string) {
@@ -66,8 +82,12 @@ func TestCollect(t *testing.T) {
 		}
 	}
 	// Nothing listens at port 1: what is not in the folder cannot be had.
-	write(root, "kustomization.yaml", "resources: [pod.yaml, 'http://127.0.0.1:1/a/releases/download/v1.2.3/remote.yaml']")
-	write(root, "pod.yaml", "kind: Deployment\nspec: {template: {spec: {containers: [{image: 'b:1'}], initContainers: [{image: 'a:1'}]}}}")
+	write(root, "kustomization.yaml", "resources: [more]")
+	if err := os.Mkdir(filepath.Join(root, "more"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(root, "more/kustomization.yaml", "resources: [pod.yaml, 'http://127.0.0.1:1/a/releases/download/v1.2.3/remote.yaml']")
+	write(root, "more/pod.yaml", "kind: Deployment\nspec: {template: {spec: {containers: [{image: 'b:1'}], initContainers: [{image: 'a:1'}]}}}")
 	if _, err := Collect(t.Context(), root, root, local); err == nil || !strings.Contains(err.Error(), "--manifests") {
 		t.Errorf("no remedy in: %v", err)
 	}

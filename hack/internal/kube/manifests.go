@@ -19,7 +19,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Collect reads what the kustomization in a folder lists. A URL is downloaded once and kept in .run; a file of its name
+// Collect reads what the kustomization in a folder lists, folders with one of their own included, and leaves its patches
+// out. A URL is downloaded once and kept in .run; a file of its name
 // in the folder local comes first (the version is not looked at), for machines that cannot download.
 func Collect(ctx context.Context, root, folder, local string) ([]byte, error) {
 	text, err := os.ReadFile(filepath.Join(folder, "kustomization.yaml"))
@@ -39,6 +40,14 @@ func Collect(ctx context.Context, root, folder, local string) ([]byte, error) {
 			if file, err = fetch(ctx, root, resource, local); err != nil {
 				return nil, err
 			}
+		}
+		if info, err := os.Stat(file); err == nil && info.IsDir() {
+			part, err := Collect(ctx, root, file, local)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, part...)
+			continue
 		}
 		part, err := os.ReadFile(file)
 		if err != nil {
