@@ -106,7 +106,8 @@ func TestMonitoring(t *testing.T) {
 	})
 }
 
-// rulesOf checks that the rules that are installed are those of the files, for this release alone and with links that lead somewhere.
+// rulesOf checks that the rules that are installed are those of the files, for this release alone and with links that
+// lead somewhere.
 func rulesOf(t *testing.T, r rendered) {
 	rule := r.get(t, "PrometheusRule/orderflow")
 	have := map[string]string{}

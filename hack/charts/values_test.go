@@ -197,7 +197,8 @@ func TestMissingKindsAreNamed(t *testing.T) {
 	}
 }
 
-// Where nobody runs an operator the services use the credentials they are given, and nothing is rendered that nobody would read.
+// Where nobody runs an operator the services use the credentials they are given, and nothing is rendered that nobody
+// would read.
 func TestNoOperators(t *testing.T) {
 	r := render(t, "orderflow", scenario(t, "orderflow", "no-operators")...)
 	for name, o := range r {

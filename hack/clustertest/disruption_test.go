@@ -17,9 +17,9 @@ import (
 	"orderflow.internal/hack/stack"
 )
 
-// Whatever is changed under load, no order is lost or stuck, no answer is a lie and no request fails. Only where the one
-// pod of something is deleted there are answers of 503 with Retry-After, and a client that tries again gets every order
-// placed.
+// Whatever is changed under load, no order is lost or stuck, no answer is a lie and no request fails. Only where the
+// one pod of something is deleted there are answers of 503 with Retry-After, and a client that tries again gets every
+// order placed.
 func TestNothingIsLost(t *testing.T) {
 	t.Run("every pod is deleted in turn", func(t *testing.T) {
 		// With one pod of the gateway there would be a moment without anybody who could answer.

@@ -28,9 +28,9 @@ const (
 	calm           = time.Second      // p99 from a POST to the final state
 )
 
-// A worker that loses its power costs no order, nor does one whose pods can reach nobody and are reached by nobody; every
-// order is accepted within seconds, and soon after the fault nobody can tell that there was one. It is skipped unless
-// there are three broker nodes and two pods of each service: hack/kind-up --values
+// A worker that loses its power costs no order, nor does one whose pods can reach nobody and are reached by nobody;
+// every order is accepted within seconds, and soon after the fault nobody can tell that there was one. It is skipped
+// unless there are three broker nodes and two pods of each service: hack/kind-up --values
 // charts/orderflow/ci/three-nodes-values.yaml, with --kind-config naming k8s/kind.yaml and three more lines "- role:
 // worker".
 func TestLostNodes(t *testing.T) {
@@ -122,8 +122,8 @@ func (s *system) wholeQueues(ctx context.Context, t *testing.T) {
 	})
 }
 
-// doors are the addresses of the gateway's pods, as a load balancer before the cluster knows them: it sends nobody to one
-// that does not let connections in.
+// doors are the addresses of the gateway's pods, as a load balancer before the cluster knows them: it sends nobody to
+// one that does not let connections in.
 type doors struct {
 	addresses []string
 

@@ -1,5 +1,5 @@
-// Package contract checks that strangers can use what services/gateway/openapi.yaml and services/events/asyncapi.yaml say:
-// linters read them, and clients that generators make of openapi.yaml place, read, follow and cancel an order.
+// Package contract checks that strangers can use what services/gateway/openapi.yaml and services/events/asyncapi.yaml
+// say: linters read them, and clients that generators make of openapi.yaml place, read, follow and cancel an order.
 package contract
 
 import (

@@ -13,6 +13,10 @@ import (
 	"unicode/utf8"
 )
 
+// MaxWidth is the longest line of a page, in characters. Tables, pictures and links cannot be broken; generated pages are as
+// their sources are.
+const MaxWidth = 120
+
 // Checker knows what is in the repository.
 type Checker struct {
 	root      string
@@ -60,6 +64,7 @@ func (c *Checker) Problems() []string {
 		all = append(all, c.links(p)...)
 		all = append(all, c.named(p)...)
 		all = append(all, c.fences(p)...)
+		all = append(all, widths(p)...)
 	}
 	return all
 }
@@ -202,6 +207,20 @@ func (c *Checker) unproven(f Fence) string {
 
 // withoutComment is what follows a command on its line.
 var withoutComment = regexp.MustCompile(`\s+#.*$`)
+
+// widths finds lines that are too long, though they could be broken.
+func widths(p Page) (all []string) {
+	if strings.HasPrefix(p.Path, Folder) || strings.HasPrefix(p.Path, "charts/") {
+		return nil
+	}
+	for i, line := range p.Prose() {
+		fixed := strings.HasPrefix(line, "|") || strings.Contains(line, "<") || strings.Contains(line, "](") || strings.Contains(line, "://")
+		if n := utf8.RuneCountInString(line); n > MaxWidth && !fixed {
+			all = append(all, fmt.Sprintf("%s:%d: %d characters, at most %d", p.Path, i+1, n, MaxWidth))
+		}
+	}
+	return all
+}
 
 var (
 	markup  = regexp.MustCompile("`|\\*\\*|\\[([^\\]]*)\\]\\([^)]*\\)")

@@ -56,6 +56,7 @@ func TestMistakesAreFound(t *testing.T) {
 		"```sh workflow\nhack/down\n```":              `no workflow has "hack/down"`,
 		"```sh by hand: no\nx\n```":                   "say why nothing runs these commands",
 		"```sh by hand: it installs packages\nx\n```": "",
+		strings.Repeat("word ", 25):                   "125 characters",
 		"1.\n   ```sh\n   x\n   ```":                  "nothing says what runs these commands",
 	} {
 		p, err := parse("a.md", "# Title\n"+text+"\n")

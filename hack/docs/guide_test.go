@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// Who follows a guide gets what compiles: its files and changes are applied to a copy of the services, charts and lists.
+// Who follows a guide gets what compiles: its files and changes are applied to a copy of the services, charts and
+// lists.
 func TestGuides(t *testing.T) {
 	copied := copyOf(t, "services", "charts", "hack/stack", "Tiltfile")
 	pages, err := Pages(t.Context(), root)

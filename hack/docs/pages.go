@@ -1,5 +1,5 @@
-// Package docs keeps the repository's Markdown true: it reads every page, generates the reference, and finds links, code,
-// tests and commands that pages name and that are not there.
+// Package docs keeps the repository's Markdown true: it reads every page, generates the reference, and finds links,
+// code, tests and commands that pages name and that are not there.
 package docs
 
 import (

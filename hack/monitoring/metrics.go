@@ -143,7 +143,8 @@ func Uses(root string) (map[string][]string, error) {
 	return uses, nil
 }
 
-// Undocumented are the names among those that Prometheus has of a target which docs/metrics.md, its text, does not explain.
+// Undocumented are the names among those that Prometheus has of a target which docs/metrics.md, its text, does not
+// explain.
 func Undocumented(text string, names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		return ofScrape.MatchString(name) || strings.Contains(text, "`"+name+"`") ||

@@ -259,8 +259,8 @@ func rules(t *testing.T) []Rule {
 	return slices.DeleteFunc(append(all, others...), func(r Rule) bool { return r.Record != "" })
 }
 
-// Every series that an alert looks at is the release's own: the chart replaces the matcher that all have. And what sloth
-// makes of the objectives is what is there.
+// Every series that an alert looks at is the release's own: the chart replaces the matcher that all have. And what
+// sloth makes of the objectives is what is there.
 func TestRulesAreScoped(t *testing.T) {
 	all, err := Rules(root)
 	if err != nil {

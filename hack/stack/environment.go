@@ -62,8 +62,9 @@ func (s *Service) environment() []string {
 	return env
 }
 
-// shareOfCPUs is for how many CPUs each of the stack's programs has threads at work. They share the machine: threads for
-// all CPUs in every program wake one another and find nothing to do, which on two CPUs costs a fifth of all CPU time.
+// shareOfCPUs is for how many CPUs each of the stack's programs has threads at work. They share the machine: threads
+// for all CPUs in every program wake one another and find nothing to do, which on two CPUs costs a fifth of all CPU
+// time.
 func shareOfCPUs() int { return max(1, runtime.NumCPU()/2) }
 
 func (s *Stack) upstreams(spec serviceSpec) []string {

@@ -61,8 +61,8 @@ func (o Options) Missing() []string {
 	return packages
 }
 
-// Install installs Debian packages, if any, after saying so, as root or with sudo. Their own services are neither started
-// nor enabled: the stack runs instances of its own.
+// Install installs Debian packages, if any, after saying so, as root or with sudo. Their own services are neither
+// started nor enabled: the stack runs instances of its own.
 func Install(ctx context.Context, c *console.Console, packages ...string) error {
 	if len(packages) == 0 {
 		return nil

@@ -59,7 +59,8 @@ func (l life) alive() bool {
 	}
 }
 
-// newProcess takes up the record of an earlier run: its process if that still lives, otherwise only when it was started.
+// newProcess takes up the record of an earlier run: its process if that still lives, otherwise only when it was
+// started.
 func newProcess(dir, name string) *process {
 	p := &process{
 		name:   name,
@@ -93,9 +94,9 @@ var spawner = sync.OnceValue(func() chan<- func() {
 	return work
 })
 
-// batchScheduling has the kernel take this thread, and all that it starts, for batch work (SCHED_BATCH, sched(7)): who is
-// woken does not push another off its CPU. A dozen programs that wake one another on few CPUs find more work at once
-// then; on two CPUs under load it saves a seventh of all CPU time. Where it is not allowed, nothing changes.
+// batchScheduling has the kernel take this thread, and all that it starts, for batch work (SCHED_BATCH, sched(7)):
+// who is woken does not push another off its CPU. A dozen programs that wake one another on few CPUs find more work
+// at once then; on two CPUs under load it saves a seventh of all CPU time. Where it is not allowed, nothing changes.
 func batchScheduling() {
 	attr, err := unix.SchedGetAttr(0, 0)
 	if err != nil {

@@ -142,7 +142,8 @@ func publish(ctx context.Context, s *stack.Stack) error {
 	return nil
 }
 
-// receive takes the message. A broker that is up may still be electing the leaders of its queues, and refuses meanwhile.
+// receive takes the message. A broker that is up may still be electing the leaders of its queues, and refuses
+// meanwhile.
 func receive(ctx context.Context, s *stack.Stack) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

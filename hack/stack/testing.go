@@ -74,8 +74,8 @@ func (s *Service) Races() error {
 // leaking is what no log may hold: tokens, URLs with passwords, and email addresses.
 var leaking = regexp.MustCompile(`eyJ[\w-]{10,}\.[\w-]{10,}|\w+://[^/\s"@]*:[^/\s"@]+@|[\w.+-]+@[\w-]+\.[a-z]{2,}`)
 
-// Leaks returns an error with the first line of the service's log that holds a token, a password of the stack's, an email
-// address or one of the others.
+// Leaks returns an error with the first line of the service's log that holds a token, a password of the stack's, an
+// email address or one of the others.
 func (s *Service) Leaks(others ...string) error {
 	log, err := os.ReadFile(s.log)
 	if err != nil {

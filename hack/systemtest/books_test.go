@@ -223,8 +223,8 @@ func names(all []difference) []string {
 	return list
 }
 
-// Whatever happens to the books of an order, the audit names it, and who says what, and the commands that set it right; and
-// when they have run the books balance. Each damage has an order and a product of its own.
+// Whatever happens to the books of an order, the audit names it, and who says what, and the commands that set it
+// right; and when they have run the books balance. Each damage has an order and a product of its own.
 func TestDamagedBooks(t *testing.T) {
 	s := start(t, variant{})
 	door := newDoor(s.BaseURL(), 1)
@@ -331,7 +331,8 @@ func settled(t *testing.T, s *stack.Stack) (report booksReport) {
 	return report
 }
 
-// repairAll runs the commands that the differences name: those of different orders at the same time, then those of products.
+// repairAll runs the commands that the differences name: those of different orders at the same time, then those of
+// products.
 func repairAll(t *testing.T, s *stack.Stack, all []difference) {
 	t.Helper()
 	byOrder := make(map[uuid.UUID][]string)

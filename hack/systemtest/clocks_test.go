@@ -24,8 +24,8 @@ import (
 // skewVariable is by how many seconds the clock of a program from skewed is ahead.
 const skewVariable = "ORDERFLOW_TEST_CLOCK_SKEW"
 
-// skewed builds services whose clock can be set wrong. The services know nothing of it: Go's own time.Now is another one
-// (go help build, -overlay). What is measured by the monotonic clock, as time-outs are, stays right.
+// skewed builds services whose clock can be set wrong. The services know nothing of it: Go's own time.Now is another
+// one (go help build, -overlay). What is measured by the monotonic clock, as time-outs are, stays right.
 func skewed(t testing.TB, s *stack.Stack, names ...string) map[string]string {
 	t.Helper()
 	source := filepath.Join(runtime.GOROOT(), "src", "time", "time.go") //nolint:staticcheck // of the go that runs the tests

@@ -172,8 +172,8 @@ func inHand(t testing.TB, s *stack.Stack, queue string, messages int) error {
 	})
 }
 
-// The broker accepts no messages, so dead letters have to wait. The good messages behind them do not, and the service ends
-// in order.
+// The broker accepts no messages, so dead letters have to wait. The good messages behind them do not, and the service
+// ends in order.
 func TestAlarmBehindBadMessages(t *testing.T) {
 	s := start(t, variant{})
 	service := s.Service("customers")

@@ -12,9 +12,9 @@ import (
 	"orderflow.internal/hack/stack"
 )
 
-// TestDocumentedCommands runs the commands and statements of all pages whose block says test, in the order of the page, on
-// a system that holds what hack/up fills it with: commands from the repository's root, where the address of the gateway is
-// that of this system and an answer of 400 or more is a failure, statements in the database of orders.
+// TestDocumentedCommands runs the commands and statements of all pages whose block says test, in the order of the
+// page, on a system that holds what hack/up fills it with: commands from the repository's root, where the address of
+// the gateway is that of this system and an answer of 400 or more is a failure, statements in the database of orders.
 func TestDocumentedCommands(t *testing.T) {
 	s := start(t, variant{})
 	pages, err := docs.Pages(t.Context(), s.Options.Root)

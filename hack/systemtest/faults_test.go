@@ -309,7 +309,8 @@ func kinds(errors map[string]bench.Count) string {
 	return strings.Join(parts, ", ")
 }
 
-// readyTimes waits until all services are ready and tells how long each took since then; more than readyAgain is an error.
+// readyTimes waits until all services are ready and tells how long each took since then; more than readyAgain is an
+// error.
 func readyTimes(ctx context.Context, t testing.TB, s *stack.Stack, since time.Time) string {
 	var mu sync.Mutex
 	took := make(map[string]time.Duration)

@@ -113,8 +113,8 @@ func flat(t testing.TB, name string, samples []float64) {
 	}
 }
 
-// publishCancelled publishes cancellations of orders that nobody has heard of: they are marked and recorded, and nothing
-// comes of them.
+// publishCancelled publishes cancellations of orders that nobody has heard of: they are marked and recorded, and
+// nothing comes of them.
 func publishCancelled(t testing.TB, url string, n int) {
 	t.Helper()
 	ch := dial(t, url)

@@ -18,8 +18,8 @@ import (
 	"orderflow.internal/kit/kittest"
 )
 
-// Under load, with new tokens all the time, the issuer changes its keys and goes away for a while: no request fails, and
-// nobody is signed out.
+// Under load, with new tokens all the time, the issuer changes its keys and goes away for a while: no request fails,
+// and nobody is signed out.
 func TestEnduringIssuer(t *testing.T) {
 	s, issuer := startGuarded(t, map[string]string{"LIMIT_READS": "none", "LIMIT_WRITES": "none"})
 	e := &estate{t: t, issuer: issuer, base: s.BaseURL(), ada: uuid.New(), operations: issuer.Scoped(t, "operations")}
@@ -36,8 +36,8 @@ func TestEnduringIssuer(t *testing.T) {
 		})
 	}
 	enough("requests with the first key")
-	// Three new keys within seconds, however fast the machine is, are as many as the services look for: a fourth would have to
-	// wait for its turn (see kit/identity).
+	// Three new keys within seconds, however fast the machine is, are as many as the services look for: a fourth would
+	// have to wait for its turn (see kit/identity).
 	for _, algorithm := range []jose.SignatureAlgorithm{jose.ES256, jose.EdDSA} {
 		issuer.Rotate(t, algorithm)
 		enough("requests with a key for " + string(algorithm))

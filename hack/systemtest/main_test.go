@@ -26,11 +26,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// alone are the tests that no other runs alongside: they take all the CPU there is, measure what the system takes, or set
-// this program's environment.
+// alone are the tests that no other runs alongside: they take all the CPU there is, measure what the system takes, or
+// set this program's environment.
 var alone = []string{"TestDrain", "TestEnduringFootprint", "TestEnduringOverload", "TestEnduringSaga", "TestFaults", "TestPooler"}
 
-// systems are the stacks: each is one test's own until that ends, and its servers run from the first test that takes it.
+// systems are the stacks: each is one test's own until that ends, and its servers run from the first test that takes
+// it.
 var systems struct {
 	sync.Mutex
 	all  []*stack.Stack
@@ -38,8 +39,8 @@ var systems struct {
 	held map[string]*stack.Stack // by test
 }
 
-// system returns the test's own stack. Tests run at the same time, as many as go test -parallel says, but for those that
-// must be alone.
+// system returns the test's own stack. Tests run at the same time, as many as go test -parallel says, but for those
+// that must be alone.
 func system(t testing.TB) *stack.Stack {
 	t.Helper()
 	name, subtest, _ := strings.Cut(t.Name(), "/")

@@ -23,8 +23,8 @@ const (
 )
 
 // The network drops every packet between a service and what it needs: nobody says that a connection has ended. What is
-// stuck is given up, what can be done without the other end is done, and when packets pass again so does everything else,
-// at once.
+// stuck is given up, what can be done without the other end is done, and when packets pass again so does everything
+// else, at once.
 func TestEnduringBlackholes(t *testing.T) {
 	s := system(t)
 	w := wire(t, s)
@@ -130,7 +130,8 @@ values ('%s', '%s', 'systemtest', '%[3]s', '%s', now(),
 	t.Logf("all loops have been seen after %s", time.Since(began).Round(time.Millisecond))
 }
 
-// stranded are connections that nothing passes any more while new ones work: what a failover of an address leaves behind.
+// stranded are connections that nothing passes any more while new ones work: what a failover of an address leaves
+// behind.
 type stranded struct{ *wires }
 
 func (stranded) String() string { return "old connections are silent" }

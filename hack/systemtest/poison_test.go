@@ -243,7 +243,8 @@ where order_id = any($1)`, orders)
 	})
 }
 
-// failFor makes the customers' database refuse one order for the rest of the test, which no reader of the event can know.
+// failFor makes the customers' database refuse one order for the rest of the test, which no reader of the event can
+// know.
 func failFor(t testing.TB, s *stack.Stack, order uuid.UUID) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), s.Postgres.ServiceURL("customers"))

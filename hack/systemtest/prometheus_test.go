@@ -22,8 +22,8 @@ import (
 // prometheus is a real one that scrapes a stack each second.
 type prometheus struct{ url string }
 
-// watch runs Prometheus with the repository's alert rules, made quick: an alert fires after a second, and rates are taken
-// over a few more.
+// watch runs Prometheus with the repository's alert rules, made quick: an alert fires after a second, and rates are
+// taken over a few more.
 func watch(t *testing.T, s *stack.Stack) *prometheus {
 	t.Helper()
 	path, err := exec.LookPath("prometheus")

@@ -140,8 +140,8 @@ func told(t testing.TB, seen testimony, service string, limit time.Duration, wor
 	t.Errorf("%s does not say within %s: %q", service, limit, words)
 }
 
-// One of the two queues of an event refuses it. The other gets its events as ever, and once; so do all other queues. What
-// was refused comes as soon as the queue takes it.
+// One of the two queues of an event refuses it. The other gets its events as ever, and once; so do all other queues.
+// What was refused comes as soon as the queue takes it.
 func TestEnduringRefusal(t *testing.T) {
 	s := start(t, variant{})
 	const between = 8 * time.Second // while all is well

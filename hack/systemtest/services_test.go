@@ -146,7 +146,8 @@ func heal(ctx context.Context, t testing.TB, parts []stack.Unit) {
 	}
 }
 
-// eventually calls check until it returns nil. When that takes longer than the limit the test fails with the last error.
+// eventually calls check until it returns nil. When that takes longer than the limit the test fails with the last
+// error.
 func eventually(t testing.TB, limit time.Duration, what string, check func(ctx context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

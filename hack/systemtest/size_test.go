@@ -39,9 +39,9 @@ const (
 	working   = 200 // orders and customers that people ask for, in both systems: what is asked for is in memory
 )
 
-// TestEnduringSize compares a system that has taken orders for a year with one that has just begun. Whatever the services
-// do, their statements touch about as many pages of the tables in the one as in the other, and none reads a large table as
-// a whole. hack/test endurance makes it 20,000,000 orders and compares times as well.
+// TestEnduringSize compares a system that has taken orders for a year with one that has just begun. Whatever the
+// services do, their statements touch about as many pages of the tables in the one as in the other, and none reads a
+// large table as a whole. hack/test endurance makes it 20,000,000 orders and compares times as well.
 func TestEnduringSize(t *testing.T) {
 	orders := 100_000
 	if endures() {
@@ -412,8 +412,8 @@ func pages(executions []executed) int {
 	return median(all)
 }
 
-// compareStatements holds the statements of the large system to those of the small one. A deeper index costs a page more
-// for each row that is looked for.
+// compareStatements holds the statements of the large system to those of the small one. A deeper index costs a page
+// more for each row that is looked for.
 func compareStatements(t *testing.T, small, large *sized) {
 	few, many := small.plans(), large.plans()
 	if len(many) < 25 {

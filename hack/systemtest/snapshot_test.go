@@ -18,9 +18,10 @@ import (
 // envSnapshot is how long the snapshots stay open instead: 6m takes six minutes.
 const envSnapshot = "ORDERFLOW_TEST_SNAPSHOT"
 
-// TestEnduringSnapshot keeps an old snapshot open in each database while orders come in, as a forgotten transaction does:
-// vacuum removes nothing, and everything that is updated or deleted stays where searches have to step over it. Orders are
-// placed as fast as before, memory stays flat, and a metric tells. hack/test endurance does that for an hour.
+// TestEnduringSnapshot keeps an old snapshot open in each database while orders come in, as a forgotten transaction
+// does: vacuum removes nothing, and everything that is updated or deleted stays where searches have to step over it.
+// Orders are placed as fast as before, memory stays flat, and a metric tells. hack/test endurance does that for an
+// hour.
 func TestEnduringSnapshot(t *testing.T) {
 	s := start(t, variant{})
 	lasts, rate, total := enduring(8*time.Second, 30*time.Second), enduring(40.0, 300.0), enduring(16*time.Second, time.Hour)

@@ -171,8 +171,8 @@ func (l logs) since(t testing.TB, service *stack.Service) []logLine {
 }
 
 // quiet checks that no service repeated a complaint: one line when a trouble begins, one for each minute of it, and one
-// for each of the parts (queues, jobs) that have it at once. What is told singly, of a request or a message that failed, is
-// left out.
+// for each of the parts (queues, jobs) that have it at once. What is told singly, of a request or a message that
+// failed, is left out.
 func (l logs) quiet(t testing.TB, lasted time.Duration, singly ...string) {
 	t.Helper()
 	const parts = 6

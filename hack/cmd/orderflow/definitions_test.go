@@ -18,7 +18,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// What is printed for a broker without operators can be imported into one, and lets a service do its work there and no other.
+// What is printed for a broker without operators can be imported into one, and lets a service do its work there and
+// no other.
 func TestDefinitionsCanBeImported(t *testing.T) {
 	management, broker := os.Getenv("ORDERFLOW_TEST_MANAGEMENT_URL"), os.Getenv("ORDERFLOW_TEST_AMQP_URL")
 	if management == "" || broker == "" {

@@ -216,7 +216,8 @@ func (a *api) ordersOf(ctx context.Context, customer uuid.UUID) ([]order, error)
 	return a.listOrders(ctx, "/orders", url.Values{"customerId": {customer.String()}})
 }
 
-// find reads the order at a path of the API until it is there. Not found in time is no error but an order without an id.
+// find reads the order at a path of the API until it is there. Not found in time is no error but an order without an
+// id.
 func (a *api) find(ctx context.Context, path string, limit time.Duration) (o order, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -111,7 +111,8 @@ func (r *run) chosen() ([]mutation, error) {
 	return all, err
 }
 
-// mutations demands of every mutation that its test fails with the edit and passes without. Servers that the environment names are used.
+// mutations demands of every mutation that its test fails with the edit and passes without. Servers that the
+// environment names are used.
 func mutations(ctx context.Context, r *run) error {
 	all, err := r.chosen()
 	if err != nil {

@@ -63,8 +63,8 @@ func (k Kubectl) Wait(ctx context.Context, namespace, kinds string, say func(str
 	}
 }
 
-// again makes the topology operator try at once what has failed. While the broker starts it fails so often that it would
-// pause for minutes; any change ends its pause.
+// again makes the topology operator try at once what has failed. While the broker starts it fails so often that it
+// would pause for minutes; any change ends its pause.
 func (k Kubectl) again(ctx context.Context, namespace string, failed []string) error {
 	// kubectl takes no resource after the first annotation.
 	args := slices.Concat([]string{"annotate", "--namespace", namespace, "--overwrite"}, failed,

@@ -18,7 +18,8 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-// MachineSecret is that of the client orderflow-machine at the development provider, whose secrets are known to everybody.
+// MachineSecret is that of the client orderflow-machine at the development provider, whose secrets are known to
+// everybody.
 const MachineSecret = "only-for-development"
 
 // Issuer is where tokens for a system come from.

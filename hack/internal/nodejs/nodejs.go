@@ -45,8 +45,8 @@ func recent(version string) error {
 	return nil
 }
 
-// Ensure installs Debian's packages if Node.js or npm is missing, and makes this process and its children find a Node.js
-// that is new enough: the machine's or, where that is too old, one in .run.
+// Ensure installs Debian's packages if Node.js or npm is missing, and makes this process and its children find a
+// Node.js that is new enough: the machine's or, where that is too old, one in .run.
 func Ensure(ctx context.Context, c *console.Console, root string) error {
 	for _, program := range [][2]string{{"node", "nodejs"}, {"npm", "npm"}} {
 		if _, err := exec.LookPath(program[0]); err != nil {

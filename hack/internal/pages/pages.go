@@ -58,9 +58,9 @@ func Stale(root string) (bool, error) {
 	return newest.After(built.ModTime()), nil
 }
 
-// Built returns the folder of the pages, built if they are older than their sources. With install, Node.js is brought if
-// it is missing, and a failure is an error. Otherwise it says why and is content with an older build or, returning "",
-// with none: the rest of the system is worth having without.
+// Built returns the folder of the pages, built if they are older than their sources. With install, Node.js is brought
+// if it is missing, and a failure is an error. Otherwise it says why and is content with an older build or, returning
+// "", with none: the rest of the system is worth having without.
 func Built(ctx context.Context, c *console.Console, root string, install bool) (string, error) {
 	stale, err := Stale(root)
 	if err != nil || !stale {

@@ -51,8 +51,8 @@ func (o Options) validate() error {
 }
 
 // Fill adds the past to the databases; services may run meanwhile. What it stores of an order is stored in all three
-// databases at nearly the same time, not atomically: when it fails or is interrupted, up to 20,000 orders may be missing in
-// some of them.
+// databases at nearly the same time, not atomically: when it fails or is interrupted, up to 20,000 orders may be
+// missing in some of them.
 func Fill(ctx context.Context, urls URLs, o Options) error {
 	if err := o.validate(); err != nil {
 		return err

@@ -56,7 +56,8 @@ func (r *rows) add(p *past) error {
 	return nil
 }
 
-// traceparent is that of a trace that was not sampled (https://www.w3.org/TR/trace-context/): nobody finds it in Jaeger.
+// traceparent is that of a trace that was not sampled (https://www.w3.org/TR/trace-context/): nobody finds it in
+// Jaeger.
 func (r *rows) traceparent() map[string]string {
 	trace, span := r.uuidAt(time.UnixMilli(r.Int64())), r.uuidAt(time.UnixMilli(r.Int64()))
 	return map[string]string{"traceparent": "00-" + hex.EncodeToString(trace[:]) + "-" + hex.EncodeToString(span[:8]) + "-00"}

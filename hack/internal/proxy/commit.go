@@ -53,8 +53,8 @@ func changes(tag []byte) bool {
 	return false
 }
 
-// frames splits a stream of PostgreSQL's messages: a byte that names the kind, four that count those that follow, counted
-// themselves.
+// frames splits a stream of PostgreSQL's messages: a byte that names the kind, four that count those that follow,
+// counted themselves.
 type frames struct {
 	header [5]byte
 	have   int    // bytes of the header

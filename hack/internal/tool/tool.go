@@ -1,5 +1,5 @@
-// Package tool builds the tools pinned in hack/tools and fetches Go modules for what is in them. Each tool is a module of
-// its own, outside the workspace, so that its dependencies are not ours.
+// Package tool builds the tools pinned in hack/tools and fetches Go modules for what is in them. Each tool is a
+// module of its own, outside the workspace, so that its dependencies are not ours.
 package tool
 
 import (

@@ -82,7 +82,8 @@ func TestTxBatchCommitsAllOrNothing(t *testing.T) {
 	}
 }
 
-// A service prepares its statements when its tables are empty, and keeps the plans: they have to suit full tables as well.
+// A service prepares its statements when its tables are empty, and keeps the plans: they have to suit full tables as
+// well.
 func TestPlanMadeForAnEmptyTableIsReplacedSoonAfterItHasGrown(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

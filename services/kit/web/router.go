@@ -27,9 +27,9 @@ import (
 const scope = "orderflow.internal/kit/web"
 
 // NewRouter returns a router that gives each request a server span, whose trace
-// context the answer names in Server-Timing, and a place in the metric http.server.request.duration, both by route and after the
-// OpenTelemetry conventions; that turns a panic into a logged 500; that answers
-// HEAD where there is a GET; and whose 404 and 405 are problems.
+// context the answer names in Server-Timing, and a place in the metric http.server.request.duration, both by route
+// and after the OpenTelemetry conventions; that turns a panic into a logged 500; that answers HEAD where there is a
+// GET; and whose 404 and 405 are problems.
 //
 // Call it after telemetry is set up.
 func NewRouter() *chi.Mux { return newRouter(newObserver()) }

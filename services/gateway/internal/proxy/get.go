@@ -16,8 +16,8 @@ import (
 const maxAnswer = 64 << 10
 
 // Get reads the JSON at path into out, for an answer that the gateway itself
-// puts together, in the name of who sent authorization ("" for nobody). A refusal of the service comes back as its *web.Problem, a
-// failure on the way as the one that Handler would answer with.
+// puts together, in the name of who sent authorization ("" for nobody). A refusal of the service comes back as its
+// *web.Problem, a failure on the way as the one that Handler would answer with.
 func (s *Service) Get(ctx context.Context, path, authorization string, out any) error {
 	if !s.requests.enter() {
 		return web.Unavailable("The gateway has too many such requests in hand.")
