@@ -10,13 +10,13 @@ import (
 	"orderflow.internal/orders/internal/store"
 )
 
-const repairSummary = "bring an order and its events in line, after the audit found that they are not"
+const repairSummary = "make an order and its events agree, after the audit found that they do not"
 
 const repairHelp = `Usage: repair --order ID ... [--yes]
 
-Where the outbox has all events of an order, they say what the order is: it is set to that, and made again if it is gone.
-Where the outbox lacks some, they are made from the order, and the service publishes them to everybody. A Pending order that
-is not on the list of pending orders is put there, due after ORDER_DEADLINE.
+If the outbox has all events of an order, they decide: the order is set to what they say, and restored if it is gone. If
+the outbox lacks some, they are made from the order, and the service publishes them to everybody. A Pending order that is
+not on the list of pending orders is put there, due after ORDER_DEADLINE.
 
 ` + audit.RepairFlags
 

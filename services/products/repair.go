@@ -21,15 +21,15 @@ import (
 )
 
 const (
-	forgetSummary      = "give back what orders hold that nobody has any more, and forget them"
-	reservationSummary = "make an order hold, or have held, what the orders' books say"
-	recountSummary     = "set stock and reserved of products to what came in and what reservations hold"
+	forgetSummary      = "give back the stock of orders that no longer exist, and forget them"
+	reservationSummary = "make a reservation agree with what orders says"
+	recountSummary     = "recompute the stock and reserved of products from what came in and what reservations hold"
 )
 
 const forgetHelp = `Usage: forget --order ID ... [--yes]
 
 For orders that the orders' database has lost, as after restoring it from a backup: gives back what they hold, and removes
-what is known of them. An order that still exists would be reserved for again when its OrderCreated is published again.
+what is known about them. An order that still exists would be reserved again if its OrderCreated were published again.
 
 ` + audit.RepairFlags
 
@@ -46,14 +46,14 @@ lacks, which the service then publishes. The audit prints the whole command.
 
 const recountHelp = `Usage: recount [--product ID ...] [--yes]
 
-Compares reserved with the sum of all reservations, and stock with what is left of all that ever came in, of the products
-given or of all, and corrects them by the difference. Orders continue meanwhile.
+Compares reserved with the sum of all reservations, and stock with what is left of all that ever came in, for the given
+products or all of them, and corrects them by the difference. Orders continue meanwhile.
 
   --product ID   this product; may be repeated
-  --by NAME      who wants it, for the record (the user and host of the process)
+  --by NAME      who is doing it, for the record (the user and host of the process)
   --yes          do it
 
-Without --yes it only says what it would do. What it does is recorded in the table repairs, with what was there before.
+Without --yes it only shows what it would do. What it does is recorded in the table repairs, with what was there before.
 `
 
 // withStore runs do with a store; the service that runs publishes what it stores.

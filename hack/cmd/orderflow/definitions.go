@@ -26,7 +26,7 @@ func (p program) definitions() *cobra.Command {
 	f := definitions{program: p}
 	cmd := &cobra.Command{
 		Use:   "definitions",
-		Short: "Print the broker's topology for an import, where no operator declares it",
+		Short: "Print the broker's topology, to import it where no operator declares it",
 		Long: `Renders charts/orderflow with the values given and prints its virtual host, exchanges, queues, bindings, policies, users
 and permissions in the form that RabbitMQ imports (PUT /api/definitions, or "rabbitmqctl import_definitions"). Each user
 gets a new password, which is in the Secrets that --secrets writes: <prefix><service>-broker, for <service>.broker.secret.

@@ -19,7 +19,7 @@ func (p program) down() *cobra.Command {
 		Use:   "down",
 		Short: "Stop what hack/up started",
 		Long: `Stops what hack/up started, whether it runs detached or in another terminal. Orders, messages and logs stay in
-.run/up for the next start; --purge deletes them. Nothing running is no error.`,
+.run/up for the next start; --purge deletes them. It is not an error if nothing runs.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx := cmd.Context()

@@ -43,7 +43,7 @@ func (p program) kindUp() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kind-up",
 		Short: "Start the whole system in a Kubernetes cluster on this machine",
-		Long: `Makes a kind cluster (Kubernetes in Docker), installs the RabbitMQ operators and Jaeger, builds the services' images,
+		Long: `Creates a kind cluster (Kubernetes in Docker), installs the RabbitMQ operators and Jaeger, builds the services' images,
 installs charts/orderflow, places an order and shows its trace. It needs Docker and Go, nothing else.
 
 Run it again after an interruption, a failure or a change of the code. Images that Docker has on this machine are not
@@ -89,9 +89,9 @@ func (p program) ready() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ready",
 		Short: "Wait until an installation in a Kubernetes cluster is ready",
-		Long: `Waits until broker, topology and services of a namespace are ready, and says meanwhile what is not. While the broker
-starts, the topology operator fails so often that it pauses for minutes: it is told to retry what it has failed to make
-as soon as the broker is there. What does not get ready in time is shown with its events and logs. It needs kubectl.`,
+		Long: `Waits until broker, topology and services of a namespace are ready, and says what is not. If the broker starts slowly, the
+topology operator backs off for minutes: it is made to retry as soon as the broker is up. What is not ready in time is
+shown with its events and logs. It needs kubectl.`,
 		Example: `  helm install orderflow charts/orderflow --namespace orderflow --create-namespace && hack/ready
   hack/ready --context kind-orderflow --namespace shop`,
 		Args: cobra.NoArgs,

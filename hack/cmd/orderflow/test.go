@@ -27,15 +27,15 @@ func (p program) test() *cobra.Command {
 		Long: `Runs all checks and tests, or the parts named:
 
 ` + parts.String() + `
-Some run at the same time; each shows its output when it has ended. It continues after a failure, ends with all failures
-and a summary, and exits with 1 when anything failed. What is missing on the machine
-(rabbitmq-server, postgresql) is installed after saying so. The private servers' data and logs stay in .run/test.`,
+Parts run side by side; each prints its output when it has finished. A failure does not stop the others; all failures
+and a summary come last, and the exit status is 1 if anything failed. Missing packages (rabbitmq-server, postgresql)
+are installed after saying so. The private servers' data and logs stay in .run/test.`,
 		Example: `  hack/test                                       everything
   hack/test unit --run TestPlace                  some tests
   hack/test system --run 'TestFaults/PostgreSQL'  some subtests
   hack/test e2e system --rabbitmq-image rabbitmq:4.3.6-management
   hack/test mutations --run outbox                what must fail without a guarantee
-  hack/test fmt vet lint                          what is quick`,
+  hack/test fmt vet lint                          the quick ones`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			ok, err := check.Run(cmd.Context(), o, names)
 			if err == nil && !ok {
@@ -74,7 +74,7 @@ func (p program) e2e() *cobra.Command {
 		Use:   "e2e",
 		Short: "Run the black-box tests against a running system",
 		Long: `Runs the black-box tests of services/e2e against a running system, wherever that is: what hack/up or hack/kind-up
-started, or a cluster's gateway. They bring products and customers of their own. The tests of traces receive spans
+started, or a cluster's gateway. They use their own products and customers. The tests of traces receive spans
 themselves and are skipped here; hack/test e2e has them.`,
 		Example: `  hack/e2e
   hack/e2e --base-url https://orders.example.com --run TestOrder`,
@@ -98,10 +98,10 @@ func (p program) kindTest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kind-test",
 		Short: "Test what hack/kind-up has made, in the cluster",
-		Long: `Tests what hack/kind-up has made: that the broker holds what the charts say, that orders' user is refused the rest,
+		Long: `Tests what hack/kind-up has made: that the broker holds what the charts say, that orders' broker user is refused everything else,
 that network policies leave only the real paths open (where the cluster's network enforces them; kind's own does), that
-the API server takes every scenario of every chart, that nothing is lost while pods, versions and policies change under
-load, and that an uninstallation keeps messages. It changes the installation and puts it back.`,
+the API server accepts every scenario of every chart, that nothing is lost while pods, versions and policies change
+under load, and that uninstalling keeps messages. It changes the installation and restores it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.goTest(cmd.Context(), "hack", "./clustertest/...", run, true, "ORDERFLOW_KIND_CLUSTER="+name)

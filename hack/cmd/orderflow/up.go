@@ -24,13 +24,13 @@ func (p program) up() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start the whole system on this machine",
-		Long: `Starts the whole system on this machine: a RabbitMQ and a PostgreSQL of its own, the four services, a small
-catalogue and a first order, and then shows the services' logs. Ctrl-C stops everything. Where Node.js is installed,
-the web client runs as well; its pages are built when they have changed.
+		Long: `Starts the whole system on this machine: its own RabbitMQ and PostgreSQL, the services, a small catalog and a first
+order, and then shows the services' logs. Ctrl-C stops everything. If Node.js is installed the web client runs as well;
+its pages are built when they have changed.
 
 Missing Debian packages (rabbitmq-server, postgresql) are installed after saying so, which needs root or sudo. Data,
-logs and passwords are in .run/up; ports are on the loopback interface; the machine's own instances are left alone.
-OTEL_*, LOG_*, ORDER_*, BUS_*, AUTH_*, IDP_* and DATABASE_MAX_CONNS are handed on to the services.`,
+logs and passwords are in .run/up; ports are on the loopback interface; instances that already run are left alone.
+OTEL_*, LOG_*, ORDER_*, BUS_*, AUTH_*, IDP_* and DATABASE_MAX_CONNS are passed on to the services.`,
 		Example: `  hack/up                                                start, show the logs, Ctrl-C stops all
   hack/up --detach                                       leave it running; hack/down stops it
   hack/up --rabbitmq-image rabbitmq:4.3.6-management     with another RabbitMQ, run by Docker
@@ -50,7 +50,7 @@ OTEL_*, LOG_*, ORDER_*, BUS_*, AUTH_*, IDP_* and DATABASE_MAX_CONNS are handed o
 	flags.BoolVar(&f.infra, "infra", false, "start only RabbitMQ and PostgreSQL")
 	flags.IntVar(&o.Offset, "port-offset", 0, "add this `number` to every port")
 	flags.StringVar(&f.client, "client", "auto",
-		"run the web client: auto (if it is built or Node.js is there to build it), no, or yes (also install Node.js)")
+		"run the web client: auto (if it is built, or Node.js is installed to build it), no, or yes (also install Node.js)")
 	flags.Lookup("client").NoOptDefVal = "yes"
 	flags.BoolVar(&o.Auth, "auth", false, "ask everybody who they are: with an identity provider for development")
 	flags.BoolVar(&o.Jaeger, "jaeger", false, "show traces in Jaeger, whose image Docker runs")

@@ -24,8 +24,8 @@ func Command() *cobra.Command {
 		Long: `Places orders through the gateway and reports orders/s until every order is final and in its customer's history,
 the latency from POST to the final state and, for what hack/up runs, the CPU seconds per 1,000 orders of each process.
 
-It brings its own products and customers, and deletes the products afterwards. It exits with 1 when an invariant does
-not hold: every order accepted, accepted = final, stored once, confirmed quantity = stock decrease, stock never below
+It uses its own products and customers, and deletes the products afterwards. It exits with 1 if an invariant does not
+hold: every order accepted, accepted = final, stored once, confirmed quantity = stock decrease, stock never below
 zero, each order in its customer's history with the same final state. Where tokens are needed (hack/up --auth) it gets
 its own, as hack/login --machine does.`,
 		Example: `  hack/bench --concurrency 256              closed loop, orders spread over 100 products

@@ -19,7 +19,7 @@ func Command(c *console.Console) *cobra.Command {
 	var urls URLs
 	cmd := &cobra.Command{
 		Use:   "past",
-		Short: "Fill the databases with orders of the past",
+		Short: "Fill the databases with past orders",
 		Long: `Fills the databases of orders, products and customers with what they would hold had they run for months: orders and how
 they ended, reservations, histories, profiles, idempotency keys, and the published events of the days that the outboxes
 keep. The books balance. By default they are the databases of what hack/up runs, which may keep running.`,
@@ -48,7 +48,7 @@ keep. The books balance. By default they are the databases of what hack/up runs,
 	f.IntVar(&o.Products, "products", o.Products, "products that they ordered")
 	f.DurationVar(&o.Retention, "retention", o.Retention, "the services' OUTBOX_RETENTION")
 	f.Uint64Var(&o.Seed, "seed", 0, "equal seeds make equal orders (default another one each time)")
-	f.StringVar(&urls.Orders, "orders-url", "", "the database of orders, if it is not that of hack/up")
+	f.StringVar(&urls.Orders, "orders-url", "", "the database of orders, if not that of hack/up")
 	f.StringVar(&urls.Products, "products-url", "", "the database of products")
 	f.StringVar(&urls.Customers, "customers-url", "", "the database of customers")
 	cmd.MarkFlagsRequiredTogether("orders-url", "products-url", "customers-url")

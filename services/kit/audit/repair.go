@@ -20,7 +20,7 @@ import (
 
 // RepairFlags is the part of a repair's help that all of them share.
 const RepairFlags = `  --order ID     the order; may be repeated; - reads ids from standard input, one a line
-  --by NAME      who wants it, for the record (the user and host of the process)
+  --by NAME      who is doing it, for the record (the user and host of the process)
   --yes          do it
 
 Without --yes it only says what it would do. What it does is recorded in the table repairs, with what was there before.

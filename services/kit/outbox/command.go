@@ -21,21 +21,21 @@ import (
 )
 
 // RepublishSummary describes the command in a program's help.
-const RepublishSummary = "publish events once more: after a queue or a binding was missing, or for a new consumer"
+const RepublishSummary = "publish events again: after a queue or a binding was missing, or for a new consumer"
 
 // RepublishHelp is the command's own help.
 const RepublishHelp = `Usage: republish [--since TIME] [--until TIME] [--subject ID ...] [--key KEY ...] [--queue QUEUE ...] [--rate N] [--yes]
 
 Publishes events again that were published before and are still kept (OUTBOX_RETENTION). Consumers are idempotent: doing it
-twice changes nothing. Without --yes it only says what it would do. What it does is recorded in the table outbox_republished.
+twice changes nothing. Without --yes it only shows what it would do. What it does is recorded in the table outbox_republished.
 
   --since TIME    events stored then or later: 2026-11-05T09:30:00Z, or 2h for two hours ago
   --until TIME    events stored before
   --subject ID    events about one order; may be repeated; - reads ids from standard input, one a line
   --key KEY       events with this routing key only; may be repeated
-  --queue QUEUE   to this queue alone, so that nobody else sees them again; may be repeated
+  --queue QUEUE   to this queue only, so that nobody else sees them again; may be repeated
   --rate N        at most N events per second (500)
-  --by NAME       who wants it, for the record (the user and host of the process)
+  --by NAME       who is doing it, for the record (the user and host of the process)
   --yes           do it
 
 At least one of --since and --subject is needed.
@@ -43,9 +43,9 @@ At least one of --since and --subject is needed.
 
 // RepublishStateHelp is added to the help of a service that has a State.
 const RepublishStateHelp = `
-  --from-state    not what the outbox keeps, but the events that led to what the tables say now, made once more: for what
-                  is older, or lost. To queues of consumers that only keep a view; times are those in the ids. All of it
-                  is --since 1970-01-01T00:00:00Z
+  --from-state    not what the outbox keeps, but events made again from what the tables say now: for what is older, or
+                  lost. Only to queues of consumers that keep a view; times are those in the ids. All of it is
+                  --since 1970-01-01T00:00:00Z
 
 To rebuild such a view from nothing:
 

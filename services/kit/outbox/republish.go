@@ -43,7 +43,7 @@ type Republication struct {
 	Routes map[string][]string // the queues of each routing key
 	State  *State              // where the events come from; nil: the outbox
 	Rate   int                 // events per second at most
-	By     string              // who wants it, for the record
+	By     string              // who is doing it, for the record
 }
 
 // State makes the events that led to what a service's own tables say now, for

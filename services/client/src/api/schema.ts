@@ -123,7 +123,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Tell every step an order has taken
+         * Read every step an order has taken
          * @description Each event of the order is `stored` by the service that makes it, in
          *     the transaction that makes it true, `published` to the broker, and
          *     `processed` by each service that reads it. The steps are what the
@@ -188,7 +188,7 @@ export interface paths {
         put: operations["changeProduct"];
         post?: never;
         /**
-         * Take a product out of the catalog
+         * Remove a product from the catalog
          * @description It can no longer be read or ordered. Orders that have it keep it, and
          *     its id is not given out again.
          */
@@ -351,7 +351,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Digest what orders knows of a range of orders
+         * Digest what orders knows about a range of orders
          * @description For whoever compares the services' books. Two services with the same digest of a part know the same of the
          *     orders behind `after` and up to `until`, by id.
          */
@@ -394,7 +394,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Tell all that orders knows of some orders
+         * Read everything orders knows about some orders
          * @description For each of the orders that is there, the order. Changes nothing.
          */
         post: operations["listOrdersEntries"];
@@ -455,7 +455,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Digest what products knows of a range of orders
+         * Digest what products knows about a range of orders
          * @description For whoever compares the services' books. Two services with the same digest of a part know the same of the
          *     orders behind `after` and up to `until`, by id.
          */
@@ -498,7 +498,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Tell all that products knows of some orders
+         * Read everything products knows about some orders
          * @description For each of the orders that is there, the reservation. Changes nothing.
          */
         post: operations["listProductsEntries"];
@@ -558,7 +558,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Digest what customers knows of a range of orders
+         * Digest what customers knows about a range of orders
          * @description For whoever compares the services' books. Two services with the same digest of a part know the same of the
          *     orders behind `after` and up to `until`, by id.
          */
@@ -601,7 +601,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Tell all that customers knows of some orders
+         * Read everything customers knows about some orders
          * @description For each of the orders that is there, the history's order. Changes nothing.
          */
         post: operations["listCustomersEntries"];
