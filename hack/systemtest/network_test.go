@@ -118,7 +118,7 @@ values ('%s', '%s', 'systemtest', '%[3]s', '%s', now(),
 		for service, table := range map[string]string{"products": "reservations", "customers": "orders"} {
 			for what, id := range map[string]uuid.UUID{"the order that is overdue": overdue, "the row that was left": left} {
 				if query[struct{ Count int }](t, s.Postgres.ServiceURL(service), `select count(*)::int from `+table+` where order_id = $1`, id)[0].Count == 0 {
-					missing = append(missing, service+" does not know of "+what)
+					missing = append(missing, service+" does not report "+what)
 				}
 			}
 		}

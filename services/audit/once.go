@@ -56,7 +56,7 @@ func once(ctx context.Context, call run.Call, cfg config) error {
 	switch {
 	case err != nil:
 	case flags.NArg() > 0:
-		err = fmt.Errorf("does not know %q", flags.Arg(0))
+		err = fmt.Errorf("unknown argument %q", flags.Arg(0))
 	case errURL != nil || gateway.Host == "":
 		err = fmt.Errorf("--url %q: must be http://host:port or https://host:port", base)
 	case settings.Rate < 1 || settings.Grace <= 0 || settings.Named < 0:

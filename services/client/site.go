@@ -82,7 +82,7 @@ func load(dir string) (site, error) {
 	}
 	for name, f := range pages {
 		if f.contentType == "" {
-			err = errors.Join(err, fmt.Errorf("%s is there only compressed", name))
+			err = errors.Join(err, fmt.Errorf("%s exists only in its compressed form", name))
 		}
 	}
 	if err != nil {

@@ -44,7 +44,7 @@ type Options struct {
 	// Tokens are sent with every request; nil for none.
 	Tokens oauth2.TokenSource
 
-	// Observe is told how the run stands every 200 ms and at each new stage, by one goroutine at a time. It may be nil.
+	// Observe gets the state of the run every 200 ms and at each new stage, by one goroutine at a time. It may be nil.
 	Observe func(Progress)
 }
 

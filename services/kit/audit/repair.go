@@ -49,7 +49,7 @@ func ParseRepair(call run.Call, name string, more func(*flag.FlagSet)) (*Repair,
 	}
 	err := flags.Parse(call.Args)
 	if err == nil && flags.NArg() > 0 {
-		err = fmt.Errorf("does not know %q", flags.Arg(0))
+		err = fmt.Errorf("unknown argument %q", flags.Arg(0))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", run.ErrUsage, err)

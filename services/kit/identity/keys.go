@@ -106,7 +106,7 @@ func (k *keys) run(ctx context.Context) error {
 	return nil
 }
 
-// errNoKeys: whether a token is genuine cannot be told now.
+// errNoKeys: whether a token is genuine cannot be determined right now.
 var errNoKeys = errors.New("the issuer's keys cannot be fetched")
 
 // errUnknownKey: the issuer has no such key.

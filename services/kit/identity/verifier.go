@@ -79,7 +79,7 @@ func (e *TokenError) Error() string { return "the access token " + e.Reason }
 func refused(reason string) error { return &TokenError{Reason: reason} }
 
 // Verify returns whose access token it is. It is refused with a *TokenError; any
-// other error means that this cannot be told now.
+// other error means that this cannot be determined right now.
 func (v *Verifier) Verify(ctx context.Context, token string) (Caller, error) {
 	if len(token) > maxToken {
 		return Caller{}, refused("is too long")

@@ -136,7 +136,7 @@ func parseRepublish(call run.Call, routes map[string][]string, state *State, now
 	switch {
 	case err != nil:
 	case flags.NArg() > 0:
-		err = fmt.Errorf("does not know %q", flags.Arg(0))
+		err = fmt.Errorf("unknown argument %q", flags.Arg(0))
 	case p.Since.IsZero() && p.Subjects == nil:
 		err = errors.New("--since or --subject is needed")
 	case p.Rate < 1:

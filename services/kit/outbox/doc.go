@@ -60,7 +60,7 @@
 //   - The database is away: nothing is stored, so nothing is handed over. What is
 //     confirmed meanwhile cannot be marked and is published twice.
 //
-// What cannot be published is told three times: by Status for readyz, by the
+// What cannot be published is reported in three places: by Status for readyz, by the
 // metrics, and by one log line a minute, each with the routing key, the queue
 // and the broker's own words.
 //

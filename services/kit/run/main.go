@@ -203,7 +203,7 @@ func (p Program[C]) parse(args []string) (do func(context.Context, task[C]) erro
 	case name == "migrate" && p.Migrate != nil:
 		return p.migrate, "", nil
 	}
-	return nil, "", fmt.Errorf("does not know %q", name)
+	return nil, "", fmt.Errorf("unknown command %q", name)
 }
 
 func isHelp(arg string) bool { return arg == "--help" || arg == "-help" || arg == "-h" }

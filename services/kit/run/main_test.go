@@ -110,7 +110,7 @@ func TestExitCodes(t *testing.T) {
 		"misused command":  {[]string{"repeat"}, nil, 2, "", "tester: wrong arguments: one word\nTry 'tester repeat --help'."},
 		"command fails":    {[]string{"repeat", "hello"}, []string{"MODE=fail"}, 1, "", `"error":"speechless"`},
 		"help of commands": {[]string{"--help"}, nil, 0, "tester repeat   say what comes in", ""},
-		"unknown argument": {[]string{"serve"}, nil, 2, "", `tester: does not know "serve"`},
+		"unknown argument": {[]string{"serve"}, nil, 2, "", `tester: unknown command "serve"`},
 		"two arguments":    {[]string{"migrate", "now"}, nil, 2, "", "takes one argument, not 2"},
 		"wrong config":     {nil, []string{"SIZE=x", "LOG_FORMAT=xml"}, 2, "", "  LOG_FORMAT=\"xml\": is none of auto, text, json\n  SIZE=\"x\": "},
 		"wrong telemetry":  {nil, []string{"OTEL_TRACES_EXPORTER=pigeon"}, 2, "", `OTEL_TRACES_EXPORTER="pigeon"`},

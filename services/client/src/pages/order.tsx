@@ -312,7 +312,7 @@ function Way({ order }: { order: Order }) {
     <section className="panel side-panel" aria-labelledby="journey-title">
       <h2 id="journey-title">Journey</h2>
       {way.isPending && !way.isPaused ? <Skeleton height="9rem" /> : <JourneyLine order={order} journey={way.data} />}
-      {way.isError && !way.data && <Notice kind="wait">The steps in between cannot be read right now. This is what the order itself tells.</Notice>}
+      {way.isError && !way.data && <Notice kind="wait">The steps in between cannot be read right now. This is what the order itself says.</Notice>}
       {way.data?.missing && <Notice kind="wait">Not all could be asked: what {way.data.missing.join(' and ')} recorded is missing.</Notice>}
       {link !== undefined && (
         <a className="button quiet compact wide" href={link} target="_blank" rel="noreferrer">

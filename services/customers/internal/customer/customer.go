@@ -32,5 +32,5 @@ var (
 	// ErrExists: a profile with this id exists.
 	ErrExists = errors.New("customer already exists")
 	// ErrStale: the profile was edited since the caller read it.
-	ErrStale = errors.New("customer was changed meanwhile")
+	ErrStale = errors.New("customer was changed in the meantime")
 )

@@ -20,16 +20,16 @@ type Item struct {
 }
 
 // Order is what is known of an order in its customer's history: as little as
-// one event tells, or the sum of many. What no event has told yet is nil.
+// one event says, or the sum of many. What no event has said yet is nil.
 type Order struct {
 	ID         uuid.UUID
 	CustomerID uuid.UUID
 	Status     string
 	Reason     *string    // of a Cancelled order
-	Items      []Item     // told by OrderCreated
-	CreatedAt  *time.Time // told by OrderCreated
-	TotalCents *int64     // told by OrderConfirmed
-	Currency   *string    // told by OrderConfirmed
+	Items      []Item     // from OrderCreated
+	CreatedAt  *time.Time // from OrderCreated
+	TotalCents *int64     // from OrderConfirmed
+	Currency   *string    // from OrderConfirmed
 	Version    int        // orders raises it with each transition
 	UpdatedAt  time.Time
 }

@@ -284,7 +284,7 @@ func (s *Store) place(ctx context.Context, batch []*placement) error {
 			if p.key.Text != "" {
 				owner, ok := claimed[p.scopedKey()]
 				if !ok {
-					return nil, fmt.Errorf("idempotency key of order %s went away", p.order.ID)
+					return nil, fmt.Errorf("idempotency key of order %s has disappeared", p.order.ID)
 				}
 				p.owner = owner.order
 				if !bytes.Equal(owner.hash, p.key.Hash[:]) {

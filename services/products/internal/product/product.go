@@ -48,7 +48,7 @@ var (
 	// may still give stock back to it.
 	ErrExists = errors.New("product already exists")
 	// ErrStale: the product was edited since the caller read it.
-	ErrStale = errors.New("product was changed meanwhile")
+	ErrStale = errors.New("product was changed in the meantime")
 	// ErrTooMuchStock: the sum of stock and reserved would exceed MaxStock.
 	ErrTooMuchStock = errors.New("too much stock")
 )

@@ -320,7 +320,7 @@ func (s *Store) Recount(ctx context.Context, repair *audit.Repair, products []uu
 		return nil
 	})
 	if err == nil && !ran {
-		err = errors.New("another one is at it")
+		err = errors.New("somebody else is already doing this")
 	}
 	if err != nil {
 		return wrong, fmt.Errorf("recount: %w", err)
