@@ -241,8 +241,10 @@ func TestMigrationJob(t *testing.T) {
 	if diff := cmp.Diff([]string{"worker-db-owner", "worker-db-ca", "worker-db-client"}, secrets); diff != "" {
 		t.Errorf("Secrets (-want +got):\n%s", diff)
 	}
-	if jobs := render(t, "orderflow").kinds("Job"); len(jobs) > 0 {
-		t.Errorf("%d Jobs by default", len(jobs))
+	for name := range render(t, "orderflow") {
+		if strings.HasSuffix(name, "-migrate") {
+			t.Errorf("%s by default", name)
+		}
 	}
 }
 
@@ -372,5 +374,50 @@ func TestOpenShift(t *testing.T) {
 	if !cmp.Equal(ports, []any{53, 53, 5353, 5353}) ||
 		rule.objects("to")[0].text("namespaceSelector", "matchLabels", "kubernetes.io/metadata.name") != "openshift-dns" {
 		t.Errorf("DNS: %v", rule)
+	}
+}
+
+// While a broker is installed together with its topology a Job ends the operator's pauses, and may do nothing else.
+func TestTopologyIsTriedAgain(t *testing.T) {
+	r := render(t, "orderflow")
+	jobs := r.kinds("Job")
+	if len(jobs) != 1 {
+		t.Fatalf("%d Jobs", len(jobs))
+	}
+	pod := object(asMap(jobs[0].at("spec", "template", "spec")))
+	broker := r.get(t, "RabbitmqCluster/orderflow-rabbitmq")
+	if pod.objects("containers")[0].text("image") != broker.text("spec", "image") {
+		t.Error("its image is not the broker's, which is there anyway")
+	}
+	if got := pod.text("serviceAccountName"); r["ServiceAccount/"+got] == nil {
+		t.Errorf("nobody makes the service account %s", got)
+	}
+	declared := map[string]bool{}
+	for name, o := range r {
+		if kind, _, _ := strings.Cut(name, "/"); strings.HasPrefix(o.text("apiVersion"), "rabbitmq.com/") && kind != "RabbitmqCluster" {
+			declared[strings.TrimSuffix(strings.Replace(strings.ToLower(kind), "policy", "policie", 1), "s")+"s"] = true
+		}
+	}
+	rules := r.get(t, "Role/orderflow-topology").objects("rules")
+	resources, _ := rules[0].at("resources").([]any)
+	for kind := range declared {
+		if !slices.Contains(resources, any(kind)) {
+			t.Errorf("it may not look at %s", kind)
+		}
+	}
+	if !cmp.Equal(rules[0].at("verbs"), any([]any{"list", "patch"})) || !cmp.Equal(rules[1].at("verbs"), any([]any{"get"})) || len(rules) != 2 {
+		t.Errorf("it may %v", rules)
+	}
+	// A Job can never be changed, so that an upgrade that changes it has to make another.
+	other := render(t, "orderflow", "--set", "messaging.cluster.image=rabbitmq:4.4.0").kinds("Job")[0].text("metadata", "name")
+	if other == jobs[0].text("metadata", "name") {
+		t.Error("another image has the same Job")
+	}
+	for _, off := range []string{
+		"messaging.retry.enabled=false", "messaging.cluster.enabled=false,global.rabbitmq.connectionSecret=broker", "global.argoCD.waves=true",
+	} {
+		if n := len(render(t, "orderflow", "--set", off).kinds("Job")); n != 0 {
+			t.Errorf("with %s: %d Jobs", off, n)
+		}
 	}
 }

@@ -50,6 +50,13 @@ annotations:
 {{- end }}
 {{- end -}}
 
+{{/* A map without the keys that are null: how a value of the chart's own is taken away. */}}
+{{- define "messaging.withoutNulls" -}}
+{{- $all := dict -}}
+{{- range $key, $value := . }}{{ if not (kindIs "invalid" $value) }}{{ $all = set $all $key $value }}{{ end }}{{ end -}}
+{{ toYaml $all }}
+{{- end -}}
+
 {{/* The Secret with the broker's certificate. */}}
 {{- define "messaging.tlsSecret" -}}
 {{- with .Values.cluster.tls }}

@@ -35,17 +35,12 @@ func Context(name string) (Kubectl, error) {
 }
 
 // Wait returns when all resources of the kinds in a namespace are ready. say is told what is not; when ctx ends first
-// the error holds that, the events and the logs of what is not ready. What the topology operator has failed to make
-// it is told to try again.
+// the error holds that, the events and the logs of what is not ready.
 func (k Kubectl) Wait(ctx context.Context, namespace, kinds string, say func(string)) error {
-	var notAgain error
-	for round := 0; ; round++ {
-		waiting, failed, err := k.waiting(ctx, namespace, kinds)
+	for {
+		waiting, err := k.waiting(ctx, namespace, kinds)
 		if err == nil && len(waiting) == 0 {
 			return nil
-		}
-		if err == nil && len(failed) > 0 && round%5 == 0 {
-			notAgain = k.again(ctx, namespace, failed)
 		}
 		if err == nil {
 			say(summary(waiting))
@@ -57,20 +52,10 @@ func (k Kubectl) Wait(ctx context.Context, namespace, kinds string, say func(str
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return ctx.Err()
 			}
-			return errors.Join(fmt.Errorf("not ready in time:\n  %s", strings.Join(waiting, "\n  ")), err, notAgain, errors.New(k.Diagnosis(namespace)))
+			return errors.Join(fmt.Errorf("not ready in time:\n  %s", strings.Join(waiting, "\n  ")), err, errors.New(k.Diagnosis(namespace)))
 		case <-time.After(time.Second):
 		}
 	}
-}
-
-// again makes the topology operator try at once what has failed. While the broker starts it fails so often that it
-// would pause for minutes; any change ends its pause.
-func (k Kubectl) again(ctx context.Context, namespace string, failed []string) error {
-	// kubectl takes no resource after the first annotation.
-	args := slices.Concat([]string{"annotate", "--namespace", namespace, "--overwrite"}, failed,
-		[]string{"orderflow/tried-again=" + time.Now().UTC().Format(time.RFC3339)})
-	_, err := k(ctx, nil, args...)
-	return err
 }
 
 func summary(waiting []string) string {
@@ -82,9 +67,8 @@ func summary(waiting []string) string {
 
 // resource is what is looked at of any of them.
 type resource struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Metadata   struct {
+	Kind     string `json:"kind"`
+	Metadata struct {
 		Name       string `json:"name"`
 		Generation int64  `json:"generation"`
 	} `json:"metadata"`
@@ -107,37 +91,28 @@ type condition struct {
 	Message string `json:"message"`
 }
 
-// waiting says what is not ready, and names those resources of a running broker that its operator has failed to make.
-func (k Kubectl) waiting(ctx context.Context, namespace, kinds string) (waiting, failed []string, err error) {
+// waiting says what is not ready.
+func (k Kubectl) waiting(ctx context.Context, namespace, kinds string) ([]string, error) {
 	out, err := k(ctx, nil, "get", kinds, "--namespace", namespace, "--output", "json")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var list struct {
 		Items []resource `json:"items"`
 	}
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
-		return nil, nil, fmt.Errorf("kubectl get: %w", err)
+		return nil, fmt.Errorf("kubectl get: %w", err)
 	}
 	if len(list.Items) == 0 {
-		return []string{"nothing is there yet"}, nil, nil
+		return []string{"nothing is there yet"}, nil
 	}
-	broker := true
+	var waiting []string
 	for _, r := range list.Items {
-		why := r.notReady()
-		if why == "" {
-			continue
-		}
-		waiting = append(waiting, fmt.Sprintf("%s %s: %s", r.Kind, r.Metadata.Name, why))
-		if group, _, _ := strings.Cut(r.APIVersion, "/"); group == "rabbitmq.com" {
-			failed = append(failed, fmt.Sprintf("%s.%s/%s", strings.ToLower(r.Kind), group, r.Metadata.Name))
-			broker = broker && r.Kind != "RabbitmqCluster"
+		if why := r.notReady(); why != "" {
+			waiting = append(waiting, fmt.Sprintf("%s %s: %s", r.Kind, r.Metadata.Name, why))
 		}
 	}
-	if !broker {
-		failed = nil
-	}
-	return waiting, failed, nil
+	return waiting, nil
 }
 
 // notReady says why a resource is not ready; empty when it is.
