@@ -226,7 +226,7 @@ func names(all []difference) []string {
 // Whatever happens to the books of an order, the audit names it, and who says what, and the commands that set it
 // right; and when they have run the books balance. Each damage has an order and a product of its own.
 func TestDamagedBooks(t *testing.T) {
-	s := start(t, variant{})
+	s := startFresh(t, variant{})
 	door := newDoor(s.BaseURL(), 1)
 	defer door.close()
 	victims := make([]*victim, len(damages))
@@ -310,7 +310,7 @@ func (v *victim) place(t *testing.T, s *stack.Stack, door *door) {
 // balance waits until the audit finds nothing, and nothing in flight.
 func balance(t *testing.T, s *stack.Stack) {
 	t.Helper()
-	eventually(t, 20*time.Second, "the books balance", func(ctx context.Context) error {
+	eventually(t, time.Minute, "the books balance", func(ctx context.Context) error {
 		report, err := auditBooks(ctx, s)
 		if err == nil && len(report.Differences)+report.InFlight > 0 {
 			err = fmt.Errorf("%d in flight, %q", report.InFlight, names(report.Differences))
@@ -322,7 +322,7 @@ func balance(t *testing.T, s *stack.Stack) {
 // settled audits when nothing is in flight any more.
 func settled(t *testing.T, s *stack.Stack) (report booksReport) {
 	t.Helper()
-	eventually(t, 20*time.Second, "nothing is in flight", func(ctx context.Context) (err error) {
+	eventually(t, time.Minute, "nothing is in flight", func(ctx context.Context) (err error) {
 		if report, err = auditBooks(ctx, s); err == nil && report.InFlight > 0 {
 			err = fmt.Errorf("%d in flight", report.InFlight)
 		}
@@ -390,7 +390,7 @@ where by <> '' and before is not null`)[0].N
 
 // What happens to messages shows in the books as well, and what only waits is not taken for lost.
 func TestLostMessagesInTheBooks(t *testing.T) {
-	s := start(t, variant{})
+	s := startFresh(t, variant{})
 	balance(t, s)
 	lost := func(t *testing.T, want string, orders int) {
 		t.Helper()

@@ -19,7 +19,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"orderflow.internal/hack/stack"
-	"orderflow.internal/kit/kittest"
 )
 
 // demoted is what a failover looks like to a service: the sessions that it has may only read, new ones may write.
@@ -237,7 +236,12 @@ func newPooler(t testing.TB, s *stack.Stack) *pooler {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	admin := mustParse(t, s.Postgres.AdminURL())
-	password, _ := admin.User.Password()
+	var users strings.Builder
+	for _, name := range withDatabase {
+		user := mustParse(t, s.Postgres.ServiceURL(name)).User
+		password, _ := user.Password()
+		fmt.Fprintf(&users, "%q %q\n", user.Username(), password)
+	}
 	p := &pooler{dir: dir, address: net.JoinHostPort("127.0.0.1", poolerPort)}
 	config := fmt.Sprintf(`[databases]
 * = host=%s port=%s
@@ -252,7 +256,7 @@ pool_mode = transaction
 	if os.Geteuid() == 0 {
 		config += "user = nobody\n" // it does not run as root
 	}
-	for name, text := range map[string]string{"ini": config, "users": fmt.Sprintf("%q %q\n", admin.User.Username(), password)} {
+	for name, text := range map[string]string{"ini": config, "users": users.String()} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -312,12 +316,11 @@ func (p *pooler) url(t testing.TB, database string) string {
 
 // Two instances of each service, started at once on empty databases, migrate and work through a transaction pooler.
 func TestPooler(t *testing.T) {
-	s := system(t)
-	t.Setenv("ORDERFLOW_TEST_DATABASE_URL", s.Postgres.AdminURL())
+	s := fresh(t)
 	p := newPooler(t, s)
 	only := make(map[string]map[string]string)
 	for _, name := range withDatabase {
-		only[name] = map[string]string{"DATABASE_URL": p.url(t, kittest.Postgres(t))}
+		only[name] = map[string]string{"DATABASE_URL": p.url(t, s.Postgres.ServiceURL(name))}
 	}
 	start(t, variant{instances: 2, only: only})
 	seen := undergo(t, s, ordeal{fault: p, lasts: time.Second, load: closedLoop(s)})

@@ -80,6 +80,22 @@ func held(test string) *stack.Stack {
 	return systems.held[test]
 }
 
+// fresh is system for tests that look at everything there is: nothing is left of what other tests did.
+func fresh(t testing.TB) *stack.Stack {
+	t.Helper()
+	s := system(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, step := range []func() error{
+		func() error { return s.Stop(ctx) }, func() error { return s.Purge(ctx) }, func() error { return s.StartServers(ctx, true) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
 // begin starts the servers of one more stack; number counts from 0.
 func begin(number int) (*stack.Stack, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // a cold build included

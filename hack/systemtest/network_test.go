@@ -19,7 +19,7 @@ const (
 	// givenUp is how long a peer may say nothing before nobody waits for it any more.
 	givenUp = 5 * time.Second
 	// busy is what a machine that runs the load, the servers and the services may add to a limit.
-	busy = 3 * time.Second
+	busy = 6 * time.Second
 )
 
 // The network drops every packet between a service and what it needs: nobody says that a connection has ended. What is

@@ -143,7 +143,7 @@ const ago = 10 * time.Minute // far enough back for what a test has done
 
 // TestRecovery loses something, follows docs/recovery.md, and finds everything where it belongs.
 func TestRecovery(t *testing.T) {
-	s := start(t, variant{})
+	s := startFresh(t, variant{})
 	r := &recovery{Stack: s, commands: guide(t, s)}
 	o := past.Defaults()
 	o.Orders, o.Customers, o.Products, o.Days = enduringOrders(), 500, 100, 30

@@ -36,6 +36,14 @@ func start(t testing.TB, v variant) *stack.Stack {
 	return s
 }
 
+// startFresh is start on empty databases and queues.
+func startFresh(t testing.TB, v variant) *stack.Stack {
+	t.Helper()
+	s := fresh(t)
+	startOn(t, s, v)
+	return s
+}
+
 // startOn is start for a stack whose servers run.
 func startOn(t testing.TB, s *stack.Stack, v variant) {
 	t.Helper()

@@ -54,7 +54,7 @@ func TestEnduringSize(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	small := &sized{t: t, Stack: system(t), orders: smallPast}
+	small := &sized{t: t, Stack: fresh(t), orders: smallPast}
 	large := &sized{t: t, Stack: vast(t, kept != ""), orders: orders}
 	both := []*sized{small, large}
 	for _, s := range both {
