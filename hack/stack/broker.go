@@ -215,7 +215,7 @@ func (b *Broker) nodeEnv() []string {
 		fmt.Sprintf("ERL_EPMD_PORT=%d", p.Epmd),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"RABBITMQ_LOGS=-",
-		fmt.Sprintf("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} +S %[1]d:%[1]d", shareOfCPUs()),
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
 	}
 }
 

@@ -4,9 +4,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 
 	"orderflow.internal/hack/internal/login"
@@ -21,7 +19,6 @@ func (s *Service) environment() []string {
 		"HTTP_ADDR":  address(s.port),
 		"ADMIN_ADDR": address(s.admin),
 		"LOG_FORMAT": "json",
-		"GOMAXPROCS": strconv.Itoa(shareOfCPUs()),
 	}
 	switch {
 	case s.spec.database:
@@ -61,11 +58,6 @@ func (s *Service) environment() []string {
 	slices.Sort(env)
 	return env
 }
-
-// shareOfCPUs is for how many CPUs each of the stack's programs has threads at work. They share the machine: threads
-// for all CPUs in every program wake one another and find nothing to do, which on two CPUs costs a fifth of all CPU
-// time.
-func shareOfCPUs() int { return max(1, runtime.NumCPU()/2) }
 
 func (s *Stack) upstreams(spec serviceSpec) []string {
 	var urls []string

@@ -13,8 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // command describes a process to start.
@@ -86,25 +84,12 @@ var spawner = sync.OnceValue(func() chan<- func() {
 	work := make(chan func())
 	go func() {
 		runtime.LockOSThread()
-		batchScheduling()
 		for f := range work {
 			f()
 		}
 	}()
 	return work
 })
-
-// batchScheduling has the kernel take this thread, and all that it starts, for batch work (SCHED_BATCH, sched(7)):
-// who is woken does not push another off its CPU. A dozen programs that wake one another on few CPUs find more work
-// at once then; on two CPUs under load it saves a seventh of all CPU time. Where it is not allowed, nothing changes.
-func batchScheduling() {
-	attr, err := unix.SchedGetAttr(0, 0)
-	if err != nil {
-		return
-	}
-	attr.Policy = unix.SCHED_BATCH
-	_ = unix.SchedSetAttr(0, attr, 0)
-}
 
 func (p *process) run(c command) error {
 	if p.alive() {

@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 func shell(script string) command {
@@ -67,25 +65,6 @@ func TestProcessEndsCleanlyOrIsKilled(t *testing.T) {
 			return err != nil || s.State == "Z"
 		})
 	})
-}
-
-func TestProcessesAreBatchWork(t *testing.T) {
-	p := newProcess(t.TempDir(), "x")
-	if err := p.run(shell("exec sleep 60")); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.kill(); err != nil {
-			t.Error(err)
-		}
-	})
-	attr, err := unix.SchedGetAttr(p.PID(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if attr.Policy != unix.SCHED_BATCH {
-		t.Errorf("scheduling policy %d, want %d", attr.Policy, unix.SCHED_BATCH)
-	}
 }
 
 func TestProcessOfAnEarlierRunIsFound(t *testing.T) {
