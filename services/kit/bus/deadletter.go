@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -19,6 +20,7 @@ const (
 	HeaderDeadLetterError   = "x-dead-letter-error"   // what exactly was wrong, perhaps shortened
 	HeaderDeadLetterQueue   = "x-dead-letter-queue"   // where it was consumed
 	HeaderDeadLetterTime    = "x-dead-letter-time"    // when, RFC 3339
+	HeaderDeadLetterTries   = "x-dead-letter-tries"   // how many deliveries had failed before, an integer
 	HeaderDeadLetterDropped = "x-dead-letter-dropped" // names of headers it came with that left no room for these
 )
 
@@ -50,6 +52,7 @@ type deadLetter struct {
 	queue  string
 	reason string
 	err    error
+	report bool // none at all, but a report that the message was handled
 
 	stored  chan<- *deadLetter // gets the letter when its outcome is known
 	failure error              // why it is not stored; set before that
@@ -166,13 +169,18 @@ func (l *letters) store(ctx context.Context, pipe *pipe, batch []*deadLetter) er
 	} else {
 		messages := make([]message, len(batch))
 		for i, d := range batch {
-			messages[i] = message{exchange: l.exchange, key: d.queue, mandatory: true, Publishing: d.publishing(pipe.link.frameSize())}
+			messages[i] = message{exchange: l.exchange, key: d.queue, mandatory: true}
+			if d.report {
+				messages[i].key, messages[i].Publishing = ReportKey, d.reporting()
+			} else {
+				messages[i].Publishing = d.publishing(pipe.link.frameSize())
+			}
 		}
 		pipe.publish(ctx, messages, errs)
 	}
 	var failure error
 	for i, d := range batch {
-		if errs[i] != nil {
+		if errs[i] != nil && (!d.report || !errors.Is(errs[i], ErrRefused)) {
 			failure = fmt.Errorf("dead letters of %s not stored: %w", d.queue, errs[i])
 		}
 		d.failure = errs[i]
@@ -191,6 +199,7 @@ func (d *deadLetter) publishing(frameSize int) amqp.Publishing {
 	headers[HeaderDeadLetterError] = shorten(d.err.Error())
 	headers[HeaderDeadLetterQueue] = d.queue
 	headers[HeaderDeadLetterTime] = time.Now().UTC().Format(time.RFC3339Nano)
+	headers[HeaderDeadLetterTries] = int32(d.attempt) //nolint:gosec // the broker's limit is far below
 	p := amqp.Publishing{
 		Headers:         headers,
 		ContentType:     d.ContentType,
@@ -220,7 +229,7 @@ func makeFit(p amqp.Publishing, frameSize int) {
 		}
 		largest, most := "", 0
 		for name, value := range p.Headers {
-			if size, _ := fieldSize(value); size > most && !strings.HasPrefix(name, "x-dead-letter-") {
+			if size, _ := fieldSize(value); size > most && !isOurs(name) {
 				largest, most = name, size
 			}
 		}
@@ -231,6 +240,11 @@ func makeFit(p amqp.Publishing, frameSize int) {
 		dropped = append(dropped, largest)
 		p.Headers[HeaderDeadLetterDropped] = shorten(strings.Join(dropped, " "))
 	}
+}
+
+// isOurs tells headers without which nobody knew what became of a message.
+func isOurs(name string) bool {
+	return strings.HasPrefix(name, "x-dead-letter-") || name == HeaderRedrive || name == HeaderAttempt
 }
 
 // shorten cuts what is too long for a header.

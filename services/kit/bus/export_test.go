@@ -9,3 +9,6 @@ func (c *Consumer) Hurry(keep, probe time.Duration) {
 		w.pause.keepFirst, w.pause.probeFirst = keep, probe
 	}
 }
+
+// MessageOf is a delivery as SubscribeRaw hands it over.
+var MessageOf = toMessage

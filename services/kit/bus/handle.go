@@ -116,10 +116,36 @@ func (s *session) done(batch []*received) {
 	s.succeeded(s.work)
 	s.proven = true
 	for _, r := range batch {
-		s.tags.handled(r.DeliveryTag)
 		r.span.End()
+		if r.isRedriven() && !s.sub.raw {
+			s.report(r)
+		} else {
+			s.tags.handled(r.DeliveryTag)
+		}
 	}
 	s.attrs.recordConsumed(s.work, len(batch), 0, 0)
+}
+
+// report tells that a redriven message is handled, while others are.
+func (s *session) report(r *received) {
+	s.letters[r] = true
+	s.consumer.letters.add(&deadLetter{received: r, queue: s.sub.queue, report: true, stored: s.stored})
+}
+
+// reported acknowledges a message whose report is confirmed, or refused: where
+// nobody takes reports, none is missed. One of unknown outcome is sent again.
+func (s *session) reported(l *deadLetter) {
+	if l.failure != nil && !errors.Is(l.failure, ErrRefused) {
+		l.failure = nil
+		s.letters[l.received] = true
+		s.consumer.letters.add(l)
+		return
+	}
+	if l.failure != nil {
+		slog.WarnContext(l.ctx, "redriven message handled, but its report was refused", "queue", s.sub.queue, "message_id", l.MessageId,
+			"subject", l.event.Subject, "error", l.failure)
+	}
+	s.tags.handled(l.DeliveryTag)
 }
 
 // fail decides what becomes of a message that failed alone.
@@ -203,6 +229,10 @@ func (s *session) deadLetter(r *received, reason string, err error) {
 // whose is not. It is never acknowledged without: better twice than not at all.
 func (s *session) letterStored(l *deadLetter) {
 	delete(s.letters, l.received)
+	if l.report {
+		s.reported(l)
+		return
+	}
 	if l.failure != nil {
 		s.hold(l.received, fmt.Errorf("%w (and its dead letter was not stored: %w)", l.err, l.failure))
 		return

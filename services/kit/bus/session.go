@@ -78,6 +78,9 @@ func (w *worker) consume(ctx context.Context, conn *connection) error {
 	if w.pause.isFor(broken) {
 		first = probePrefetch
 	}
+	if w.sub.raw {
+		first = prefetch // a window that opens has two consumers, and no order
+	}
 	if err := s.open(ctx, min(first, prefetch)); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 // their handler.
 type Subscription struct {
 	queue     string
+	raw       bool // messages are taken as they are
 	eventType string
 	decode    func([]byte) (any, error)
 	handle    func(ctx context.Context, batch []*received) error
@@ -89,6 +90,9 @@ type received struct {
 // read decodes a delivery. The reason is a stable word for the dead letter's
 // header.
 func (s *Subscription) read(d amqp.Delivery) (r *received, reason string, err error) {
+	if s.raw {
+		return readRaw(d), "", nil
+	}
 	r = &received{Delivery: d, attempt: attempt(&d)}
 	defer func() {
 		if p := recover(); p != nil { // one message must not end the process

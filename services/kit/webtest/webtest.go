@@ -231,7 +231,7 @@ func (v *Validator) checkUnrouted(req *http.Request, resp *http.Response, body [
 
 func isStream(resp *http.Response) bool {
 	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	return err == nil && kind == "text/event-stream"
+	return err == nil && (kind == "text/event-stream" || kind == "application/x-ndjson")
 }
 
 func excerpt(body []byte) string {
