@@ -36,6 +36,7 @@ type config struct {
 	Orders      []url.URL `env:"ORDERS_URL" envDefault:"http://127.0.0.1:5003" help:"base URLs of the orders instances, separated by commas"`
 	Products    []url.URL `env:"PRODUCTS_URL" envDefault:"http://127.0.0.1:5232" help:"likewise of products"`
 	Customers   []url.URL `env:"CUSTOMERS_URL" envDefault:"http://127.0.0.1:5002" help:"likewise of customers"`
+	Deadletters []url.URL `env:"DEADLETTERS_URL" envDefault:"http://127.0.0.1:5004" help:"likewise of deadletters"`
 	Client      []url.URL `env:"CLIENT_URL" help:"likewise of the client, which gets every path that is not the API's (default none)"`
 	TrustTraces bool      `env:"TRUST_TRACE_CONTEXT" help:"make requests part of the trace that they name in traceparent, where all who send them may say so; else their traces only link to it (default false)"`
 	WebClient   string    `env:"AUTH_WEB_CLIENT_ID" envDefault:"orderflow-web" help:"what the web client is called at the issuer"`
@@ -49,7 +50,8 @@ func (c config) Validate() error {
 		variable string
 		urls     []url.URL
 	}{
-		{"ORDERS_URL", c.Orders}, {"PRODUCTS_URL", c.Products}, {"CUSTOMERS_URL", c.Customers}, {"CLIENT_URL", c.Client},
+		{"ORDERS_URL", c.Orders}, {"PRODUCTS_URL", c.Products}, {"CUSTOMERS_URL", c.Customers},
+		{"DEADLETTERS_URL", c.Deadletters}, {"CLIENT_URL", c.Client},
 	} {
 		for _, u := range list.urls {
 			plain := url.URL{Scheme: u.Scheme, Host: u.Host}
@@ -64,7 +66,7 @@ func (c config) Validate() error {
 func main() {
 	run.Main(run.Program[config]{
 		Name:     "gateway",
-		Summary:  "is the public door to orders, products and customers",
+		Summary:  "is the public door to orders, products, customers and deadletters",
 		Defaults: map[string]string{"HTTP_ADDR": ":5108", "ADMIN_ADDR": ":6108"},
 		Serve:    serve,
 	})
@@ -119,6 +121,10 @@ var routes = map[string][]string{
 	"customers": {"/customers", "/customers/{customerId}", "/customers/{customerId}/orders",
 		"/customers/audit/handled",
 		"/customers/audit/digest", "/customers/audit/prints", "/customers/audit/entries", "/customers/*"},
+	"deadletters": {"/deadletters", "/deadletters/export", "/deadletters/discard", "/deadletters/groups", "/deadletters/groups/{groupId}/note",
+		"/deadletters/history", "/deadletters/redrives", "/deadletters/redrives/{redriveId}", "/deadletters/redrives/{redriveId}/letters",
+		"/deadletters/redrives/{redriveId}/start", "/deadletters/redrives/{redriveId}/pause", "/deadletters/redrives/{redriveId}/resume",
+		"/deadletters/redrives/{redriveId}/cancel", "/deadletters/{letterId}", "/deadletters/{letterId}/body", "/deadletters/*"},
 }
 
 // newHandler returns the handler of the public port.
@@ -154,6 +160,7 @@ func newRouter(cfg config, transport http.RoundTripper, auth *identity.Verifier)
 	compressing := make(chan struct{}, maxCompressing)
 	for name, urls := range map[string][]url.URL{
 		"orders": cfg.Orders, "products": cfg.Products, "customers": cfg.Customers,
+		"deadletters": cfg.Deadletters,
 	} {
 		upstream.Name, upstream.Instances = name, urls
 		services[name] = proxy.New(upstream)

@@ -51,7 +51,7 @@ func newFixture(t testing.TB, withClient bool) *fixture {
 		t.Cleanup(server.Close)
 		return []url.URL{{Scheme: "http", Host: server.Listener.Addr().String()}}
 	}
-	cfg := config{Orders: start("orders"), Products: start("products"), Customers: start("customers")}
+	cfg := config{Orders: start("orders"), Products: start("products"), Customers: start("customers"), Deadletters: start("deadletters")}
 	if withClient {
 		cfg.Client = start("client")
 	}
@@ -111,7 +111,9 @@ func operations(t testing.TB) []operation {
 	ids := strings.NewReplacer(
 		"{orderId}", "0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60",
 		"{productId}", "550e8400-e29b-41d4-a716-446655440001",
-		"{customerId}", "550e8400-e29b-41d4-a716-446655440000")
+		"{customerId}", "550e8400-e29b-41d4-a716-446655440000",
+		"{letterId}", "17", "{groupId}", "3",
+		"{redriveId}", "0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77")
 	var all []operation
 	for pattern, item := range doc.Paths.Map() {
 		for method, op := range item.Operations() {
@@ -244,7 +246,7 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 	}
 
 	nobody := []url.URL{{Scheme: "http", Host: "127.0.0.1:1"}}
-	f.open(t, config{Orders: nobody, Products: nobody, Customers: nobody})
+	f.open(t, config{Orders: nobody, Products: nobody, Customers: nobody, Deadletters: nobody})
 	for _, o := range operations(t) {
 		if resp, body := f.send(t, client, o.method, o.path, o.body()); resp.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("%s %s answers %d %s, want 503", o.method, o.path, resp.StatusCode, body)

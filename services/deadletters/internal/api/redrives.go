@@ -1,0 +1,318 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/kit/web"
+)
+
+const (
+	defaultRate = 100
+	maxRate     = 1000
+	maxIDs      = 1000
+	maxWhy      = 500
+)
+
+type selectionBody struct {
+	LetterIDs []int64    `json:"letterIds"`
+	Queue     *string    `json:"queue"`
+	GroupID   *int64     `json:"groupId"`
+	OrderID   *uuid.UUID `json:"orderId"`
+	Text      *string    `json:"text"`
+	Since     *time.Time `json:"since"`
+	Until     *time.Time `json:"until"`
+	Unknown   bool       `json:"unknown"`
+}
+
+func (s *selectionBody) filter(faults *web.Faults) (f letter.Filter) {
+	if s == nil {
+		faults.Add("selection", "is required")
+		return f
+	}
+	f = letter.Filter{IDs: s.LetterIDs, OrderID: s.OrderID, Since: s.Since, Until: s.Until, Unknown: s.Unknown}
+	if s.LetterIDs != nil && (len(s.LetterIDs) == 0 || len(s.LetterIDs) > maxIDs) {
+		faults.Add("selection.letterIds", "must have 1 to %d entries", maxIDs)
+	}
+	for i, id := range s.LetterIDs {
+		if id < 1 {
+			faults.Add("selection.letterIds["+strconv.Itoa(i)+"]", "must be positive")
+		}
+	}
+	if s.GroupID != nil {
+		if f.GroupID = *s.GroupID; f.GroupID < 1 {
+			faults.Add("selection.groupId", "must be positive")
+		}
+	}
+	for _, text := range []struct {
+		field string
+		value *string
+		limit int
+		to    *string
+	}{{"selection.queue", s.Queue, 255, &f.Queue}, {"selection.text", s.Text, maxText, &f.Text}} {
+		if text.value != nil {
+			if *text.to = *text.value; *text.value == "" {
+				faults.Add(text.field, "must not be empty")
+			}
+			checkText(faults, text.field, *text.value, text.limit)
+		}
+	}
+	for field, t := range map[string]*time.Time{"selection.since": s.Since, "selection.until": s.Until} {
+		if t != nil && !storable(*t) {
+			faults.Add(field, "must be a time of this era")
+		}
+	}
+	if f.Empty() {
+		faults.Add("selection", "must have a filter")
+	}
+	return f
+}
+
+func (a *api) discard(w http.ResponseWriter, r *http.Request) error {
+	var asked struct {
+		Selection *selectionBody `json:"selection"`
+		Why       string         `json:"why"`
+	}
+	if err := web.Read(w, r, &asked); err != nil {
+		return err
+	}
+	var faults web.Faults
+	f := asked.Selection.filter(&faults)
+	checkWhy(&faults, asked.Why, true)
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	n, err := a.store.Discard(r.Context(), f, by(r), asked.Why)
+	if err != nil {
+		return err
+	}
+	return web.Write(w, http.StatusOK, struct {
+		Discarded int `json:"discarded"`
+	}{n})
+}
+
+func checkWhy(faults *web.Faults, why string, required bool) {
+	if required && why == "" {
+		faults.Add("why", "is required")
+	}
+	checkText(faults, "why", why, maxWhy)
+}
+
+func (a *api) plan(w http.ResponseWriter, r *http.Request) error {
+	var asked struct {
+		Selection *selectionBody `json:"selection"`
+		Why       string         `json:"why"`
+		Rate      *int64         `json:"rate"`
+	}
+	if err := web.Read(w, r, &asked); err != nil {
+		return err
+	}
+	var faults web.Faults
+	f := asked.Selection.filter(&faults)
+	checkWhy(&faults, asked.Why, true)
+	rate := int64(defaultRate)
+	if asked.Rate != nil {
+		rate = *asked.Rate
+		faults.Number("rate", asked.Rate, 1, maxRate)
+	}
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	id, err := a.store.Plan(r.Context(), f, by(r), asked.Why, int(rate))
+	if err != nil {
+		return err
+	}
+	answered, final, err := a.askAbout(r.Context(), id, r.Header.Get("Authorization"))
+	if err == nil {
+		err = a.store.Asked(r.Context(), id, answered, final)
+	}
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/api/deadletters/redrives/"+id.String())
+	return a.writeRedrive(w, r, http.StatusCreated, id)
+}
+
+func (a *api) step(step letter.Step) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		id, err := web.PathUUID(r, "redriveId")
+		if err != nil {
+			return err
+		}
+		var start struct {
+			Why       string `json:"why"`
+			SkipTaken bool   `json:"skipTaken"`
+		}
+		var other struct {
+			Why string `json:"why"`
+		}
+		if step == letter.Start {
+			err = web.Read(w, r, &start)
+		} else {
+			err = web.Read(w, r, &other)
+			start.Why = other.Why
+		}
+		if err != nil {
+			return err
+		}
+		var faults web.Faults
+		checkWhy(&faults, start.Why, false)
+		if err := faults.Err(); err != nil {
+			return err
+		}
+		if err := a.store.Step(r.Context(), id, step, by(r), start.Why, start.SkipTaken); err != nil {
+			return err
+		}
+		return a.writeRedrive(w, r, http.StatusOK, id)
+	}
+}
+
+func (a *api) redrive(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.PathUUID(r, "redriveId")
+	if err != nil {
+		return err
+	}
+	return a.writeRedrive(w, r, http.StatusOK, id)
+}
+
+func (a *api) writeRedrive(w http.ResponseWriter, r *http.Request, status int, id uuid.UUID) error {
+	redrive, err := a.store.Redrive(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return web.Write(w, status, redriveOf(&redrive))
+}
+
+type queueBody struct {
+	Queue   string `json:"queue"`
+	Letters int    `json:"letters"`
+}
+
+type redriveBody struct {
+	RedriveID       uuid.UUID           `json:"redriveId"`
+	State           letter.RedriveState `json:"state"`
+	Why             string              `json:"why"`
+	By              string              `json:"by"`
+	Rate            int                 `json:"rate"`
+	CreatedAt       time.Time           `json:"createdAt"`
+	StartedAt       *time.Time          `json:"startedAt"`
+	EndedAt         *time.Time          `json:"endedAt"`
+	StoppedBecause  *string             `json:"stoppedBecause"`
+	StoppedLetterID *int64              `json:"stoppedLetterId"`
+	Total           int                 `json:"total"`
+	Planned         int                 `json:"planned"`
+	Sent            int                 `json:"sent"`
+	Handled         int                 `json:"handled"`
+	Died            int                 `json:"died"`
+	Unknown         int                 `json:"unknown"`
+	Skipped         int                 `json:"skipped"`
+	Queues          []queueBody         `json:"queues"`
+	OldestDiedAt    *time.Time          `json:"oldestDiedAt"`
+	NewestDiedAt    *time.Time          `json:"newestDiedAt"`
+	Orders          ordersBody          `json:"orders"`
+}
+
+type ordersBody struct {
+	Total int `json:"total"`
+	Asked int `json:"asked"`
+	Final int `json:"final"`
+}
+
+func redriveOf(r *letter.Redrive) redriveBody {
+	b := redriveBody{
+		RedriveID: r.ID, State: r.State, Why: r.Why, By: r.By, Rate: r.Rate, CreatedAt: r.CreatedAt.UTC(), StartedAt: utc(r.StartedAt),
+		EndedAt: utc(r.EndedAt), StoppedBecause: r.StoppedBecause, StoppedLetterID: r.StoppedLetterID, Total: r.Total,
+		Planned: r.Counts[letter.OutcomePlanned], Sent: r.Counts[letter.OutcomeSent], Handled: r.Counts[letter.OutcomeHandled],
+		Died: r.Counts[letter.OutcomeDied], Unknown: r.Counts[letter.OutcomeUnknown], Skipped: r.Counts[letter.OutcomeSkipped],
+		Queues: []queueBody{}, OldestDiedAt: utc(r.OldestDied), NewestDiedAt: utc(r.NewestDied),
+		Orders: ordersBody{r.Orders, r.Asked, r.Final},
+	}
+	for _, q := range r.Queues {
+		b.Queues = append(b.Queues, queueBody{q.Queue, q.Letters})
+	}
+	return b
+}
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	return new(t.UTC())
+}
+
+func (a *api) redrives(w http.ResponseWriter, r *http.Request) error {
+	limit, cursor, err := web.Page(r)
+	if err != nil {
+		return err
+	}
+	createdAt, id, err := web.ParseCreationCursor(cursor)
+	if err != nil {
+		return err
+	}
+	found, err := a.store.Redrives(r.Context(), letter.Redrive{ID: id, CreatedAt: createdAt}, limit+1)
+	if err != nil {
+		return err
+	}
+	page := struct {
+		Redrives []redriveBody `json:"redrives"`
+		Next     string        `json:"next,omitempty"`
+	}{Redrives: []redriveBody{}}
+	if len(found) > limit {
+		found = found[:limit]
+		page.Next = web.CreationCursor(found[limit-1].CreatedAt, found[limit-1].ID)
+	}
+	for i := range found {
+		page.Redrives = append(page.Redrives, redriveOf(&found[i]))
+	}
+	return web.Write(w, http.StatusOK, page)
+}
+
+type redriveLetterBody struct {
+	LetterID int64          `json:"letterId"`
+	Queue    string         `json:"queue"`
+	GroupID  int64          `json:"groupId"`
+	OrderID  *uuid.UUID     `json:"orderId"`
+	Outcome  letter.Outcome `json:"outcome"`
+	SentAt   *time.Time     `json:"sentAt"`
+	EndedAt  *time.Time     `json:"endedAt"`
+}
+
+func (a *api) redriveLetters(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.PathUUID(r, "redriveId")
+	if err != nil {
+		return err
+	}
+	limit, cursor, err := web.Page(r)
+	if err != nil {
+		return err
+	}
+	after, err := cursorID(cursor)
+	if err != nil {
+		return err
+	}
+	outcome := letter.Outcome(r.URL.Query().Get("outcome"))
+	if outcome != "" && !slices.Contains(letter.Outcomes, outcome) {
+		return web.BadParameter("outcome", "is not an outcome of letters")
+	}
+	found, err := a.store.RedriveLetters(r.Context(), id, outcome, after, limit+1)
+	if err != nil {
+		return err
+	}
+	page := struct {
+		Letters []redriveLetterBody `json:"letters"`
+		Next    string              `json:"next,omitempty"`
+	}{Letters: []redriveLetterBody{}}
+	if len(found) > limit {
+		found = found[:limit]
+		page.Next = web.Cursor(strconv.FormatInt(found[limit-1].LetterID, 10))
+	}
+	for _, l := range found {
+		page.Letters = append(page.Letters, redriveLetterBody{l.LetterID, l.Queue, l.GroupID, l.OrderID, l.Outcome, utc(l.SentAt), utc(l.EndedAt)})
+	}
+	return web.Write(w, http.StatusOK, page)
+}

@@ -1,0 +1,142 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/deadletters/internal/store"
+	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
+)
+
+// Sender gives letters back to their queues, on one replica at a time. What it
+// does not know the outcome of it does again, with the same attempt: a crash
+// repeats letters, as a publisher's lost confirm does, and loses none.
+type Sender struct {
+	store     *store.Store
+	pool      *pgxpool.Pool
+	publisher *bus.Publisher
+}
+
+// NewSender returns the sender of what is in the store, whose database is pool.
+func NewSender(s *store.Store, pool *pgxpool.Pool, publisher *bus.Publisher) *Sender {
+	return &Sender{s, pool, publisher}
+}
+
+const (
+	// pollInterval is how soon a replica sees what another one has noted.
+	pollInterval = 250 * time.Millisecond
+
+	// roundTimeout bounds a round, which stops early anyway when somebody waits.
+	roundTimeout = 20 * time.Second
+)
+
+// Run sends until ctx is done.
+func (s *Sender) Run(ctx context.Context) error {
+	silence := make(chan struct{})
+	go func() {
+		defer close(silence)
+		_ = run.Every(ctx, run.Job{Name: "give up waiting for letters", Interval: time.Second, Timeout: 10 * time.Second, Do: s.store.Silent})
+	}()
+	defer func() { <-silence }()
+	return run.Every(ctx, run.Job{Name: "send letters", Interval: pollInterval, Timeout: roundTimeout, Do: s.rounds})
+}
+
+// rounds sends whenever there is something to send, until its time is half over.
+func (s *Sender) rounds(ctx context.Context) error {
+	for ctx.Err() == nil {
+		wait, err := s.round(ctx)
+		if err != nil {
+			return err
+		}
+		if wait == 0 || wait > pollInterval {
+			wait = pollInterval
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.store.Work():
+		case <-time.After(wait):
+		}
+		if time.Until(deadline(ctx)) < roundTimeout/2 {
+			return nil // the next one is not cut short
+		}
+	}
+	return nil
+}
+
+func deadline(ctx context.Context) time.Time {
+	d, _ := ctx.Deadline()
+	return d
+}
+
+// round decides what is next, and publishes it, unless another replica is at it.
+func (s *Sender) round(ctx context.Context) (wait time.Duration, err error) {
+	if s.publisher.Await(ctx) != nil {
+		return 0, nil // its connection says why, in the log and in readyz
+	}
+	_, err = postgres.Exclusive(ctx, s.pool, "send letters", func(pgx.Tx) error {
+		running, err := s.store.Running(ctx)
+		if err != nil {
+			return err
+		}
+		for _, id := range running {
+			next, err := s.store.Advance(ctx, id)
+			if err != nil {
+				return err
+			}
+			if next > 0 && (wait == 0 || next < wait) {
+				wait = next
+			}
+		}
+		return s.sendAll(ctx)
+	})
+	return wait, err
+}
+
+// sendAll publishes what is decided.
+func (s *Sender) sendAll(ctx context.Context) error {
+	for {
+		letters, err := s.store.Unsent(ctx)
+		if err != nil || len(letters) == 0 {
+			return err
+		}
+		if err := s.send(ctx, letters); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Sender) send(ctx context.Context, letters []letter.Sending) error {
+	redriven := make([]bus.Redriven, len(letters))
+	for i, l := range letters {
+		redriven[i] = bus.Redriven{Queue: l.Letter.Queue, Message: l.Letter.Message, Redrive: l.RedriveID.String(), Attempt: l.Attempt.String()}
+	}
+	var sent []uuid.UUID
+	var unclear error
+	for i, err := range s.publisher.Redrive(ctx, redriven) {
+		switch {
+		case err == nil:
+			sent = append(sent, letters[i].Attempt)
+		case errors.Is(err, bus.ErrRefused):
+			if err := s.store.Refused(ctx, letters[i].Attempt, err.Error()); err != nil {
+				return err
+			}
+		default:
+			unclear = err
+		}
+	}
+	if len(sent) > 0 {
+		if err := s.store.Sent(ctx, sent); err != nil {
+			return err
+		}
+	}
+	return unclear
+}

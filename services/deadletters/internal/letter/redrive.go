@@ -1,0 +1,165 @@
+package letter
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// RedriveState is how far a redrive is.
+type RedriveState string
+
+// States of a redrive. Draft is the plan.
+const (
+	Draft     RedriveState = "draft"
+	Running   RedriveState = "running"
+	Paused    RedriveState = "paused"
+	Stopped   RedriveState = "stopped" // by itself
+	Done      RedriveState = "done"
+	Cancelled RedriveState = "cancelled"
+)
+
+// Outcome is what became of one letter in a redrive.
+type Outcome string
+
+// Outcomes. Sent is none yet.
+const (
+	OutcomePlanned Outcome = "planned"
+	OutcomeSent    Outcome = "sent"
+	OutcomeHandled Outcome = "handled"
+	OutcomeDied    Outcome = "died"
+	OutcomeUnknown Outcome = "unknown"
+	OutcomeSkipped Outcome = "skipped"
+)
+
+// Outcomes are all of them.
+var Outcomes = []Outcome{OutcomePlanned, OutcomeSent, OutcomeHandled, OutcomeDied, OutcomeUnknown, OutcomeSkipped}
+
+// Step is what a person does with a redrive.
+type Step string
+
+// Steps.
+const (
+	Start  Step = "start"
+	Pause  Step = "pause"
+	Resume Step = "resume"
+	Cancel Step = "cancel"
+)
+
+// ErrNotNow means that the redrive's state does not allow the step.
+var ErrNotNow = errors.New("the redrive's state does not allow this")
+
+// After returns the state after a step.
+func (s RedriveState) After(step Step) (RedriveState, error) {
+	switch {
+	case step == Start && s == Draft:
+		return Running, nil
+	case step == Pause && s == Running:
+		return Paused, nil
+	case step == Resume && (s == Paused || s == Stopped):
+		return Running, nil
+	case step == Cancel && s != Done && s != Cancelled:
+		return Cancelled, nil
+	}
+	return s, fmt.Errorf("%w: it is %s", ErrNotNow, s)
+}
+
+// Redrive is letters on their way back to their queues.
+type Redrive struct {
+	ID                   uuid.UUID
+	State                RedriveState
+	Why, By              string
+	Rate                 int // letters in a second
+	CreatedAt            time.Time
+	StartedAt, EndedAt   *time.Time
+	StoppedBecause       *string
+	StoppedLetterID      *int64
+	Total                int
+	Counts               map[Outcome]int
+	Queues               []QueueCount
+	OldestDied           *time.Time
+	NewestDied           *time.Time
+	Orders, Asked, Final int // different orders; of those: answered for, ended
+}
+
+// QueueCount is how many letters of a plan return to a queue.
+type QueueCount struct {
+	Queue   string
+	Letters int
+}
+
+// Taken is a letter that belongs to another running redrive.
+type Taken struct {
+	LetterID  int64
+	RedriveID uuid.UUID
+}
+
+// TakenError says which letters belong to other running redrives.
+type TakenError struct{ Letters []Taken }
+
+func (e *TakenError) Error() string {
+	return fmt.Sprintf("%d letters belong to other running redrives", len(e.Letters))
+}
+
+// sizes of the first batches: a canary, and what trust it earns.
+var sizes = [...]int{1, 2, 5, 20, 50, 100, 200, 500}
+
+// Size is how many letters a redrive sends in its batch number n, counted from 0:
+// never more than it may send in a second.
+func Size(n, rate int) int { return min(sizes[min(n, len(sizes)-1)], max(rate, 1)) }
+
+// Spacing is how long a batch of that size keeps the next one waiting.
+func Spacing(size, rate int) time.Duration {
+	return time.Duration(size) * time.Second / time.Duration(max(rate, 1))
+}
+
+// Sending is one letter that a redrive has to publish.
+type Sending struct {
+	RedriveID, Attempt uuid.UUID
+	Letter             Letter
+}
+
+// Entry is one line of the history.
+type Entry struct {
+	At          time.Time
+	By          string
+	Action      string
+	Why, Detail string
+	RedriveID   *uuid.UUID
+	LetterID    *int64
+	GroupID     *int64
+	Letters     int
+}
+
+// Itself is who did what nobody asked for.
+const Itself = "deadletters"
+
+// Filter selects letters; what is zero selects all.
+type Filter struct {
+	IDs          []int64
+	Queue        string
+	GroupID      int64
+	OrderID      *uuid.UUID
+	State        State
+	Text         string
+	Since, Until *time.Time
+	RedriveID    *uuid.UUID
+	Unknown      bool // in a selection: unknown ones, too
+}
+
+// Empty tells that everything is selected.
+func (f *Filter) Empty() bool {
+	return len(f.IDs) == 0 && f.Queue == "" && f.GroupID == 0 && f.OrderID == nil && f.Text == "" && f.Since == nil && f.Until == nil
+}
+
+// RedriveLetter is one letter of a redrive.
+type RedriveLetter struct {
+	LetterID        int64
+	Queue           string
+	GroupID         int64
+	OrderID         *uuid.UUID
+	Outcome         Outcome
+	SentAt, EndedAt *time.Time
+}

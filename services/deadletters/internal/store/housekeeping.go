@@ -1,0 +1,113 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
+)
+
+// Run keeps house until ctx is done.
+func (s *Store) Run(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = run.Every(ctx, run.Job{Name: "forget letters", Interval: 10 * time.Minute, Timeout: time.Minute, Do: s.forget})
+	}()
+	_ = run.Every(ctx, run.Job{Name: "count letters", Interval: 15 * time.Second, Timeout: 10 * time.Second, Do: s.countAll})
+	<-done
+	return nil
+}
+
+// forgetAtOnce bounds what one transaction deletes.
+const forgetAtOnce = 1000
+
+// forget deletes what was kept for long enough, on one replica at a time.
+func (s *Store) forget(ctx context.Context) error {
+	never := 100 * 365 * 24 * time.Hour
+	waiting := s.cfg.Waiting
+	if waiting == 0 {
+		waiting = never
+	}
+	for _, statement := range []struct {
+		sql string
+		age time.Duration
+	}{
+		{`
+delete from letters
+where letter_id in (
+  select letter_id from letters where settled_at < now() - $1::interval order by settled_at limit $2 for update skip locked)`, s.cfg.Retention},
+		{`
+delete from letters
+where letter_id in (
+  select letter_id from letters l
+  where last_died_at < now() - $1::interval
+    and state in ('waiting', 'unknown')
+    and not exists (select from redrive_letters r where r.letter_id = l.letter_id and r.active)
+  order by last_died_at
+  limit $2
+  for update skip locked)`, waiting},
+		{`
+delete from redrives
+where redrive_id in (
+  select redrive_id from redrives
+  where created_at < now() - $1::interval
+    and state in ('draft', 'done', 'cancelled')
+    and not exists (select from redrive_letters r where r.redrive_id = redrives.redrive_id and r.outcome = 'sent')
+  limit $2
+  for update skip locked)`, s.cfg.Retention},
+		{`
+delete from letter_history
+where entry_id in (select entry_id from letter_history where at < now() - $1::interval order by at limit $2)`, s.cfg.Retention},
+	} {
+		for deleted := int64(forgetAtOnce); deleted == forgetAtOnce; {
+			deleted = 0
+			_, err := postgres.Exclusive(ctx, s.pool, "forget letters", func(tx pgx.Tx) error {
+				tag, err := tx.Exec(ctx, statement.sql, statement.age, forgetAtOnce)
+				deleted = tag.RowsAffected()
+				return err
+			})
+			if err != nil {
+				return fmt.Errorf("forget letters: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// countAll counts letters and redrives for the metrics.
+func (s *Store) countAll(ctx context.Context) error {
+	rows, err := s.pool.Query(ctx, `
+select g.queue, count(l.letter_id) filter (where l.state = 'waiting'),
+  coalesce(extract(epoch from now() - min(l.last_died_at) filter (where l.state = 'waiting')), 0)::float8,
+  count(l.letter_id) filter (where l.state = 'unknown')
+from letter_groups g
+left join letters l using (group_id)
+group by g.queue`)
+	if err != nil {
+		return fmt.Errorf("count letters: %w", err)
+	}
+	var queue string
+	var waiting, unknown int64
+	var age float64
+	_, err = pgx.ForEachRow(rows, []any{&queue, &waiting, &age, &unknown}, func() error {
+		s.metrics.counted(ctx, queue, waiting, unknown, age)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("count letters: %w", err)
+	}
+	for _, state := range []letter.RedriveState{letter.Running, letter.Paused, letter.Stopped} {
+		var n int64
+		if err := s.pool.QueryRow(ctx, "select count(*) from redrives where state = $1", string(state)).Scan(&n); err != nil {
+			return fmt.Errorf("count redrives: %w", err)
+		}
+		s.metrics.redrives(ctx, state, n)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+// Package store keeps dead letters, and what is done about them, in PostgreSQL.
+// One method is one transaction.
+package store
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"orderflow.internal/deadletters/internal/letter"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Migrations are the database's schema, for postgres.Migrate.
+func Migrations() fs.FS {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // the folder is compiled in
+	}
+	return sub
+}
+
+// Config says for how long things are kept and waited for.
+type Config struct {
+	Retention time.Duration // of letters handled or discarded, and of redrives and the history
+	Waiting   time.Duration // of letters that wait; 0: for ever
+	Silence   time.Duration // after which the outcome of a letter that was sent is unknown
+}
+
+// Store is the database of the dead letters.
+type Store struct {
+	pool    *pgxpool.Pool
+	cfg     Config
+	metrics *metrics
+	wake    chan struct{} // has a token when there may be something to send
+}
+
+// New returns the store in pool.
+func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
+	m, err := newMetrics()
+	if err != nil {
+		return nil, err
+	}
+	return &Store{pool: pool, cfg: cfg, metrics: m, wake: make(chan struct{}, 1)}, nil
+}
+
+// Work receives when there may be something to send.
+func (s *Store) Work() <-chan struct{} { return s.wake }
+
+func (s *Store) notify() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// note adds an entry to the history.
+func note(ctx context.Context, tx pgx.Tx, e letter.Entry) error {
+	if _, err := tx.Exec(ctx, `
+insert into letter_history (by, action, why, detail, redrive_id, letter_id, group_id, letters)
+values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		e.By, e.Action, e.Why, e.Detail, e.RedriveID, e.LetterID, e.GroupID, e.Letters); err != nil {
+		return fmt.Errorf("note in the history that %s: %w", e.Action, err)
+	}
+	return nil
+}
+
+// lockRedrives locks redrives in the order of their ids, which is the first that
+// every transaction does that changes more than one letter's outcome: those then
+// wait for each other and cannot deadlock.
+func lockRedrives(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) error {
+	if _, err := tx.Exec(ctx, `
+select from redrives
+where redrive_id = any($1)
+order by redrive_id
+for update`, ids); err != nil {
+		return fmt.Errorf("lock redrives: %w", err)
+	}
+	return nil
+}
