@@ -15,7 +15,7 @@ func TestProductionWantsAnIssuer(t *testing.T) {
 	}
 	open := render(t, "orderflow", "--values", values, "--set", "global.auth.open=true")
 	closed := render(t, "orderflow", Values(values)...)
-	for _, name := range []string{"gateway", "orders", "products", "customers", "audit"} {
+	for _, name := range []string{"gateway", "orders", "products", "customers", "deadletters", "audit"} {
 		d := closed.get(t, "Deployment/orderflow-"+name)
 		if got := env(d)["AUTH_ISSUER"]; got != "https://id.example.com/realms/shop" {
 			t.Errorf("%s has the issuer %q", name, got)

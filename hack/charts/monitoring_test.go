@@ -15,6 +15,7 @@ import (
 var monitored = []string{
 	"--set", "monitoring.dashboards.enabled=true,monitoring.rules.enabled=true,monitoring.brokerPodMonitor.enabled=true",
 	"--set", "gateway.podMonitor.enabled=true,orders.podMonitor.enabled=true,products.podMonitor.enabled=true,customers.podMonitor.enabled=true",
+	"--set", "deadletters.podMonitor.enabled=true",
 }
 
 func TestMonitoring(t *testing.T) {
@@ -62,7 +63,7 @@ func TestMonitoring(t *testing.T) {
 	t.Run("objectives and limits are values", objectives)
 	// What the monitors select is there, under the ports' names.
 	t.Run("services", func(t *testing.T) {
-		for _, name := range []string{"gateway", "orders", "products", "customers"} {
+		for _, name := range []string{"gateway", "orders", "products", "customers", "deadletters"} {
 			monitor, pod := r.get(t, "PodMonitor/orderflow-"+name), r.get(t, "Deployment/orderflow-"+name)
 			if label := monitor.objects("spec", "podMetricsEndpoints")[0].objects("relabelings")[0]; label.text("replacement") != "default/orderflow" {
 				t.Errorf("%s: relabelled with %v", name, label)

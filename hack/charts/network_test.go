@@ -117,15 +117,16 @@ func TestNetworkPolicies(t *testing.T) {
 		slices.Sort(from)
 	}
 	want := map[string][]string{
-		"gateway:5108":   {"audit", "test"},
-		"orders:5003":    {"gateway"},
-		"products:5232":  {"gateway"},
-		"customers:5002": {"gateway"},
-		"client:5173":    {"gateway"},
-		"postgres:5432":  {"customers", "orders", "products"},
-		"rabbitmq:5672":  {"customers", "orders", "products"},
-		"rabbitmq:4369":  {"rabbitmq"},
-		"rabbitmq:25672": {"rabbitmq"},
+		"gateway:5108":     {"audit", "test"},
+		"orders:5003":      {"deadletters", "gateway"},
+		"products:5232":    {"gateway"},
+		"customers:5002":   {"gateway"},
+		"client:5173":      {"gateway"},
+		"deadletters:5004": {"gateway"},
+		"postgres:5432":    {"customers", "deadletters", "orders", "products"},
+		"rabbitmq:5672":    {"customers", "deadletters", "orders", "products"},
+		"rabbitmq:4369":    {"rabbitmq"},
+		"rabbitmq:25672":   {"rabbitmq"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("connections (-want +got), as port <- callers:\n%s\npolicies: %v", diff, slices.Sorted(maps.Keys(r)))

@@ -309,7 +309,7 @@ func TestReleaseHoldsTogether(t *testing.T) {
 	}
 	t.Run("databases open with the URLs handed out", func(t *testing.T) {
 		sql := r.get(t, "Secret/orderflow-postgres").text("stringData", "databases.sql")
-		for _, db := range []string{"orders", "products", "customers"} {
+		for _, db := range []string{"orders", "products", "customers", "deadletters"} {
 			uri := r.get(t, "Secret/orderflow-postgres-"+db).text("stringData", "uri")
 			m := regexp.MustCompile(`^postgres://` + db + `:([0-9a-f]{40})@orderflow-postgres\.default\.svc:5432/` + db + `$`).FindStringSubmatch(uri)
 			if m == nil || !strings.Contains(sql, `create role "`+db+`" login password '`+m[1]+`'`) {

@@ -206,7 +206,7 @@ func TestNoOperators(t *testing.T) {
 			t.Errorf("%s is rendered", name)
 		}
 	}
-	for _, service := range []string{"orders", "products", "customers"} {
+	for _, service := range []string{"orders", "products", "customers", "deadletters"} {
 		d := r.get(t, "Deployment/orderflow-"+service)
 		if !slices.ContainsFunc(d.objects("spec", "template", "spec", "volumes"), func(v object) bool {
 			return v.text("name") == "broker" && v.text("secret", "secretName") == service+"-broker"

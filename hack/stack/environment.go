@@ -24,6 +24,9 @@ func (s *Service) environment() []string {
 	case s.spec.database:
 		values["DATABASE_URL"] = s.stack.Postgres.ServiceURL(s.spec.name)
 		values["AMQP_URL"] = s.stack.Broker.ServiceURL(s.spec.name)
+		if s.spec.name == "deadletters" {
+			values["ORDERS_URL"] = s.stack.Service("orders").URL()
+		}
 	case s.spec == clientSpec:
 		values["CLIENT_DIR"] = o.Pages
 	case s.spec.name == "audit":

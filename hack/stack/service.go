@@ -25,6 +25,7 @@ var serviceSpecs = []serviceSpec{
 	{"orders", 5003, true},
 	{"products", 5232, true},
 	{"customers", 5002, true},
+	{"deadletters", 5004, true},
 	{"gateway", 5108, false},
 	{"audit", 5005, false},
 }

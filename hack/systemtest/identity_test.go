@@ -222,6 +222,7 @@ func (e *estate) requests() map[string]request {
 // answer, who may not is told so, and another customer's things are not there.
 func TestWhoMayDoWhat(t *testing.T) {
 	s, issuer := startGuarded(t, map[string]string{"LOG_LEVEL": "debug"})
+	startDeadletters(t, s, map[string]string{"AUTH_ISSUER": issuer.URL, "LOG_LEVEL": "debug"})
 	e := newEstate(t, issuer, s.BaseURL())
 	requests := e.requests()
 	claims := issuer.Claims(e.ada.String(), map[string]any{"customer_id": e.ada.String(), "scope": "operations stock"})
@@ -309,7 +310,8 @@ func (e *estate) call(o operation, r request, token string, header http.Header) 
 	if r.fresh {
 		product = e.newProduct()
 	}
-	path := strings.NewReplacer("{orderId}", e.order.String(), "{productId}", product.String(), "{customerId}", e.ada.String()).Replace(o.path)
+	path := strings.NewReplacer("{orderId}", e.order.String(), "{productId}", product.String(), "{customerId}", e.ada.String(),
+		"{letterId}", "1", "{groupId}", "1", "{redriveId}", e.order.String()).Replace(o.path)
 	all := http.Header{"Prefer": {"respond-async"}}
 	maps.Copy(all, header)
 	body := r.body

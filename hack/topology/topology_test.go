@@ -104,6 +104,8 @@ func TestTopology(t *testing.T) {
 			want = append(want, binding{"orders.exchange", key, queue}, binding{"orders.redelivery", queue, queue},
 				binding{"orders.dlx", queue, queue + ".dlq"})
 		}
+		wantQueues = append(wantQueues, "redrive.reports")
+		want = append(want, binding{"orders.dlx", "redrive.reports", "redrive.reports"})
 		for _, b := range defs.Bindings {
 			got = append(got, binding{b.Source, b.RoutingKey, b.Destination})
 		}
@@ -147,7 +149,7 @@ func TestTopology(t *testing.T) {
 	})
 	t.Run("permissions", func(t *testing.T) {
 		// What each user may do, tried with every name there is.
-		names := []string{"amq.default", "amq.topic", "orders.exchange", "orders.dlx", "orders.redelivery", "ordersxexchange", "new"}
+		names := []string{"amq.default", "amq.topic", "orders.exchange", "orders.dlx", "orders.redelivery", "ordersxexchange", "new", "redrive.reports"}
 		for queue := range queues {
 			names = append(names, queue, queue+".dlq", queue+"x", "x"+queue)
 		}
@@ -176,6 +178,11 @@ func TestTopology(t *testing.T) {
 			may[p.User]["bind to "+p.Exchange] = matching(p.Read, keys)
 		}
 		nothing := []string{}
+		var deadLetterQueues []string
+		for queue := range queues {
+			deadLetterQueues = append(deadLetterQueues, queue+".dlq")
+		}
+		slices.Sort(deadLetterQueues)
 		want := map[string]map[string][]string{
 			"orders": {
 				"configure": nothing, "bind to orders.exchange": nothing, "bind to orders.redelivery": nothing,
@@ -199,6 +206,12 @@ func TestTopology(t *testing.T) {
 				"write to orders.exchange": nothing, "write to orders.redelivery": nothing,
 				"write": {"orders.dlx"},
 				"read":  {"customers.order.cancelled", "customers.order.confirmed", "customers.order.created"},
+			},
+			"deadletters": {
+				"configure": nothing, "bind to orders.exchange": nothing, "bind to orders.redelivery": nothing,
+				"write": {"orders.redelivery"}, "write to orders.exchange": nothing,
+				"read":                       append(deadLetterQueues, "redrive.reports"),
+				"write to orders.redelivery": slices.Sorted(maps.Keys(queues)),
 			},
 		}
 		if diff := cmp.Diff(want, may); diff != "" {

@@ -77,7 +77,7 @@ annotations:
 
 {{/* "true" when the workload publishes or consumes, so that it needs a broker user. */}}
 {{- define "service.usesBroker" -}}
-{{- if or .Values.broker.publishes .Values.broker.queues }}true{{ end -}}
+{{- if or .Values.broker.publishes .Values.broker.queues .Values.broker.deadLettersOf }}true{{ end -}}
 {{- end -}}
 
 {{- define "service.brokerPort" -}}
