@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/oauth2"
+
+	"orderflow.internal/hack/internal/login"
+)
+
+// letters is the dead letters' API at a gateway. What it answers is printed as it is, for jq and for eyes.
+type letters struct {
+	program
+	base string
+
+	queue, order, text, why string
+	group                   int64
+	rate                    int
+	skipTaken               bool
+}
+
+func (p program) deadletters() *cobra.Command {
+	l := &letters{program: p}
+	cmd := &cobra.Command{
+		Use:   "deadletters",
+		Short: "Show and redrive the dead letters of a running system",
+		Long: `Shows messages that no consumer could handle, and gives them back to their queues: plan, start, watch.
+
+docs/runbooks/dead-letters.md is the way through it. Whatever is selected with --queue, --group, --order and --text has to
+match all of them.`,
+	}
+	cmd.PersistentFlags().StringVar(&l.base, "base-url", "http://localhost:5108", "the gateway's `url`")
+	add := func(use, short string, args int, run func(ctx context.Context, args []string) error, flags ...func(*cobra.Command)) {
+		sub := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, err := login.Context(cmd.Context(), l.base)
+			if err != nil {
+				return err
+			}
+			return run(ctx, args)
+		}}
+		for _, flag := range flags {
+			flag(sub)
+		}
+		cmd.AddCommand(sub)
+	}
+	add("groups", "List the causes, the latest first", 0, l.get("/groups"))
+	add("list", "List letters, the latest first", 0, func(ctx context.Context, _ []string) error { return l.print(ctx, "?"+l.query()) }, l.selected)
+	add("show LETTER", "Show one letter with its headers, body and history", 1, l.get("/%s"))
+	add("export", "Print letters as JSON lines", 0, func(ctx context.Context, _ []string) error { return l.print(ctx, "/export?"+l.query()) }, l.selected)
+	add("discard", "Give letters up", 0, func(ctx context.Context, _ []string) error {
+		return l.post(ctx, "/discard", map[string]any{"selection": l.selection(), "why": l.why})
+	}, l.selected, l.reasoned)
+	add("plan", "Freeze which letters to redrive; starts nothing", 0, func(ctx context.Context, _ []string) error {
+		return l.post(ctx, "/redrives", map[string]any{"selection": l.selection(), "why": l.why, "rate": l.rate})
+	}, l.selected, l.reasoned, func(cmd *cobra.Command) { cmd.Flags().IntVar(&l.rate, "rate", 100, "most letters in a second") })
+	add("start REDRIVE", "Start a plan", 1, func(ctx context.Context, args []string) error {
+		return l.post(ctx, "/redrives/"+url.PathEscape(args[0])+"/start", map[string]any{"why": l.why, "skipTaken": l.skipTaken})
+	}, l.reasoned, func(cmd *cobra.Command) {
+		cmd.Flags().BoolVar(&l.skipTaken, "skip-taken", false, "without letters of other running redrives")
+	})
+	for _, step := range []string{"pause", "resume", "cancel"} {
+		add(step+" REDRIVE", "Say "+step+" to a redrive", 1, func(ctx context.Context, args []string) error {
+			return l.post(ctx, "/redrives/"+url.PathEscape(args[0])+"/"+step, map[string]any{"why": l.why})
+		}, l.reasoned)
+	}
+	add("redrives", "List redrives, the newest first", 0, l.get("/redrives"))
+	add("watch REDRIVE", "Follow a redrive until it is over, or stops", 1, l.watch)
+	add("history", "List what was done, the newest first", 0, l.get("/history"))
+	return cmd
+}
+
+func (l *letters) selected(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&l.queue, "queue", "", "letters that died in this queue")
+	cmd.Flags().Int64Var(&l.group, "group", 0, "letters of this group")
+	cmd.Flags().StringVar(&l.order, "order", "", "letters about this order")
+	cmd.Flags().StringVar(&l.text, "text", "", "letters with this text in the body or the error")
+}
+
+func (l *letters) reasoned(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&l.why, "why", "", "the reason, for the history")
+}
+
+// selection is what the flags select.
+func (l *letters) selection() map[string]any {
+	all := map[string]any{}
+	for name, value := range map[string]string{"queue": l.queue, "orderId": l.order, "text": l.text} {
+		if value != "" {
+			all[name] = value
+		}
+	}
+	if l.group != 0 {
+		all["groupId"] = l.group
+	}
+	return all
+}
+
+func (l *letters) query() string {
+	query := url.Values{}
+	for name, value := range l.selection() {
+		query.Set(name, fmt.Sprint(value))
+	}
+	return query.Encode()
+}
+
+// get prints what is at a path, which may name its argument.
+func (l *letters) get(path string) func(context.Context, []string) error {
+	return func(ctx context.Context, args []string) error {
+		if len(args) > 0 {
+			return l.print(ctx, fmt.Sprintf(path, url.PathEscape(args[0])))
+		}
+		return l.print(ctx, path)
+	}
+}
+
+func (l *letters) print(ctx context.Context, path string) error {
+	return l.send(ctx, http.MethodGet, path, nil, os.Stdout)
+}
+
+func (l *letters) post(ctx context.Context, path string, body any) error {
+	return l.send(ctx, http.MethodPost, path, body, os.Stdout)
+}
+
+func (l *letters) send(ctx context.Context, method, path string, body any, to io.Writer) (err error) {
+	content, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, l.base+"/deadletters"+path, bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	if body == nil {
+		req.Body, req.ContentLength = http.NoBody, 0
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := oauth2.NewClient(ctx, nil).Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, res.Body.Close()) }()
+	if res.StatusCode/100 != 2 {
+		problem, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+		return errors.Join(err, &statusError{res.StatusCode, problem})
+	}
+	_, err = io.Copy(to, res.Body)
+	return err
+}
+
+// watch prints a line whenever a redrive has got on.
+func (l *letters) watch(ctx context.Context, args []string) error {
+	path := "/redrives/" + url.PathEscape(args[0])
+	last := ""
+	for {
+		var answer bytes.Buffer
+		if err := l.send(ctx, http.MethodGet, path, nil, &answer); err != nil {
+			return err
+		}
+		var r struct {
+			State, StoppedBecause               string
+			StoppedLetterID                     int64
+			Total, Sent, Handled, Died, Unknown int
+		}
+		if err := json.Unmarshal(answer.Bytes(), &r); err != nil {
+			return err
+		}
+		line := fmt.Sprintf("%s: %d of %d handled, %d on their way, %d died again, %d unknown", r.State, r.Handled, r.Total, r.Sent, r.Died, r.Unknown)
+		if r.State == "stopped" {
+			line += "; " + r.StoppedBecause + ", letter " + strconv.FormatInt(r.StoppedLetterID, 10)
+		}
+		if line != last {
+			l.Printf("%s\n", line)
+			last = line
+		}
+		if r.State != "running" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
