@@ -76,7 +76,7 @@ func TestArgoCDExample(t *testing.T) {
 	files, _ := object(asMap(source)).at("helm", "valueFiles").([]any)
 	args := []string{"--values", filepath.Join(absolute(t), object(asMap(source)).text("path"), files[0].(string))}
 	r := render(t, "orderflow", append(args, with(t, object(asMap(source)).at("helm", "valuesObject"))...)...)
-	if wave := r.get(t, "RabbitmqCluster/orderflow-rabbitmq").text("metadata", "annotations", "argocd.argoproj.io/sync-wave"); wave != "-3" {
+	if wave := r.get(t, "RabbitmqCluster/orderflow-rabbitmq").text("metadata", "annotations", "argocd.argoproj.io/sync-wave"); wave != "-4" {
 		t.Errorf("the broker is in wave %q", wave)
 	}
 }

@@ -248,12 +248,13 @@ func TestMigrationJob(t *testing.T) {
 	}
 }
 
-// Argo CD makes the broker first, then what refers to nothing else, then what does; workloads last.
+// Argo CD makes the broker first, then what refers to nothing else, then bindings, and then permissions, so that nobody publishes
+// an event that one of its queues would miss; workloads last.
 func TestWaves(t *testing.T) {
 	const key = "argocd.argoproj.io/sync-wave"
 	waves := map[string]string{
-		"RabbitmqCluster": "-3", "Certificate": "-3", "Exchange": "-2", "Queue": "-2", "Policy": "-2", "User": "-2",
-		"Binding": "-1", "Permission": "-1", "TopicPermission": "-1", "Deployment": "", "Service": "", "PodDisruptionBudget": "",
+		"RabbitmqCluster": "-4", "Certificate": "-4", "Exchange": "-3", "Queue": "-3", "Policy": "-3", "User": "-3",
+		"Binding": "-2", "Permission": "-1", "TopicPermission": "-1", "Deployment": "", "Service": "", "PodDisruptionBudget": "",
 	}
 	seen := map[string]bool{}
 	r := render(t, "orderflow", append(Values(filepath.Join(absolute(t), "charts/orderflow", production)), "--set", "global.argoCD.waves=true")...)

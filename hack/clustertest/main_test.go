@@ -86,7 +86,7 @@ func (s *system) helm(ctx context.Context, t *testing.T, args ...string) string 
 // upgrade changes values of the release and keeps all others.
 func (s *system) upgrade(ctx context.Context, t *testing.T, set ...string) {
 	t.Helper()
-	args := []string{"upgrade", release, s.release.Chart, "--reuse-values"}
+	args := []string{"upgrade", release, s.release.Chart, "--reset-then-reuse-values"}
 	for _, value := range set {
 		args = append(args, "--set", value)
 	}

@@ -5,7 +5,7 @@
 
 {{/*
 Labels and annotations of a resource: (list ROOT WAVE ANNOTATIONS), the last of which may be missing. The wave is Argo
-CD's: -3 for the broker, -2 for what is declared in it.
+CD's: -4 for the broker, -3 for what is declared in it.
 */}}
 {{- define "messaging.about" -}}
 {{- $root := index . 0 -}}

@@ -26,7 +26,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/*
 Labels and annotations of a resource: (list ROOT WAVE ANNOTATIONS LABELS), the last two of which may be missing. The wave
-is Argo CD's: -3 for the broker, -2 for what is declared in it and refers to nothing else, -1 for what does.
+is Argo CD's: -4 for the broker, -3 for what is declared in it and refers to nothing else, -2 for bindings, and -1 for
+permissions: nobody can publish an event before all its queues get it.
 */}}
 {{- define "service.about" -}}
 {{- $root := index . 0 -}}

@@ -219,6 +219,9 @@ func (f *kindUp) installInfrastructure(ctx context.Context) error {
 	for _, part := range []struct{ folder, namespace string }{
 		{"cert-manager", "cert-manager"}, {"operators", "rabbitmq-system"}, {"development", "jaeger"},
 	} {
+		if foreign && part.folder == "cert-manager" {
+			continue // nobody has asked for it, and nothing is there to wait for
+		}
 		if !foreign || part.folder == "development" {
 			if err := f.apply(ctx, part.folder); err != nil {
 				return err
