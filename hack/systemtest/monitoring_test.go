@@ -136,6 +136,7 @@ func (m *monitored) calm(t *testing.T) {
 // Metrics that a system which works, and that nobody audits, does not have.
 var absentWhenWell = []string{
 	"orderflow_outbox_refused", "orderflow_audit_unhandled", "orderflow_audit_differences", "orderflow_audit_failed",
+	"orderflow_letters_waiting", "orderflow_redrives",
 }
 
 func (m *monitored) metrics(t *testing.T) {
