@@ -100,7 +100,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	publisher := bus.NewPublisher(cfg.Bus, info.Name, "", events.RedeliveryExchange)
 	dead := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(letters, cfg.queues())...)
 	dead.Require(database.Ready)
-	sender := consumer.NewSender(letters, pool, publisher)
+	sender := consumer.NewSender(letters, publisher)
 	auth := identity.New(cfg.Auth)
 	notes := web.Checks{
 		"publisher": publisher.Ready,

@@ -611,6 +611,349 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/deadletters": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List dead letters, newest first
+         * @description Letters in the database of the dead letters, without bodies. What still waits in
+         *     a dead-letter queue is not among them.
+         */
+        get: operations["listLetters"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export dead letters as JSON lines
+         * @description One letter a line, oldest first, bodies included: what `GET /deadletters/{letterId}`
+         *     answers, without its history. Ends early, without its last line's end, when the
+         *     service has to stop.
+         */
+        get: operations["exportLetters"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/discard": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give dead letters up
+         * @description The letters stay readable until their retention ends, and are not redriven any
+         *     more. Letters of a running redrive are left out.
+         */
+        post: operations["discardLetters"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/groups": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List dead letters by cause
+         * @description One group for each queue, reason and normalized error; those with the latest
+         *     letter first.
+         */
+        get: operations["listLetterGroups"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/groups/{groupId}/note": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 3 */
+                groupId: components["parameters"]["GroupId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Write a note on a group
+         * @description What is known of the cause, for whoever looks next. The last note wins; an empty
+         *     one removes it. All of them are in the history.
+         */
+        put: operations["noteLetterGroup"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List what was done, newest first
+         * @description Each step of each redrive, each note and each discard: who, when, why and what.
+         */
+        get: operations["listLetterHistory"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/redrives": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List redrives, newest first
+         * @description Plans that never started are among them.
+         */
+        get: operations["listRedrives"];
+        put?: never;
+        /**
+         * Plan a redrive
+         * @description Freezes which letters it is about and changes nothing else. What arrives later is
+         *     not part of it.
+         */
+        post: operations["planRedrive"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/redrives/{redriveId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Read one redrive
+         * @description Its plan and how far it is.
+         */
+        get: operations["getRedrive"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/redrives/{redriveId}/letters": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List the letters of a redrive
+         * @description In the order in which they are sent, with the outcome of each.
+         */
+        get: operations["listRedriveLetters"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/redrives/{redriveId}/start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start a redrive
+         * @description Sends one letter of each cause and waits for its outcome, then 2, 5, 20 and more
+         *     at a time up to the rate. It stops by itself when one of its letters dies again.
+         *     A letter belongs to at most one running redrive.
+         */
+        post: operations["startRedrive"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/redrives/{redriveId}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause a redrive
+         * @description Sends nothing more. What is under way still gets its outcome.
+         */
+        post: operations["pauseRedrive"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/redrives/{redriveId}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume a redrive
+         * @description Goes on with a canary, after a pause or a stop. A letter that died again is not
+         *     sent again: it takes a new plan.
+         */
+        post: operations["resumeRedrive"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/redrives/{redriveId}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel a redrive
+         * @description Ends it for good. Letters not sent are free for other plans at once, those under
+         *     way as soon as their outcome is known.
+         */
+        post: operations["cancelRedrive"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/{letterId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 17 */
+                letterId: components["parameters"]["LetterId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Read one dead letter
+         * @description With its headers and properties, its body as far as it can be shown, and what was
+         *     done with it.
+         */
+        get: operations["getLetter"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/deadletters/{letterId}/body": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 17 */
+                letterId: components["parameters"]["LetterId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Read a dead letter's body
+         * @description The bytes as they came, whatever they are.
+         */
+        get: operations["getLetterBody"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/auth/config": {
         parameters: {
             query?: never;
@@ -656,6 +999,322 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * @description waiting: nobody has done anything about it, or it died again. redriving: it
+         *     is, or may be, back in its queue. handled: its consumer has reported that it
+         *     handled it. unknown: nothing was heard of it for long; it may still be
+         *     handled or die again. discarded: given up.
+         * @enum {string}
+         */
+        LetterState: "waiting" | "redriving" | "handled" | "unknown" | "discarded";
+        LetterPage: {
+            letters: components["schemas"]["LetterSummary"][];
+            next?: components["schemas"]["Cursor"];
+        };
+        LetterSummary: {
+            /** Format: int64 */
+            letterId: number;
+            /** @description The queue it died in, and returns to */
+            queue: string;
+            /** Format: int64 */
+            groupId: number;
+            /**
+             * @description malformed-envelope, unknown-type, malformed-body or permanent-failure from
+             *     consumers of this system; delivery-limit, rejected, expired or maxlen from
+             *     the broker; empty when there is none
+             */
+            reason: string;
+            /** @description What its consumer said was wrong; empty when that is not known */
+            error: string;
+            state: components["schemas"]["LetterState"];
+            messageId: string;
+            /** @description The message's type; empty when it has none */
+            type: string;
+            /**
+             * Format: uuid
+             * @description The order it is about, null when it names none
+             */
+            orderId: string | null;
+            /** @description The trace of its first life, null when it names none */
+            traceId: string | null;
+            /** Format: int64 */
+            bodyBytes: number;
+            /** @description Failed deliveries before its last death, null when nobody has counted them */
+            attempts: number | null;
+            /** @description How often it died */
+            deaths: number;
+            /** Format: date-time */
+            firstDiedAt: string;
+            /** Format: date-time */
+            lastDiedAt: string;
+            /** Format: date-time */
+            storedAt: string;
+            /**
+             * Format: uuid
+             * @description The last redrive that has sent it, null when none has
+             */
+            redriveId: string | null;
+        };
+        Letter: {
+            /** Format: int64 */
+            letterId: number;
+            /** @description The queue it died in, and returns to */
+            queue: string;
+            /** Format: int64 */
+            groupId: number;
+            /**
+             * @description malformed-envelope, unknown-type, malformed-body or permanent-failure from
+             *     consumers of this system; delivery-limit, rejected, expired or maxlen from
+             *     the broker; empty when there is none
+             */
+            reason: string;
+            /** @description What its consumer said was wrong; empty when that is not known */
+            error: string;
+            state: components["schemas"]["LetterState"];
+            messageId: string;
+            /** @description The message's type; empty when it has none */
+            type: string;
+            /**
+             * Format: uuid
+             * @description The order it is about, null when it names none
+             */
+            orderId: string | null;
+            /** @description The trace of its first life, null when it names none */
+            traceId: string | null;
+            /** Format: int64 */
+            bodyBytes: number;
+            /** @description Failed deliveries before its last death, null when nobody has counted them */
+            attempts: number | null;
+            /** @description How often it died */
+            deaths: number;
+            /** Format: date-time */
+            firstDiedAt: string;
+            /** Format: date-time */
+            lastDiedAt: string;
+            /** Format: date-time */
+            storedAt: string;
+            /**
+             * Format: uuid
+             * @description The last redrive that has sent it, null when none has
+             */
+            redriveId: string | null;
+            /** @description The AMQP properties that are set */
+            properties: components["schemas"]["LetterField"][];
+            headers: components["schemas"]["LetterField"][];
+            body: components["schemas"]["LetterBody"];
+            /** @description What was done with it, newest first, at most 100 entries */
+            history: components["schemas"]["LetterHistoryEntry"][];
+        };
+        LetterField: {
+            name: string;
+            /** @description Its AMQP type, e.g. string, int64, table */
+            type: string;
+            /** @description Readable; bytes that are no text are in base64, after "base64:" */
+            value: string;
+        };
+        /** @description Exactly one of `json`, `text` and `base64` */
+        LetterBody: {
+            /** @description The body's JSON as it came, up to 64 KiB */
+            json?: string;
+            /** @description The beginning of a body in UTF-8 that is no JSON, up to 64 KiB */
+            text?: string;
+            /**
+             * Format: byte
+             * @description The beginning of any other body, up to 64 KiB
+             */
+            base64?: string;
+            truncated: boolean;
+        };
+        LetterGroupPage: {
+            groups: components["schemas"]["LetterGroup"][];
+            next?: components["schemas"]["Cursor"];
+        };
+        LetterGroup: {
+            /** Format: int64 */
+            groupId: number;
+            queue: string;
+            reason: string;
+            /** @description The error without what differs from letter to letter, such as ids and numbers */
+            error: string;
+            waiting: number;
+            redriving: number;
+            handled: number;
+            unknown: number;
+            discarded: number;
+            /** @description Letters that died within the last hour */
+            lastHour: number;
+            /** Format: date-time */
+            firstDiedAt: string;
+            /** Format: date-time */
+            lastDiedAt: string;
+            /**
+             * Format: int64
+             * @description Its latest letter
+             */
+            exampleLetterId: number;
+            note: components["schemas"]["LetterNote"] | null;
+        };
+        LetterNote: {
+            text: string;
+            /** @description Who wrote it, as `by` of the history */
+            by: string;
+            /** Format: date-time */
+            at: string;
+        };
+        LetterNoteRequest: {
+            text: string;
+        };
+        /**
+         * @description Letters to which all that is given applies; at least one filter is required.
+         *     States other than waiting and unknown are never selected, unknown only where
+         *     `unknown` is true.
+         */
+        LetterSelection: {
+            letterIds?: number[];
+            queue?: string;
+            /** Format: int64 */
+            groupId?: number;
+            /** Format: uuid */
+            orderId?: string;
+            text?: string;
+            /** Format: date-time */
+            since?: string;
+            /** Format: date-time */
+            until?: string;
+            /** @description Letters of whose redrive nothing was heard, too */
+            unknown?: boolean;
+        };
+        DiscardRequest: {
+            selection: components["schemas"]["LetterSelection"];
+            why: string;
+        };
+        Discarded: {
+            discarded: number;
+        };
+        RedriveRequest: {
+            selection: components["schemas"]["LetterSelection"];
+            why: string;
+            /**
+             * @description Most letters in a second
+             * @default 100
+             */
+            rate: number;
+        };
+        StartRequest: {
+            why?: string;
+            /** @description Start without the letters that belong to another running redrive */
+            skipTaken?: boolean;
+        };
+        StepRequest: {
+            why?: string;
+        };
+        /** @enum {string} */
+        RedriveState: "draft" | "running" | "paused" | "stopped" | "done" | "cancelled";
+        /**
+         * @description planned: not sent yet. sent: on its way, or in its queue. handled, died,
+         *     unknown: see the states of letters. skipped: not sent, because the letter was
+         *     taken, discarded or handled meanwhile, or the redrive was cancelled.
+         * @enum {string}
+         */
+        RedriveOutcome: "planned" | "sent" | "handled" | "died" | "unknown" | "skipped";
+        RedrivePage: {
+            redrives: components["schemas"]["Redrive"][];
+            next?: components["schemas"]["Cursor"];
+        };
+        Redrive: {
+            /** Format: uuid */
+            redriveId: string;
+            state: components["schemas"]["RedriveState"];
+            why: string;
+            by: string;
+            rate: number;
+            /** Format: date-time */
+            createdAt: string;
+            /** Format: date-time */
+            startedAt: string | null;
+            /**
+             * Format: date-time
+             * @description When it was done or cancelled
+             */
+            endedAt: string | null;
+            /** @description Why it stopped by itself; null while it did not */
+            stoppedBecause: string | null;
+            /**
+             * Format: int64
+             * @description The letter that made it stop
+             */
+            stoppedLetterId: number | null;
+            total: number;
+            planned: number;
+            sent: number;
+            handled: number;
+            died: number;
+            unknown: number;
+            skipped: number;
+            queues: {
+                queue: string;
+                letters: number;
+            }[];
+            /**
+             * Format: date-time
+             * @description When the plan's oldest letter died last; null for a plan without letters
+             */
+            oldestDiedAt: string | null;
+            /** Format: date-time */
+            newestDiedAt: string | null;
+            orders: components["schemas"]["RedriveOrders"];
+        };
+        /** @description What orders said of the letters' orders when the plan was made */
+        RedriveOrders: {
+            /** @description Different orders that the letters name */
+            total: number;
+            /** @description Those of them that orders has answered for; fewer than total when it could not be asked about all */
+            asked: number;
+            /** @description Those that were Confirmed or Cancelled */
+            final: number;
+        };
+        RedriveLetterPage: {
+            letters: {
+                /** Format: int64 */
+                letterId: number;
+                queue: string;
+                /** Format: int64 */
+                groupId: number;
+                /** Format: uuid */
+                orderId: string | null;
+                outcome: components["schemas"]["RedriveOutcome"];
+                /** Format: date-time */
+                sentAt: string | null;
+                /** Format: date-time */
+                endedAt: string | null;
+            }[];
+            next?: components["schemas"]["Cursor"];
+        };
+        LetterHistoryPage: {
+            entries: components["schemas"]["LetterHistoryEntry"][];
+            next?: components["schemas"]["Cursor"];
+        };
+        LetterHistoryEntry: {
+            /** Format: date-time */
+            at: string;
+            /**
+             * @description An id that stands for the caller's issuer and subject; `anyone` where no
+             *     issuer is configured; `deadletters` for what the service does by itself
+             */
+            by: string;
+            /** @enum {string} */
+            action: "planned" | "started" | "paused" | "resumed" | "cancelled" | "stopped" | "done" | "sent" | "handled" | "died" | "unknown" | "skipped" | "discarded" | "noted" | "stored";
+            why: string;
+            detail: string;
+            /** Format: uuid */
+            redriveId: string | null;
+            /** Format: int64 */
+            letterId: number | null;
+            /** Format: int64 */
+            groupId: number | null;
+            /** @description How many letters it concerns */
+            letters: number;
+        };
         /** @description What a client needs to know to sign users in, or nothing */
         SignIn: {
             /**
@@ -1417,6 +2076,32 @@ export interface components {
         ProductId: string;
         /** @example 550e8400-e29b-41d4-a716-446655440000 */
         CustomerId: string;
+        /** @example 17 */
+        LetterId: number;
+        /** @example 3 */
+        GroupId: number;
+        /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+        RedriveId: string;
+        /** @description Only letters that died in this queue */
+        LetterQueue: string;
+        /** @description Only letters of this group */
+        LetterGroup: number;
+        /** @description Only letters about this order */
+        LetterOrder: string;
+        /** @description Only letters in this state */
+        LetterState: components["schemas"]["LetterState"];
+        /** @description Only letters with this text in the body, the error or the message id; case matters in the body */
+        LetterText: string;
+        /** @description Only letters that died last at this time or later */
+        LetterSince: string;
+        /** @description Only letters that died last before this time */
+        LetterBefore: string;
+        /** @description Only what belongs to this redrive */
+        LetterRedrive: string;
+        /** @description Only what was done with this letter */
+        HistoryLetter: number;
+        /** @description Only letters with this outcome */
+        RedriveOutcome: components["schemas"]["RedriveOutcome"];
         /** @description Start of the range, inclusive */
         Since: string;
         /** @description End of the range, exclusive */
@@ -2685,6 +3370,643 @@ export interface operations {
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listLetters: {
+        parameters: {
+            query?: {
+                /** @description Only letters that died in this queue */
+                queue?: components["parameters"]["LetterQueue"];
+                /** @description Only letters of this group */
+                groupId?: components["parameters"]["LetterGroup"];
+                /** @description Only letters about this order */
+                orderId?: components["parameters"]["LetterOrder"];
+                /** @description Only letters in this state */
+                state?: components["parameters"]["LetterState"];
+                /** @description Only letters with this text in the body, the error or the message id; case matters in the body */
+                text?: components["parameters"]["LetterText"];
+                /** @description Only letters that died last at this time or later */
+                since?: components["parameters"]["LetterSince"];
+                /** @description Only letters that died last before this time */
+                until?: components["parameters"]["LetterBefore"];
+                /** @description Only what belongs to this redrive */
+                redriveId?: components["parameters"]["LetterRedrive"];
+                /** @description How many entries a page has at most */
+                limit?: components["parameters"]["Limit"];
+                /** @description `next` of the page before */
+                after?: components["parameters"]["After"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page of letters */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LetterPage"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    exportLetters: {
+        parameters: {
+            query?: {
+                /** @description Only letters that died in this queue */
+                queue?: components["parameters"]["LetterQueue"];
+                /** @description Only letters of this group */
+                groupId?: components["parameters"]["LetterGroup"];
+                /** @description Only letters about this order */
+                orderId?: components["parameters"]["LetterOrder"];
+                /** @description Only letters in this state */
+                state?: components["parameters"]["LetterState"];
+                /** @description Only letters with this text in the body, the error or the message id; case matters in the body */
+                text?: components["parameters"]["LetterText"];
+                /** @description Only letters that died last at this time or later */
+                since?: components["parameters"]["LetterSince"];
+                /** @description Only letters that died last before this time */
+                until?: components["parameters"]["LetterBefore"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The letters */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    discardLetters: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DiscardRequest"];
+            };
+        };
+        responses: {
+            /** @description How many were discarded */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Discarded"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["OutcomeUnknown"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listLetterGroups: {
+        parameters: {
+            query?: {
+                /** @description Only letters that died in this queue */
+                queue?: components["parameters"]["LetterQueue"];
+                /** @description How many entries a page has at most */
+                limit?: components["parameters"]["Limit"];
+                /** @description `next` of the page before */
+                after?: components["parameters"]["After"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page of groups */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LetterGroupPage"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    noteLetterGroup: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 3 */
+                groupId: components["parameters"]["GroupId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LetterNoteRequest"];
+            };
+        };
+        responses: {
+            /** @description The note */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LetterNote"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["OutcomeUnknown"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listLetterHistory: {
+        parameters: {
+            query?: {
+                /** @description Only what belongs to this redrive */
+                redriveId?: components["parameters"]["LetterRedrive"];
+                /** @description Only what was done with this letter */
+                letterId?: components["parameters"]["HistoryLetter"];
+                /** @description How many entries a page has at most */
+                limit?: components["parameters"]["Limit"];
+                /** @description `next` of the page before */
+                after?: components["parameters"]["After"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page of entries */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LetterHistoryPage"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listRedrives: {
+        parameters: {
+            query?: {
+                /** @description How many entries a page has at most */
+                limit?: components["parameters"]["Limit"];
+                /** @description `next` of the page before */
+                after?: components["parameters"]["After"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page of redrives */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RedrivePage"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    planRedrive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RedriveRequest"];
+            };
+        };
+        responses: {
+            /** @description The plan */
+            201: {
+                headers: {
+                    Location: components["headers"]["Location"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redrive"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["OutcomeUnknown"];
+            default: components["responses"]["Error"];
+        };
+    };
+    getRedrive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The redrive */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redrive"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    listRedriveLetters: {
+        parameters: {
+            query?: {
+                /** @description Only letters with this outcome */
+                outcome?: components["parameters"]["RedriveOutcome"];
+                /** @description How many entries a page has at most */
+                limit?: components["parameters"]["Limit"];
+                /** @description `next` of the page before */
+                after?: components["parameters"]["After"];
+            };
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page of letters */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RedriveLetterPage"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    startRedrive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartRequest"];
+            };
+        };
+        responses: {
+            /** @description The redrive */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redrive"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            /**
+             * @description It is not a draft any more, or letters of it belong to another running redrive:
+             *     `errors` names them, each with that redrive. With `skipTaken` it starts without them.
+             */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["OutcomeUnknown"];
+            default: components["responses"]["Error"];
+        };
+    };
+    pauseRedrive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StepRequest"];
+            };
+        };
+        responses: {
+            /** @description The redrive */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redrive"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            /** @description It is not running */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["OutcomeUnknown"];
+            default: components["responses"]["Error"];
+        };
+    };
+    resumeRedrive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StepRequest"];
+            };
+        };
+        responses: {
+            /** @description The redrive */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redrive"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            /** @description It is neither paused nor stopped */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["OutcomeUnknown"];
+            default: components["responses"]["Error"];
+        };
+    };
+    cancelRedrive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
+                redriveId: components["parameters"]["RedriveId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StepRequest"];
+            };
+        };
+        responses: {
+            /** @description The redrive */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redrive"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            /** @description It has ended already */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["OutcomeUnknown"];
+            default: components["responses"]["Error"];
+        };
+    };
+    getLetter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 17 */
+                letterId: components["parameters"]["LetterId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The letter */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Letter"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["UpstreamTimeout"];
+            default: components["responses"]["Error"];
+        };
+    };
+    getLetterBody: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @example 17 */
+                letterId: components["parameters"]["LetterId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The body */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
             503: components["responses"]["Unavailable"];

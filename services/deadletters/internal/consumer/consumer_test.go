@@ -105,7 +105,7 @@ func (e *env) deadletters(queues ...string) (stop func()) {
 	publisher := bus.NewPublisher(e.config("deadletters"), "deadletters", "", events.RedeliveryExchange)
 	dead := bus.NewConsumer(e.config("deadletters"), "deadletters", events.DeadLetterExchange, postgres.Classify,
 		consumer.Subscriptions(e.store, queues)...)
-	return e.run(publisher.Run, dead.Run, consumer.NewSender(e.store, e.pool, publisher).Run)
+	return e.run(publisher.Run, dead.Run, consumer.NewSender(e.store, publisher).Run)
 }
 
 // thing is the body of the messages here.

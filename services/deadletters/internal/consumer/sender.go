@@ -6,13 +6,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"orderflow.internal/deadletters/internal/letter"
 	"orderflow.internal/deadletters/internal/store"
 	"orderflow.internal/kit/bus"
-	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/run"
 )
 
@@ -21,13 +18,12 @@ import (
 // repeats letters, as a publisher's lost confirm does, and loses none.
 type Sender struct {
 	store     *store.Store
-	pool      *pgxpool.Pool
 	publisher *bus.Publisher
 }
 
-// NewSender returns the sender of what is in the store, whose database is pool.
-func NewSender(s *store.Store, pool *pgxpool.Pool, publisher *bus.Publisher) *Sender {
-	return &Sender{s, pool, publisher}
+// NewSender returns the sender of what is in the store.
+func NewSender(s *store.Store, publisher *bus.Publisher) *Sender {
+	return &Sender{s, publisher}
 }
 
 const (
@@ -79,10 +75,10 @@ func deadline(ctx context.Context) time.Time {
 
 // round decides what is next, and publishes it, unless another replica is at it.
 func (s *Sender) round(ctx context.Context) (wait time.Duration, err error) {
-	if s.publisher.Await(ctx) != nil {
-		return 0, nil // its connection says why, in the log and in readyz
+	if !s.connected(ctx) {
+		return 0, nil
 	}
-	_, err = postgres.Exclusive(ctx, s.pool, "send letters", func(pgx.Tx) error {
+	err = s.store.Alone(ctx, "send letters", func() error {
 		running, err := s.store.Running(ctx)
 		if err != nil {
 			return err
@@ -100,6 +96,10 @@ func (s *Sender) round(ctx context.Context) (wait time.Duration, err error) {
 	})
 	return wait, err
 }
+
+// connected waits for the broker for as long as ctx allows. Why there is none the
+// connection says itself, in the log and in readyz.
+func (s *Sender) connected(ctx context.Context) bool { return s.publisher.Await(ctx) == nil }
 
 // sendAll publishes what is decided.
 func (s *Sender) sendAll(ctx context.Context) error {

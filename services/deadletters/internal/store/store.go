@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/kit/postgres"
 )
 
 //go:embed migrations/*.sql
@@ -50,6 +51,13 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	return &Store{pool: pool, cfg: cfg, metrics: m, wake: make(chan struct{}, 1)}, nil
+}
+
+// Alone runs fn unless another replica is running something of this name. Should
+// the database forget that, both run.
+func (s *Store) Alone(ctx context.Context, name string, fn func() error) error {
+	_, err := postgres.Exclusive(ctx, s.pool, name, func(pgx.Tx) error { return fn() })
+	return err
 }
 
 // Work receives when there may be something to send.
