@@ -1,6 +1,7 @@
 package charts
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -57,11 +58,22 @@ func TestAClientsSecretIsAFile(t *testing.T) {
 func TestTheDevelopmentProviderIsNotForProduction(t *testing.T) {
 	folder := filepath.Join(absolute(t), "charts/orderflow")
 	dev := []string{"--values", filepath.Join(folder, "values-kind.yaml"), "--values", filepath.Join(folder, "values-kind-auth.yaml")}
-	kind := render(t, "orderflow", dev...)
-	for _, name := range []string{"gateway", "orders", "products", "customers", "audit"} {
-		if got := env(kind.get(t, "Deployment/orderflow-"+name))["AUTH_KEYS_URL"]; got != "http://orderflow-idp:5180/keys" {
-			t.Errorf("%s reads keys from %q", name, got)
+	kind := render(t, "orderflow", append(dev, "--set", "global.networkPolicy.enabled=true")...)
+	callers := fmt.Sprint(kind.get(t, "NetworkPolicy/orderflow-idp")["spec"])
+	asking := 0
+	for _, deployment := range kind.kinds("Deployment") {
+		name := strings.TrimPrefix(deployment.text("metadata", "name"), "orderflow-")
+		got, asks := env(deployment)["AUTH_KEYS_URL"]
+		if !asks {
+			continue
 		}
+		asking++
+		if got != "http://orderflow-idp:5180/keys" || !strings.Contains(callers, "app.kubernetes.io/name:"+name+"]") {
+			t.Errorf("%s reads keys from %q, where these are let in: %s", name, got, callers)
+		}
+	}
+	if asking < 6 {
+		t.Errorf("only %d of the deployments ask for keys", asking)
 	}
 	if got := env(kind.get(t, "Deployment/orderflow-idp"))["IDP_ISSUER"]; got != "http://localhost:5180" {
 		t.Errorf("the issuer is %q", got)
