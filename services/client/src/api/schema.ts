@@ -2083,25 +2083,25 @@ export interface components {
         /** @example 0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a77 */
         RedriveId: string;
         /** @description Only letters that died in this queue */
-        LetterQueue: string;
+        LetterQueueFilter: string;
         /** @description Only letters of this group */
-        LetterGroup: number;
+        LetterGroupFilter: number;
         /** @description Only letters about this order */
-        LetterOrder: string;
+        LetterOrderFilter: string;
         /** @description Only letters in this state */
-        LetterState: components["schemas"]["LetterState"];
+        LetterStateFilter: components["schemas"]["LetterState"];
         /** @description Only letters with this text in the body, the error or the message id; case matters in the body */
-        LetterText: string;
+        LetterTextFilter: string;
         /** @description Only letters that died last at this time or later */
-        LetterSince: string;
+        LetterSinceFilter: string;
         /** @description Only letters that died last before this time */
-        LetterBefore: string;
+        LetterBeforeFilter: string;
         /** @description Only what belongs to this redrive */
-        LetterRedrive: string;
+        LetterRedriveFilter: string;
         /** @description Only what was done with this letter */
-        HistoryLetter: number;
+        HistoryLetterFilter: number;
         /** @description Only letters with this outcome */
-        RedriveOutcome: components["schemas"]["RedriveOutcome"];
+        RedriveOutcomeFilter: components["schemas"]["RedriveOutcome"];
         /** @description Start of the range, inclusive */
         Since: string;
         /** @description End of the range, exclusive */
@@ -3381,21 +3381,21 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description Only letters that died in this queue */
-                queue?: components["parameters"]["LetterQueue"];
+                queue?: components["parameters"]["LetterQueueFilter"];
                 /** @description Only letters of this group */
-                groupId?: components["parameters"]["LetterGroup"];
+                groupId?: components["parameters"]["LetterGroupFilter"];
                 /** @description Only letters about this order */
-                orderId?: components["parameters"]["LetterOrder"];
+                orderId?: components["parameters"]["LetterOrderFilter"];
                 /** @description Only letters in this state */
-                state?: components["parameters"]["LetterState"];
+                state?: components["parameters"]["LetterStateFilter"];
                 /** @description Only letters with this text in the body, the error or the message id; case matters in the body */
-                text?: components["parameters"]["LetterText"];
+                text?: components["parameters"]["LetterTextFilter"];
                 /** @description Only letters that died last at this time or later */
-                since?: components["parameters"]["LetterSince"];
+                since?: components["parameters"]["LetterSinceFilter"];
                 /** @description Only letters that died last before this time */
-                until?: components["parameters"]["LetterBefore"];
+                until?: components["parameters"]["LetterBeforeFilter"];
                 /** @description Only what belongs to this redrive */
-                redriveId?: components["parameters"]["LetterRedrive"];
+                redriveId?: components["parameters"]["LetterRedriveFilter"];
                 /** @description How many entries a page has at most */
                 limit?: components["parameters"]["Limit"];
                 /** @description `next` of the page before */
@@ -3430,19 +3430,19 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description Only letters that died in this queue */
-                queue?: components["parameters"]["LetterQueue"];
+                queue?: components["parameters"]["LetterQueueFilter"];
                 /** @description Only letters of this group */
-                groupId?: components["parameters"]["LetterGroup"];
+                groupId?: components["parameters"]["LetterGroupFilter"];
                 /** @description Only letters about this order */
-                orderId?: components["parameters"]["LetterOrder"];
+                orderId?: components["parameters"]["LetterOrderFilter"];
                 /** @description Only letters in this state */
-                state?: components["parameters"]["LetterState"];
+                state?: components["parameters"]["LetterStateFilter"];
                 /** @description Only letters with this text in the body, the error or the message id; case matters in the body */
-                text?: components["parameters"]["LetterText"];
+                text?: components["parameters"]["LetterTextFilter"];
                 /** @description Only letters that died last at this time or later */
-                since?: components["parameters"]["LetterSince"];
+                since?: components["parameters"]["LetterSinceFilter"];
                 /** @description Only letters that died last before this time */
-                until?: components["parameters"]["LetterBefore"];
+                until?: components["parameters"]["LetterBeforeFilter"];
             };
             header?: never;
             path?: never;
@@ -3508,7 +3508,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description Only letters that died in this queue */
-                queue?: components["parameters"]["LetterQueue"];
+                queue?: components["parameters"]["LetterQueueFilter"];
                 /** @description How many entries a page has at most */
                 limit?: components["parameters"]["Limit"];
                 /** @description `next` of the page before */
@@ -3582,9 +3582,9 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description Only what belongs to this redrive */
-                redriveId?: components["parameters"]["LetterRedrive"];
+                redriveId?: components["parameters"]["LetterRedriveFilter"];
                 /** @description Only what was done with this letter */
-                letterId?: components["parameters"]["HistoryLetter"];
+                letterId?: components["parameters"]["HistoryLetterFilter"];
                 /** @description How many entries a page has at most */
                 limit?: components["parameters"]["Limit"];
                 /** @description `next` of the page before */
@@ -3720,7 +3720,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description Only letters with this outcome */
-                outcome?: components["parameters"]["RedriveOutcome"];
+                outcome?: components["parameters"]["RedriveOutcomeFilter"];
                 /** @description How many entries a page has at most */
                 limit?: components["parameters"]["Limit"];
                 /** @description `next` of the page before */
