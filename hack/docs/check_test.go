@@ -107,6 +107,8 @@ func TestReference(t *testing.T) {
 			"`LOG_LEVEL`", "; never logged"}},
 		"events": {eventsPage, []string{"| [OrderCreated](#ordercreated) | `order.created` | `orderflow.order.created.v1` | orders | " +
 			"`customers.order.created`, `products.order.created` |", "`orderId` | UUID | yes |", "## ReservedItem"}},
+		"metrics": {metricsPage, []string{"| `orderflow_saga_duration_seconds` | histogram |", "| `messaging_client_sent_messages_total` | counter |",
+			"| `db_client_connection_count` | gauge |", "OrderflowOrdersStuck"}},
 		"http": {httpPage, []string{"| `POST /orders` | Place an order. | `Prefer`, `Idempotency-Key` | the customer, scope `operations` | 201 202 400"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -120,5 +122,28 @@ func TestReference(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The page for people explains every metric that the code makes.
+func TestEveryInstrumentIsExplained(t *testing.T) {
+	all, err := instruments(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 20 {
+		t.Errorf("only %d instruments are found", len(all))
+	}
+	text, err := os.ReadFile(filepath.Join(root, "docs/metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range all {
+		if !strings.Contains(string(text), "`"+i.name+"`") {
+			t.Errorf("docs/metrics.md does not explain %s (%s)", i.name, i.file)
+		}
+		if i.meaning == "" {
+			t.Errorf("%s has no description (%s)", i.name, i.file)
+		}
 	}
 }

@@ -18,6 +18,7 @@ func Write(ctx context.Context, root string) error {
 		"configuration.md": configuration,
 		"events.md":        eventsPage,
 		"http.md":          httpPage,
+		"metrics.md":       metricsPage,
 	} {
 		text, err := write(ctx, root)
 		if err != nil {
