@@ -169,6 +169,9 @@ func TestDocumentNames(t *testing.T) {
 
 	var bound []string
 	for _, b := range brokerBindings(t) {
+		if b.Destination == "redrive.reports" {
+			continue // it takes no events, but the outcomes of redrives: see kit/bus
+		}
 		bound = append(bound, b.Source+" "+b.RoutingKey+" "+b.Destination)
 	}
 	slices.Sort(bound)

@@ -124,7 +124,7 @@ var routes = map[string][]string{
 	"deadletters": {"/deadletters", "/deadletters/export", "/deadletters/discard", "/deadletters/groups", "/deadletters/groups/{groupId}/note",
 		"/deadletters/history", "/deadletters/redrives", "/deadletters/redrives/{redriveId}", "/deadletters/redrives/{redriveId}/letters",
 		"/deadletters/redrives/{redriveId}/start", "/deadletters/redrives/{redriveId}/pause", "/deadletters/redrives/{redriveId}/resume",
-		"/deadletters/redrives/{redriveId}/cancel", "/deadletters/{letterId}", "/deadletters/{letterId}/body", "/deadletters/*"},
+		"/deadletters/redrives/{redriveId}/cancel", "/deadletters/{letterId}", "/deadletters/bodies/{letterId}", "/deadletters/*"},
 }
 
 // newHandler returns the handler of the public port.

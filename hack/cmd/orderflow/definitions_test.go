@@ -67,7 +67,7 @@ func TestDefinitionsCanBeImported(t *testing.T) {
 			call(ctx, http.MethodDelete, "users/"+user, nil)
 		}
 	})
-	if len(passwords) != 3 {
+	if len(passwords) != 4 { // orders, products, customers, deadletters
 		t.Fatalf("Secrets of %d users", len(passwords))
 	}
 	u, err := url.Parse(broker)

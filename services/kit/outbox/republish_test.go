@@ -191,7 +191,7 @@ func TestRepublishRejectsWrongArguments(t *testing.T) {
 		"":                                   "--since or --subject is needed",
 		"--key thing.made":                   "--since or --subject is needed",
 		"--since yesterday":                  "must be a time such as",
-		"--since 2026-11-05T09:30:00Z more":  `does not know "more"`,
+		"--since 2026-11-05T09:30:00Z more":  `unknown argument "more"`,
 		"--subject 1 --rate 0":               "--rate must be at least 1",
 		"--subject 1 --queue middle":         "the queues are left, right, things",
 		"--subject 1 --queue left --key a.b": "--queue left gets no such events",

@@ -931,7 +931,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/deadletters/{letterId}/body": {
+    "/deadletters/bodies/{letterId}": {
         parameters: {
             query?: never;
             header?: never;

@@ -46,7 +46,7 @@ func New(s *store.Store, orders *Orders, auth *identity.Verifier) http.Handler {
 		operations.Post("/api/deadletters/redrives/{redriveId}/"+string(step), handle(a.step(step)))
 	}
 	operations.Get("/api/deadletters/{letterId}", handle(a.get))
-	operations.Get("/api/deadletters/{letterId}/body", handle(a.body))
+	operations.Get("/api/deadletters/bodies/{letterId}", handle(a.body))
 	return r
 }
 

@@ -168,7 +168,7 @@ func TestLettersAreListedFilteredAndRead(t *testing.T) {
 		if body := l["body"].(map[string]any); body[kind] == nil || body["truncated"] != (i == 0) {
 			t.Errorf("letter %d shows %.100v", i, body)
 		}
-		if got := c.raw(200, "GET", fmt.Sprintf("/%d/body", letters[i].ID), ""); int64(len(got)) != letters[i].BodyBytes {
+		if got := c.raw(200, "GET", fmt.Sprintf("/bodies/%d", letters[i].ID), ""); int64(len(got)) != letters[i].BodyBytes {
 			t.Errorf("letter %d: %d bytes", i, len(got))
 		}
 	}
@@ -180,7 +180,7 @@ func TestLettersAreListedFilteredAndRead(t *testing.T) {
 		c.call(400, "GET", path, "")
 	}
 	c.call(404, "GET", "/999999", "")
-	c.call(404, "GET", "/999999/body", "")
+	c.call(404, "GET", "/bodies/999999", "")
 }
 
 func TestGroupsHaveNotes(t *testing.T) {
