@@ -86,7 +86,23 @@ func open(t *testing.T) shop {
 		t.Fatal("ORDERFLOW_BASE_URL is not set: run these tests with hack/test e2e, or say where a gateway is")
 	}
 	document := webtest.New(t, "../gateway/openapi.yaml")
-	return shop{t, strings.TrimSuffix(base, "/"), &http.Client{Timeout: 40 * time.Second, Transport: document.Transport(t, nil)}}
+	client := &http.Client{Timeout: 40 * time.Second, Transport: bearer{os.Getenv("ORDERFLOW_TOKEN"), document.Transport(t, nil)}}
+	return shop{t, strings.TrimSuffix(base, "/"), client}
+}
+
+// bearer sends the access token of a program that may do everything, where there
+// is one: the system may be open.
+type bearer struct {
+	token string
+	next  http.RoundTripper
+}
+
+func (b bearer) RoundTrip(req *http.Request) (*http.Response, error) {
+	if b.token != "" {
+		req = req.Clone(req.Context())
+		req.Header.Set("Authorization", "Bearer "+b.token)
+	}
+	return b.next.RoundTrip(req)
 }
 
 type header map[string]string

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"orderflow.internal/hack/internal/check"
+	"orderflow.internal/hack/internal/login"
 )
 
 func (p program) test() *cobra.Command {
@@ -74,8 +75,9 @@ func (p program) e2e() *cobra.Command {
 		Use:   "e2e",
 		Short: "Run the black-box tests against a running system",
 		Long: `Runs the black-box tests of services/e2e against a running system, wherever that is: what hack/up or hack/kind-up
-started, or a cluster's gateway. They use their own products and customers. The tests of traces receive spans
-themselves and are skipped here; hack/test e2e has them.`,
+started, or a cluster's gateway. They use their own products and customers. Where tokens are needed (hack/up --auth)
+they get one, as hack/login --machine does. The tests of traces receive spans themselves and are skipped here;
+hack/test e2e has them.`,
 		Example: `  hack/e2e
   hack/e2e --base-url https://orders.example.com --run TestOrder`,
 		Args: cobra.NoArgs,
@@ -83,7 +85,19 @@ themselves and are skipped here; hack/test e2e has them.`,
 			if err := call(cmd.Context(), http.MethodGet, base+"/products?limit=1", nil, nil); err != nil {
 				return fmt.Errorf("start the system with hack/up or hack/kind-up, or name another with --base-url: %w", err)
 			}
-			return p.goTest(cmd.Context(), "services", "./e2e/...", run, verbose, "ORDERFLOW_BASE_URL="+base)
+			env := []string{"ORDERFLOW_BASE_URL=" + base}
+			tokens, err := login.Tokens(cmd.Context(), base)
+			if err != nil {
+				return err
+			}
+			if tokens != nil {
+				token, err := tokens.Token()
+				if err != nil {
+					return err
+				}
+				env = append(env, "ORDERFLOW_TOKEN="+token.AccessToken)
+			}
+			return p.goTest(cmd.Context(), "services", "./e2e/...", run, verbose, env...)
 		},
 	}
 	f := cmd.Flags()

@@ -25,22 +25,28 @@ const MachineSecret = "only-for-development"
 // Issuer is where tokens for a system come from.
 type Issuer struct {
 	Name   string
-	scopes []string
 	Token  string `json:"token_endpoint"`
 	Device string `json:"device_authorization_endpoint"`
+
+	wanted settings
+}
+
+// settings are what a gateway says of its tokens.
+type settings struct {
+	Issuer     string   `json:"issuer"`
+	Audience   string   `json:"audience"`
+	Scopes     []string `json:"scopes"`
+	Operations string   `json:"operationsScope"`
 }
 
 // Find asks a gateway for its issuer; nil means that none is needed, because everything is open.
 func Find(ctx context.Context, base string) (*Issuer, error) {
-	var config struct {
-		Issuer string   `json:"issuer"`
-		Scopes []string `json:"scopes"`
-	}
-	if err := get(ctx, strings.TrimSuffix(base, "/")+"/auth/config", &config); err != nil || config.Issuer == "" {
+	var wanted settings
+	if err := get(ctx, strings.TrimSuffix(base, "/")+"/auth/config", &wanted); err != nil || wanted.Issuer == "" {
 		return nil, err
 	}
-	issuer := &Issuer{Name: config.Issuer, scopes: config.Scopes}
-	return issuer, get(ctx, strings.TrimSuffix(config.Issuer, "/")+"/.well-known/openid-configuration", issuer)
+	issuer := &Issuer{Name: wanted.Issuer, wanted: wanted}
+	return issuer, get(ctx, strings.TrimSuffix(wanted.Issuer, "/")+"/.well-known/openid-configuration", issuer)
 }
 
 func get(ctx context.Context, where string, out any) (err error) {
@@ -67,7 +73,7 @@ func (i *Issuer) AsDevice(ctx context.Context, client string, show func(*oauth2.
 	if i.Device == "" {
 		return nil, fmt.Errorf("%s does not know the device flow", i.Name)
 	}
-	cfg := oauth2.Config{ClientID: client, Scopes: i.scopes, Endpoint: oauth2.Endpoint{
+	cfg := oauth2.Config{ClientID: client, Scopes: i.wanted.Scopes, Endpoint: oauth2.Endpoint{
 		TokenURL: i.Token, DeviceAuthURL: i.Device, AuthStyle: oauth2.AuthStyleInParams,
 	}}
 	device, err := cfg.DeviceAuth(ctx)
@@ -127,6 +133,9 @@ func (i *Issuer) AsMachine(ctx context.Context) oauth2.TokenSource {
 		ClientID:     cmp.Or(os.Getenv("AUTH_CLIENT_ID"), "orderflow-machine"),
 		ClientSecret: cmp.Or(os.Getenv("AUTH_CLIENT_SECRET"), MachineSecret),
 		TokenURL:     i.Token,
+		Scopes:       []string{i.wanted.Operations},
+		// Some issuers choose the audience by the one name, some by the other.
+		EndpointParams: url.Values{"audience": {i.wanted.Audience}, "resource": {i.wanted.Audience}},
 	}
 	return cfg.TokenSource(ctx)
 }

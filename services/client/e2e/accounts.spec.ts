@@ -159,6 +159,23 @@ test('no token is stored, and a reload is signed in again', async ({ page, api }
   await expect(page.getByRole('button', { name: 'Signed in as Ada Lovelace' })).toBeVisible();
 });
 
+test('an issuer that has to show a page after a reload does so, and then leads back', async ({ page, context, issuer }) => {
+  await page.goto('/history');
+  await signIn(page, 'ada');
+  let silently = 0;
+  await context.route(`${issuer}/authorize*`, async (route) => {
+    const asked = new URL(route.request().url()).searchParams;
+    if (asked.get('prompt') !== 'none') return route.continue();
+    silently++;
+    const location = `${asked.get('redirect_uri') ?? ''}?error=consent_required&state=${asked.get('state') ?? ''}`;
+    return route.fulfill({ status: 302, headers: { location } });
+  });
+  await page.reload();
+  await expect(page.getByText('Ordered as Ada Lovelace')).toBeVisible();
+  expect(new URL(page.url()).pathname).toBe('/history');
+  expect(silently).toBe(1);
+});
+
 test('signing out in one tab is signing out in all', async ({ page, context }) => {
   await page.goto('/history');
   await signIn(page, 'ada');

@@ -11,10 +11,16 @@ const margin = 5; // s before its end that a token is renewed
 export class SessionEnded extends Error {}
 
 /** Where a sign-in led back to: the page that it began on, and what the issuer said if it signed nobody in. */
-export interface Return {
-  to: string;
+export interface Return extends Begun {
   account?: Account;
   error?: string;
+}
+
+/** What a sign-in remembers of its beginning. */
+interface Begun {
+  to: string;
+  /** The issuer was not to show a page. */
+  silently: boolean;
 }
 
 export class Accounts {
@@ -50,17 +56,17 @@ export class Accounts {
 
   /** Leaves for the issuer's page. Silently means to come back at once, signed in or not. Rejects when it is out of reach. */
   async signIn(returnTo: string, silently: boolean): Promise<void> {
-    await this.#manager.signinRedirect({ state: returnTo, ...(silently && { prompt: 'none' }) });
+    await this.#manager.signinRedirect({ state: { to: returnTo, silently } satisfies Begun, ...(silently && { prompt: 'none' }) });
   }
 
   /** Takes what the issuer sent the browser back with. */
   async finish(): Promise<Return> {
     try {
       const user = await this.#manager.signinRedirectCallback();
-      return { to: page(user.state), account: this.#take(user) };
+      return { ...begun(user.state), account: this.#take(user) };
     } catch (error) {
-      if (error instanceof ErrorResponse) return { to: page(error.state), error: error.error ?? 'error' };
-      return { to: '/', error: error instanceof TypeError ? 'unreachable' : 'error' };
+      if (error instanceof ErrorResponse) return { ...begun(error.state), error: error.error ?? 'error' };
+      return { ...begun(undefined), error: error instanceof TypeError ? 'unreachable' : 'error' };
     }
   }
 
@@ -121,7 +127,8 @@ export function accountOf(user: Pick<User, 'profile' | 'scopes'>, settings: Sett
   };
 }
 
-/** A page of ours to go back to, whatever came back. */
-export function page(state: unknown): string {
-  return typeof state === 'string' && /^\/(?![/\\])/.test(state) ? state : '/';
+/** How a sign-in began, as far as that came back; a page of ours in any case. */
+export function begun(state: unknown): Begun {
+  const { to, silently } = (typeof state === 'object' && state !== null ? state : {}) as Record<string, unknown>;
+  return { to: typeof to === 'string' && /^\/(?![/\\])/.test(to) ? to : '/', silently: silently === true };
 }

@@ -1,5 +1,5 @@
 import { expect, test, vi } from 'vitest';
-import { accountOf, page } from './accounts.ts';
+import { accountOf, begun } from './accounts.ts';
 import { authorizedFetch } from './session.ts';
 import { parseSettings } from './settings.ts';
 
@@ -20,8 +20,9 @@ test('settings are read with what the gateway leaves out', () => {
 });
 
 test('a sign-in leads back to a page of ours and nowhere else', () => {
-  for (const ours of ['/', '/order/x?y=z', '/basket']) expect(page(ours)).toBe(ours);
-  for (const other of ['//evil.example', '/\\evil.example', 'https://evil.example', 'javascript:x', undefined, 5]) expect(page(other)).toBe('/');
+  for (const ours of ['/', '/order/x?y=z', '/basket']) expect(begun({ to: ours })).toEqual({ to: ours, silently: false });
+  for (const other of ['//evil.example', '/\\evil.example', 'https://evil.example', 'javascript:x', undefined, 5]) expect(begun({ to: other }).to).toBe('/');
+  for (const nothing of [undefined, null, 'x', 5]) expect(begun(nothing)).toEqual({ to: '/', silently: false });
 });
 
 test('scopes say what an account may do', () => {

@@ -75,8 +75,13 @@ export async function startSession(): Promise<void> {
     return;
   }
   if (location.pathname === '/signed-in') {
-    const { to, account, error } = await accounts.finish();
+    const { to, silently, account, error } = await accounts.finish();
     history.replaceState(null, '', to);
+    if (silently && (error === 'consent_required' || error === 'interaction_required')) {
+      // Who has signed in before is known there, but the issuer has to show a page, if only for a moment.
+      await goToIssuer(accounts, false);
+      return;
+    }
     if (account) {
       become({ kind: 'in', account });
       remembered.set(true);
