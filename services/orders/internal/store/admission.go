@@ -89,17 +89,64 @@ func (s *Store) runAdmission(ctx context.Context) {
 	})
 }
 
-// measurePending stops taking orders while the oldest pending one is older than
-// half the deadline. Those that are taken would not get their answer in time:
-// an overload would cost ever more work for orders that are cancelled, and never
-// end. An order that others have long overtaken does not count. It does not wait
-// for its turn, it was lost, and the others need not suffer for that.
+// front is how the oldest pending order changes with time, by the database's
+// clock. In an overload the orders that wait are not worked off as fast as they
+// came.
+type front struct {
+	mu   sync.Mutex
+	seen []sighting
+}
+
+type sighting struct{ at, oldest time.Time }
+
+// pace returns how many seconds of arrivals have been worked off in a second,
+// over the window, 0 if that is not known. Without an oldest order it forgets.
+func (f *front) pace(at time.Time, oldest *time.Time, window time.Duration) float64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if oldest == nil {
+		f.seen = nil
+		return 0
+	}
+	f.seen = append(f.seen, sighting{at, *oldest})
+	for len(f.seen) > 1 && at.Sub(f.seen[1].at) >= window {
+		f.seen = f.seen[1:]
+	}
+	passed := at.Sub(f.seen[0].at)
+	if passed < window || passed <= 0 {
+		return 0
+	}
+	return oldest.Sub(f.seen[0].oldest).Seconds() / passed.Seconds()
+}
+
+// slowest is the pace below which it says nothing: an outage, in which somebody
+// has cancelled the oldest order.
+const slowest = 0.1
+
+// tooLate reports whether new orders have to be refused: the oldest pending one
+// has waited for half the deadline, or a new one would have to at the pace at
+// which the others get on. Without the second, the last orders that an overload
+// of more than twice the capacity brings before the oldest is that old would be
+// timed out.
+func tooLate(age time.Duration, pace float64, deadline time.Duration) bool {
+	if age > deadline/2 {
+		return true
+	}
+	return age > deadline/8 && pace > slowest && age.Seconds()/pace > deadline.Seconds()/2
+}
+
+// measurePending stops taking orders while it would be too late for them.
+// Those that are taken would not get their answer in time: an overload would
+// cost ever more work for orders that are cancelled, and never end. An order
+// that others have long overtaken does not count. It does not wait for its turn,
+// it was lost, and the others need not suffer for that.
 func (s *Store) measurePending(ctx context.Context) error {
-	var oldest *time.Duration
+	var now time.Time
+	var oldest *time.Time
 	var overtaken bool
 	var due time.Time
 	err := s.pool.QueryRow(ctx, `
-select now() - p.created_at,
+select now(), p.created_at,
        coalesce((
          select o.created_at > p.created_at + $1::interval
          from orders o
@@ -113,16 +160,17 @@ left join (
   from pending_orders
   where due >= $3
   order by due
-  limit 1) as p on true`, s.deadline/4, s.deadline, s.pending.start(s.limits.bound)).Scan(&oldest, &overtaken, &due)
+  limit 1) as p on true`, s.deadline/4, s.deadline, s.pending.start(s.limits.bound)).Scan(&now, &oldest, &overtaken, &due)
 	if err != nil {
 		return fmt.Errorf("measure pending orders: %w", err)
 	}
 	s.pending.first(due)
 	var age time.Duration
 	if oldest != nil {
-		age = *oldest
+		age = now.Sub(*oldest)
 	}
-	closed := age > s.deadline/2 && !overtaken
+	pace := s.front.pace(now, oldest, s.deadline/16)
+	closed := tooLate(age, pace, s.deadline) && !overtaken
 	s.behind.on.Store(closed)
 	s.saga.admission(ctx, max(0, age), !closed)
 	switch now := time.Now(); {

@@ -98,6 +98,80 @@ func TestAdmissionStaysOpenForAnOrderThatOthersOvertook(t *testing.T) {
 	}
 }
 
+// An overload of any size times nobody out, and leaves the system with work to do. As much is worked off as can be, in
+// the order in which it came.
+func TestAdmissionKeepsAnOverloadWithinTheDeadline(t *testing.T) {
+	t.Parallel()
+	const deadline, seconds = 15 * time.Minute, 7200
+	for _, factor := range []float64{1.2, 1.5, 2.2, 3, 5} { // of the capacity
+		longest, done := overloaded(factor, deadline, seconds)
+		t.Logf("%.1f times the capacity: the longest wait is %s, the goodput %.3f", factor, longest, done/seconds)
+		if longest > deadline*9/10 {
+			t.Errorf("%.1f times the capacity: an order waits %s", factor, longest)
+		}
+		if done/seconds < 0.98 {
+			t.Errorf("%.1f times the capacity: the goodput is %.3f of it", factor, done/seconds)
+		}
+	}
+}
+
+// overloaded plays an overload second by second. The unit of work is what is done in a second.
+func overloaded(factor float64, deadline time.Duration, seconds int) (longest time.Duration, done float64) {
+	type arrivals struct {
+		at   time.Time
+		left float64
+	}
+	var waiting []arrivals
+	var f front
+	closed, start := false, time.Now()
+	for second := range seconds {
+		now := start.Add(time.Duration(second) * time.Second)
+		if !closed {
+			waiting = append(waiting, arrivals{now, factor})
+		}
+		for can := 1.0; can > 0 && len(waiting) > 0; {
+			n := min(can, waiting[0].left)
+			can, done, waiting[0].left = can-n, done+n, waiting[0].left-n
+			longest = max(longest, now.Sub(waiting[0].at))
+			if waiting[0].left == 0 {
+				waiting = waiting[1:]
+			}
+		}
+		var oldest *time.Time
+		var age time.Duration
+		if len(waiting) > 0 {
+			oldest, age = &waiting[0].at, now.Sub(waiting[0].at)
+		}
+		closed = tooLate(age, f.pace(now, oldest, deadline/16), deadline)
+	}
+	return longest, done
+}
+
+// While nobody answers, orders are taken until the oldest has waited for half the deadline, however recently all was
+// well, and again as soon as they are answered quickly.
+func TestAdmissionStaysOpenInAnOutageOfLessThanHalfTheDeadline(t *testing.T) {
+	t.Parallel()
+	const deadline = 15 * time.Minute
+	var f front
+	start := time.Now()
+	for second := range 600 {
+		now := start.Add(time.Duration(second) * time.Second)
+		oldest := now
+		if second > 60 {
+			oldest = start.Add(time.Minute + time.Duration(second/10)*time.Second/10) // some who waited longest cancel
+		}
+		age := now.Sub(oldest)
+		if got, want := tooLate(age, f.pace(now, &oldest, deadline/16), deadline), age > deadline/2; got != want {
+			t.Fatalf("closed is %v when the oldest order is %s old", got, age)
+		}
+	}
+	now := start.Add(10*time.Minute + time.Second)
+	oldest := now.Add(-deadline / 3)
+	if tooLate(now.Sub(oldest), f.pace(now, &oldest, deadline/16), deadline) {
+		t.Error("closed although the orders that wait are worked off quickly")
+	}
+}
+
 func TestRetryAfterGrowsWithTheOverload(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
