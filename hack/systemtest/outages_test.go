@@ -90,7 +90,7 @@ func TestEnduringOverload(t *testing.T) {
 	s := start(t, variant{})
 	capacity := burst(t, s)
 	// Admission closes at half the deadline: that is how much work may wait.
-	deadline, lasts := enduring(8*time.Second, time.Minute), enduring(20*time.Second, 5*time.Minute)
+	deadline, lasts := enduring(12*time.Second, time.Minute), enduring(45*time.Second, 5*time.Minute)
 	orders := s.Service("orders")
 	orders.Setenv("ORDER_DEADLINE", deadline.String())
 	again := restarted{orders}
@@ -98,7 +98,7 @@ func TestEnduringOverload(t *testing.T) {
 		t.Fatal(err)
 	}
 	load := steady(s, 1.5*capacity, lasts)
-	load.Retry, load.Async, load.Concurrency, load.Poll = false, true, 4096, time.Second
+	load.Retry, load.Async, load.Poll = false, true, time.Second
 	r, err := bench.Run(t.Context(), load)
 	if err != nil {
 		t.Fatal(err)
