@@ -224,7 +224,7 @@ func newInstruments(m metric.Meter) instruments {
 	keep(err)
 	i.lag, err = m.Float64Histogram("orderflow.consumer.lag", seconds, metric.WithUnit("s"), metric.WithDescription("Age of an event when its handling begins."))
 	keep(err)
-	i.outboxWait, err = m.Float64Histogram("orderflow.outbox.wait", seconds, metric.WithUnit("s"), metric.WithDescription("Time between an event's making and its publishing."))
+	i.outboxWait, err = m.Float64Histogram("orderflow.outbox.wait", seconds, metric.WithUnit("s"), metric.WithDescription("Time between the creation of an event and its publishing."))
 	keep(err)
 	i.retried, err = m.Int64Counter("orderflow.consumer.retries", metric.WithUnit("{message}"), metric.WithDescription("Failed deliveries that will be retried."))
 	keep(err)

@@ -18,7 +18,7 @@ const queueKey = attribute.Key("orderflow.outbox.queue")
 func (r *report) observe() (stop func()) {
 	meter := otel.Meter("orderflow.internal/kit/outbox")
 	depth, err1 := meter.Int64ObservableGauge("orderflow.outbox.depth", metric.WithUnit("{event}"),
-		metric.WithDescription("Events that are not published yet, those on their way included."))
+		metric.WithDescription("Events that are not published yet, including those in flight."))
 	age, err2 := meter.Float64ObservableGauge("orderflow.outbox.age", metric.WithUnit("s"),
 		metric.WithDescription("Age of the oldest event that is not published, 0 when there is none."))
 	refused, err3 := meter.Int64ObservableGauge("orderflow.outbox.refused", metric.WithUnit("{event}"),

@@ -73,9 +73,9 @@ func (w *Watch) Observe() (stop func(), err error) {
 	orders, err2 := meter.Int64ObservableGauge("orderflow.audit.orders", metric.WithUnit("{order}"),
 		metric.WithDescription("Orders that the last audit compared."))
 	age, err3 := meter.Float64ObservableGauge("orderflow.audit.age", metric.WithUnit("s"),
-		metric.WithDescription("Time since the last audit that came to its end began."))
+		metric.WithDescription("Time since the start of the last audit that finished."))
 	failed, err4 := meter.Int64ObservableGauge("orderflow.audit.failed",
-		metric.WithDescription("1 while the last audit did not come to its end, otherwise 0."))
+		metric.WithDescription("1 if the last audit did not finish, otherwise 0."))
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return nil, err
 	}

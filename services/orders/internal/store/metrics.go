@@ -52,7 +52,7 @@ func newSagaMetrics() (*sagaMetrics, error) {
 	}
 	open, err := meter.Int64Gauge("orderflow.orders.open",
 		metric.WithUnit("{state}"),
-		metric.WithDescription("1 while new orders are taken, 0 while the pending ones wait too long."))
+		metric.WithDescription("1 while new orders are accepted, 0 while the pending ones have waited too long."))
 	if err != nil {
 		return nil, fmt.Errorf("admission metric: %w", err)
 	}
