@@ -35,7 +35,7 @@ func (p program) deadletters() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "deadletters",
 		Short: "Show and redrive the dead letters of a running system",
-		Long: `Shows messages that no consumer could handle, and gives them back to their queues: plan, start, watch.
+		Long: `Shows messages that no consumer could handle, and sends them back to their queues: plan, start, watch.
 
 docs/runbooks/dead-letters.md is the way through it. Whatever is selected with --queue, --group, --order and --text has to
 match all of them.`,
@@ -58,19 +58,21 @@ match all of them.`,
 	add("list", "List letters, the latest first", 0, func(ctx context.Context, _ []string) error { return l.print(ctx, "?"+l.query()) }, l.selected)
 	add("show LETTER", "Show one letter with its headers, body and history", 1, l.get("/%s"))
 	add("export", "Print letters as JSON lines", 0, func(ctx context.Context, _ []string) error { return l.print(ctx, "/export?"+l.query()) }, l.selected)
-	add("discard", "Give letters up", 0, func(ctx context.Context, _ []string) error {
+	add("discard", "Discard letters: they will not be redriven", 0, func(ctx context.Context, _ []string) error {
 		return l.post(ctx, "/discard", map[string]any{"selection": l.selection(), "why": l.why})
 	}, l.selected, l.reasoned)
-	add("plan", "Freeze which letters to redrive; starts nothing", 0, func(ctx context.Context, _ []string) error {
+	add("plan", "Plan a redrive of the letters there are now, without starting it", 0, func(ctx context.Context, _ []string) error {
 		return l.post(ctx, "/redrives", map[string]any{"selection": l.selection(), "why": l.why, "rate": l.rate})
-	}, l.selected, l.reasoned, func(cmd *cobra.Command) { cmd.Flags().IntVar(&l.rate, "rate", 100, "most letters in a second") })
+	}, l.selected, l.reasoned, func(cmd *cobra.Command) {
+		cmd.Flags().IntVar(&l.rate, "rate", 100, "at most this many letters per second")
+	})
 	add("start REDRIVE", "Start a plan", 1, func(ctx context.Context, args []string) error {
 		return l.post(ctx, "/redrives/"+url.PathEscape(args[0])+"/start", map[string]any{"why": l.why, "skipTaken": l.skipTaken})
 	}, l.reasoned, func(cmd *cobra.Command) {
-		cmd.Flags().BoolVar(&l.skipTaken, "skip-taken", false, "without letters of other running redrives")
+		cmd.Flags().BoolVar(&l.skipTaken, "skip-taken", false, "leave out letters that other running redrives have")
 	})
-	for _, step := range []string{"pause", "resume", "cancel"} {
-		add(step+" REDRIVE", "Say "+step+" to a redrive", 1, func(ctx context.Context, args []string) error {
+	for step, short := range map[string]string{"pause": "Pause a redrive", "resume": "Resume a redrive", "cancel": "Cancel a redrive"} {
+		add(step+" REDRIVE", short, 1, func(ctx context.Context, args []string) error {
 			return l.post(ctx, "/redrives/"+url.PathEscape(args[0])+"/"+step, map[string]any{"why": l.why})
 		}, l.reasoned)
 	}
