@@ -46,7 +46,10 @@ type Letter struct {
 	// Fingerprint is the same when the broker delivers the letter again, and no
 	// other letter's: it covers the message, and when and how it died. Identical
 	// copies of a message that died in the same second, which the broker's own
-	// dead-lettering does not tell apart, are one letter.
+	// dead-lettering does not tell apart, are one letter, and so are identical
+	// copies put into a dead-letter queue by hand, which say no time. That loses
+	// nothing: handlers are idempotent, so handling one copy has the effect of
+	// handling all, and no consumer takes a message without an event id.
 	Fingerprint [sha256.Size]byte
 
 	Reason   string
