@@ -182,7 +182,8 @@ select coalesce(reason, ''), extract(epoch from updated_at - created_at)::float8
 from orders
 where order_id = any($1)`, ids) {
 		lived := time.Duration(o.Seconds * float64(time.Second))
-		if o.Reason != "TimedOut" || lived < deadline || lived > deadline+4*time.Second {
+		// created_at is by the service's estimate of the database's clock, which may be some milliseconds off.
+		if o.Reason != "TimedOut" || lived < deadline-100*time.Millisecond || lived > deadline+4*time.Second {
 			t.Errorf("an order ended %s after %s, its deadline is %s", o.Reason, lived, deadline)
 		}
 	}

@@ -117,7 +117,7 @@ type ordeal struct {
 	during func(ctx context.Context) error // what is to be seen while it lasts; may be nil
 	away   string                          // the service that does not run meanwhile
 	lossy  bool                            // orders may be given up that nobody can know to be placed
-	singly string                          // what is logged each time it happens
+	singly []string                        // what is logged each time it happens
 }
 
 // testimony is what was seen of an ordeal.
@@ -162,7 +162,7 @@ func undergo(t testing.TB, s *stack.Stack, o ordeal) testimony {
 	seen.readyz = watching.end()
 	onTime(t, seen.readyz, o.away)
 	promised(t, seen.report, o.load.Orders, o.lossy)
-	seen.logs.quiet(t, time.Since(seen.began), o.singly)
+	seen.logs.quiet(t, time.Since(seen.began), o.singly...)
 	noneOverdue(t, s)
 	noDeadLetters(t, s.Broker.AdminURL())
 	return seen

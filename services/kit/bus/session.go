@@ -407,21 +407,35 @@ func (s *session) parting() (context.Context, context.CancelFunc) {
 }
 
 // ask waits for the broker's answer to a call on the channel, which the library
-// does without limit. When ctx is done first, the channel is left to itself: it
-// closes when the answer comes after all, or ends with the connection.
+// does without limit, at times even when the connection is lost meanwhile. When
+// that happens or ctx is done first, the channel is left to itself: it closes
+// when the answer comes after all, or ends with the connection.
 func (s *session) ask(ctx context.Context, call func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- call() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		s.abandoned = true
-		go func() {
-			if err := <-done; err == nil {
-				_ = s.ch.Close() // nobody is left to tell
+	ticker := time.NewTicker(250 * time.Millisecond)
+	defer ticker.Stop()
+	var reason error
+	for lost := 0; reason == nil; {
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			reason = ctx.Err()
+		case <-ticker.C: // at the second one the call has had its time to learn the reason
+			if s.conn.IsClosed() {
+				lost++
 			}
-		}()
-		return fmt.Errorf("no answer from the broker: %w", ctx.Err())
+			if lost > 1 {
+				reason = amqp.ErrClosed
+			}
+		}
 	}
+	s.abandoned = true
+	go func() {
+		if err := <-done; err == nil {
+			_ = s.ch.Close() // nobody is left to tell
+		}
+	}()
+	return fmt.Errorf("no answer from the broker: %w", reason)
 }
