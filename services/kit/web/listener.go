@@ -106,7 +106,8 @@ func (l *listener) stop(ctx context.Context) {
 	}
 	l.rest(ctx)
 	l.closeNew()
-	if err := l.server.Shutdown(ctx); err != nil {
+	// Closed above: Shutdown says so when Serve has not returned yet, after it has waited for all requests.
+	if err := l.server.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
 		slog.Warn("requests cut off", "setting", l.name, "after", time.Since(start), "error", err)
 		_ = l.server.Close() // of connections we give up
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -41,9 +42,11 @@ func newBalancer(cfg Config) *balancer {
 func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 	turn := int(b.turn.Add(1))
 	unreachable := true
+	tried := make([]bool, len(b.instances))
 	var errs []error
 	for try := range max(2, len(b.instances)) {
-		i := b.pick(turn + try)
+		i := b.pick(turn+try, tried)
+		tried[i] = true
 		resp, err := b.send(req, b.instances[i], try)
 		if err == nil {
 			if resp.Close {
@@ -70,16 +73,20 @@ func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, errors.Join(errs...)
 }
 
-// pick returns the index of the next instance from turn on that need not be
-// avoided, else the one whose turn it is.
-func (b *balancer) pick(turn int) int {
+// pick returns the index of the next instance from turn on that was not tried
+// and need not be avoided. When all have to be, it is the one that has been avoided
+// for longest: in a rolling restart that one is back, and another is about to close
+// its port.
+func (b *balancer) pick(turn int, tried []bool) int {
 	n, now := len(b.instances), time.Now().UnixNano()
+	best, least := turn%n, int64(math.MaxInt64)
 	for k := range n {
-		if i := (turn + k) % n; b.avoid[i].Load() <= now {
-			return i
+		i := (turn + k) % n
+		if left := max(0, b.avoid[i].Load()-now); !tried[i] && left < least {
+			best, least = i, left
 		}
 	}
-	return turn % n
+	return best
 }
 
 // send sends a copy of req to one instance.

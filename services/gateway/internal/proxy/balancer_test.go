@@ -70,6 +70,27 @@ func TestDrainingInstanceIsAvoided(t *testing.T) {
 	}
 }
 
+// In a rolling restart the instance that was restarted is back before it would be
+// chosen again, and the next one is stopping already.
+func TestRestartedInstanceIsPreferredToAStoppingOne(t *testing.T) {
+	var restarted atomic.Bool
+	stopping := func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Connection", "close") }
+	a := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+		if !restarted.Swap(true) {
+			stopping(w, r)
+		}
+	})
+	b := newUpstream(t, stopping)
+	door := newDoor(t, nil, b.URL, a.URL) // the second one's turn comes first
+	for range 10 {
+		send(t, door, "POST", "/orders", "{}")
+	}
+	if a.requests.Load() != 9 || b.requests.Load() != 1 {
+		t.Errorf("the restarted instance got %d requests and the stopping one %d, want 9 and 1",
+			a.requests.Load(), b.requests.Load())
+	}
+}
+
 // A request that may have been handled is sent again only where that does no
 // harm.
 func TestBrokenConnection(t *testing.T) {
