@@ -194,6 +194,9 @@ func dial(t *testing.T, url string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	return conn
 }
 
@@ -228,25 +231,32 @@ func TestConnectionLimit(t *testing.T) {
 		}
 	}
 
-	answers := make(chan error, limit)
-	for range limit {
-		conn := dial(t, public)
+	var held []chan error
+	for start := time.Now(); len(held) < limit; {
+		conn, answer := dial(t, public), make(chan error, 1)
 		go func() {
 			resp, err := ask(conn, "/held")
 			if err == nil && resp.StatusCode != http.StatusOK {
 				err = errors.New(resp.Status)
 			}
-			answers <- err
+			answer <- err
 		}()
-		<-arrived
+		select {
+		case <-arrived:
+			held = append(held, answer)
+		case err := <-answer: // one of the last crowd's requests is being answered still
+			if time.Since(start) > 10*time.Second {
+				t.Fatalf("only %d requests are held: %v", len(held), err)
+			}
+		}
 	}
 	one := dial(t, public)
 	if resp, err := http.ReadResponse(bufio.NewReader(one), nil); err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("one too many: %v, %v; want a 503", resp, err)
 	}
 	close(release)
-	for range limit {
-		if err := <-answers; err != nil {
+	for _, answer := range held {
+		if err := <-answer; err != nil {
 			t.Errorf("a request in hand: %v", err)
 		}
 	}
