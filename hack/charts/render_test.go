@@ -319,6 +319,22 @@ func TestReleaseHoldsTogether(t *testing.T) {
 	})
 }
 
+// Every pod of production names the class that the release makes: the API server takes no pod with one that is not there.
+func TestProductionNamesItsPriorityClass(t *testing.T) {
+	r := render(t, "orderflow", Values(filepath.Join(absolute(t), "charts/orderflow", production))...)
+	classes := map[string]string{}
+	for _, d := range r.kinds("Deployment") {
+		classes[d.text("metadata", "name")] = d.text("spec", "template", "spec", "priorityClassName")
+	}
+	broker := r.get(t, "RabbitmqCluster/orderflow-rabbitmq")
+	classes["the broker"] = broker.text("spec", "override", "statefulSet", "spec", "template", "spec", "priorityClassName")
+	for name, class := range classes {
+		if r["PriorityClass/"+class] == nil {
+			t.Errorf("%s names the class %q, which nothing makes", name, class)
+		}
+	}
+}
+
 // Values that make no sense are refused, and the message names them.
 func TestRefuses(t *testing.T) {
 	for _, test := range []struct{ chart, set, want string }{
