@@ -178,14 +178,14 @@ func underLoad(t *testing.T, limit time.Duration, tolerated *regexp.Regexp, chan
 		err     error
 	}
 	results := make(chan result, 1)
+	o := load(ctx, t)
+	o.Orders, o.Concurrency, o.Rate, o.Products = 300, 256, 30, 20
+	// A broker that restarts takes a while; an order that was accepted may wait for it.
+	o.Retry, o.RetryFor, o.Settle = true, 3*time.Minute, 3*time.Minute
 	go func() {
 		var r result
 		defer func() { results <- r }()
 		for {
-			o := bench.Defaults()
-			o.BaseURL, o.Orders, o.Concurrency, o.Rate, o.Products = gateway, 300, 256, 30, 20
-			// A broker that restarts takes a while; an order that was accepted may wait for it.
-			o.Retry, o.RetryFor, o.Settle = true, 3*time.Minute, 3*time.Minute
 			report, err := bench.Run(ctx, o)
 			r.reports = append(r.reports, report)
 			if r.err = err; err != nil {

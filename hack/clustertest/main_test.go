@@ -14,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"orderflow.internal/hack/internal/bench"
 	"orderflow.internal/hack/internal/kube"
+	"orderflow.internal/hack/internal/login"
 	"orderflow.internal/hack/stack"
 )
 
@@ -193,6 +195,18 @@ func (s *system) broker(ctx context.Context, t *testing.T, method, path, body st
 			t.Fatalf("%s %s: %v: %s", method, path, err, text)
 		}
 	}
+}
+
+// load is one at the gateway, with the tokens that it wants.
+func load(ctx context.Context, t *testing.T) bench.Options {
+	t.Helper()
+	o := bench.Defaults()
+	o.BaseURL = gateway
+	var err error
+	if o.Tokens, err = login.Tokens(ctx, gateway); err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 // eventually calls check until it returns nil.

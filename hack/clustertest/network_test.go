@@ -27,16 +27,7 @@ const (
 // databases nor the services behind the gateway, whatever namespace it is in.
 func TestNetworkPolicies(t *testing.T) {
 	ctx := testContext(t, 10*time.Minute)
-	const elsewhere = "probes"
-	if _, err := ours.Kubectl(ctx, nil, "create", "namespace", elsewhere); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, err := ours.Kubectl(context.WithoutCancel(ctx), nil, "delete", "namespace", elsewhere); err != nil {
-			t.Error(err)
-		}
-	})
-	stranger := ours.probe(ctx, t, elsewhere, "stranger", nil)
+	stranger := ours.probe(ctx, t, ours.elsewhere(ctx, t), "stranger", nil)
 	neighbor := ours.probe(ctx, t, namespace, "neighbor", nil)
 	orders := ours.probe(ctx, t, namespace, "orders-probe", ours.labels(ctx, t, "orders"))
 	gatewayPod := ours.probe(ctx, t, namespace, "gateway-probe", ours.labels(ctx, t, "gateway"))
@@ -70,8 +61,8 @@ func TestNetworkPolicies(t *testing.T) {
 		}
 	}
 	t.Run("orders are processed", func(t *testing.T) {
-		o := bench.Defaults()
-		o.BaseURL, o.Orders, o.Products = gateway, 20, 2
+		o := load(ctx, t)
+		o.Orders, o.Products = 20, 2
 		report, err := bench.Run(ctx, o)
 		if err == nil {
 			err = report.Err()

@@ -184,8 +184,8 @@ func (d *doors) inTurn() []string {
 func outlives(t *testing.T, gateways *doors, accepted, lasts time.Duration, begin, end func()) {
 	t.Helper()
 	ctx := testContext(t, nodeLoad+10*time.Minute)
-	o := bench.Defaults()
-	o.BaseURL, o.Orders, o.Rate, o.Concurrency, o.Products = gateway, int(nodeLoad.Seconds()*nodeRate), nodeRate, 512, 20
+	o := load(ctx, t)
+	o.Orders, o.Rate, o.Concurrency, o.Products = int(nodeLoad.Seconds()*nodeRate), nodeRate, 512, 20
 	// Some are on their way to a gateway that is no more: its silence has to cost little.
 	o.Retry, o.RetryFor, o.Wait, o.AnswerLimit, o.Settle = true, 2*time.Minute, 1, 3*time.Second, 3*time.Minute
 	o.Dial = gateways.dial

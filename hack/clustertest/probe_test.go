@@ -15,6 +15,21 @@ type probe struct {
 	namespace, name string
 }
 
+// elsewhere is a namespace that has no business with the installation, and goes when the test ends.
+func (s *system) elsewhere(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	const name = "probes"
+	if _, err := s.Kubectl(ctx, nil, "create", "namespace", name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := s.Kubectl(context.WithoutCancel(ctx), nil, "delete", "namespace", name); err != nil {
+			t.Error(err)
+		}
+	})
+	return name
+}
+
 // probe makes a pod with the labels, which goes when the test ends. Its image is that of the database, which every
 // installation has and which has a shell.
 func (s *system) probe(ctx context.Context, t *testing.T, namespace, name string, labels map[string]string) *probe {
