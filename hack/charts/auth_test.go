@@ -54,6 +54,26 @@ func TestAClientsSecretIsAFile(t *testing.T) {
 	}
 }
 
+// An issuer with a certificate of an authority of one's own is trusted by all that ask it, and by nothing else.
+func TestAnAuthorityOfOnesOwnIsTrusted(t *testing.T) {
+	r := render(t, "orderflow", append(Values(filepath.Join(absolute(t), "charts/orderflow", production)),
+		"--set", "global.auth.caSecret=company-ca")...)
+	for _, d := range r.kinds("Deployment") {
+		name := d.text("metadata", "name")
+		want := env(d)["AUTH_ISSUER"] != ""
+		mounted := slices.ContainsFunc(d.objects("spec", "template", "spec", "volumes"), func(v object) bool {
+			return v.text("name") == "issuer-ca" && v.text("secret", "secretName") == "company-ca"
+		})
+		container := d.objects("spec", "template", "spec", "containers")[0]
+		at := slices.ContainsFunc(container.objects("volumeMounts"), func(m object) bool {
+			return m.text("name") == "issuer-ca" && m.text("mountPath") == env(d)["SSL_CERT_DIR"]
+		})
+		if mounted != want || at != want {
+			t.Errorf("%s: mounted %t, at SSL_CERT_DIR %t, want %t", name, mounted, at, want)
+		}
+	}
+}
+
 // The provider whose passwords everybody knows runs on a laptop and nowhere else.
 func TestTheDevelopmentProviderIsNotForProduction(t *testing.T) {
 	folder := filepath.Join(absolute(t), "charts/orderflow")

@@ -14,6 +14,11 @@
 {{- define "service.volumes" -}}
 {{- $rabbitmq := .Values.global.rabbitmq }}
 {{- $pair := dict "tls.crt" "tls.crt" "tls.key" "tls.key" }}
+{{- if include "service.authenticates" . }}
+{{- with .Values.global.auth.caSecret }}
+{{ include "service.secretVolume" (list "issuer-ca" . (dict "ca.crt" "ca.crt")) }}
+{{- end }}
+{{- end }}
 {{- if include "service.hasClient" . }}
 {{ include "service.secretVolume" (list "client" (tpl .Values.auth.clientSecret .) (dict "id" "id" "secret" "secret")) }}
 {{- end }}
