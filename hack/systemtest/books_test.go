@@ -362,7 +362,7 @@ func repairAll(t *testing.T, s *stack.Stack, all []difference) {
 	run(byOrder[uuid.Nil])
 }
 
-func execute(t *testing.T, s *stack.Stack, database, sql string) {
+func execute(t testing.TB, s *stack.Stack, database, sql string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), administer(s, database))
 	if err != nil {

@@ -222,7 +222,8 @@ func (e *estate) requests() map[string]request {
 // answer, who may not is told so, and another customer's things are not there.
 func TestWhoMayDoWhat(t *testing.T) {
 	s, issuer := startGuarded(t, map[string]string{"LOG_LEVEL": "debug"})
-	startDeadletters(t, s, map[string]string{"AUTH_ISSUER": issuer.URL, "LOG_LEVEL": "debug"})
+	letters := startDeadletters(t, s, map[string]string{"AUTH_ISSUER": issuer.URL, "LOG_LEVEL": "debug"})
+	awaitKeys(t, issuer, []string{s.BaseURL(), letters.URL() + "/api"}, "/deadletters?limit=1")
 	e := newEstate(t, issuer, s.BaseURL())
 	requests := e.requests()
 	claims := issuer.Claims(e.ada.String(), map[string]any{"customer_id": e.ada.String(), "scope": "operations stock"})
@@ -326,11 +327,22 @@ func startGuarded(t *testing.T, env map[string]string) (*stack.Stack, *kittest.I
 	t.Helper()
 	issuer := kittest.NewIssuer(t)
 	s := start(t, variant{env: merged(map[string]string{"AUTH_ISSUER": issuer.URL}, env)})
+	bases := []string{s.BaseURL()}
+	for _, name := range []string{"orders", "products", "customers"} {
+		bases = append(bases, s.Service(name).URL()+"/api")
+	}
+	awaitKeys(t, issuer, bases, "/orders?limit=1", "/products?limit=1", "/customers?limit=1")
+	return s, issuer
+}
+
+// awaitKeys waits until what serves the paths below the bases has the issuer's keys: until then it answers 503.
+func awaitKeys(t *testing.T, issuer *kittest.Issuer, bases []string, paths ...string) {
+	t.Helper()
 	probe := issuer.Scoped(t, "operations")
 	eventually(t, time.Minute, "every service has the issuer's keys", func(ctx context.Context) error {
-		for _, url := range []string{s.BaseURL(), s.Service("orders").URL() + "/api", s.Service("products").URL() + "/api", s.Service("customers").URL() + "/api"} {
-			for _, path := range []string{"/orders?limit=1", "/products?limit=1", "/customers?limit=1"} {
-				req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+path, nil)
+		for _, base := range bases {
+			for _, path := range paths {
+				req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
 				if err != nil {
 					return err
 				}
@@ -341,13 +353,12 @@ func startGuarded(t *testing.T, env map[string]string) (*stack.Stack, *kittest.I
 				}
 				_ = resp.Body.Close() // not read
 				if resp.StatusCode == http.StatusServiceUnavailable {
-					return fmt.Errorf("GET %s: %s", url+path, resp.Status)
+					return fmt.Errorf("GET %s: %s", base+path, resp.Status)
 				}
 			}
 		}
 		return nil
 	})
-	return s, issuer
 }
 
 // quiet searches the services' logs for what may be in none.

@@ -185,7 +185,7 @@ func (e *env) depth(queue string) int {
 // plan plans a redrive of all letters of the queues here, and starts it.
 func (e *env) start(f letter.Filter, rate int) uuid.UUID {
 	e.t.Helper()
-	id, err := e.store.Plan(e.t.Context(), f, "tester", "it is mended", rate)
+	id, err := e.store.Plan(e.t.Context(), f, "tester", "the handler is repaired", rate)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -295,7 +295,7 @@ func (e *env) accounts(id uuid.UUID, handled int) {
 			e.t.Errorf("the history has %d letters %s, want %d", counts[action], action, handled)
 		}
 	}
-	if entries[0].By != "tester" || entries[0].Why != "it is mended" || len(sizes) < 3 || sizes[0] != 1 || sizes[1] != 2 {
+	if entries[0].By != "tester" || entries[0].Why != "the handler is repaired" || len(sizes) < 3 || sizes[0] != 1 || sizes[1] != 2 {
 		e.t.Errorf("it begins with %+v, and batches of %v", entries[0], sizes)
 	}
 }
