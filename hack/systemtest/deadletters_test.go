@@ -105,10 +105,16 @@ func (o operator) plan(text string) (r redrive) {
 
 func (o operator) start(id uuid.UUID) {
 	o.t.Helper()
+	o.step(id, "start")
+}
+
+// step starts, pauses, resumes or cancels a redrive.
+func (o operator) step(id uuid.UUID, step string) {
+	o.t.Helper()
 	var r redrive
-	status, err := o.call(o.t.Context(), http.MethodPost, "/deadletters/redrives/"+id.String()+"/start", struct{}{}, &r)
+	status, err := o.call(o.t.Context(), http.MethodPost, "/deadletters/redrives/"+id.String()+"/"+step, struct{}{}, &r)
 	if err != nil || status != http.StatusOK {
-		o.t.Fatalf("start: %d %v", status, err)
+		o.t.Fatalf("%s: %d %v", step, status, err)
 	}
 }
 
@@ -379,6 +385,55 @@ func (o operator) accounted(id uuid.UUID, letters int) {
 	want := map[string]int{"planned": letters, "started": letters, "sent": letters, "handled": letters, "done": letters}
 	if diff := cmp.Diff(want, counts); diff != "" {
 		o.t.Errorf("letters by step (-want +got):\n%s", diff)
+	}
+}
+
+// Orders take hardly longer while letters are redriven as fast as the API allows.
+func TestEnduringOrdersBesideARedrive(t *testing.T) {
+	if !endures() {
+		t.Skip("a ratio of times is measured on a quiet machine: hack/test endurance")
+	}
+	const letters, times, lasts = 20_000, 4, 8 * time.Second
+	s := startFresh(t, variant{})
+	m := newMortuary(t, s, letters)
+	startDeadletters(t, s, nil)
+	o := operator{t, s.BaseURL()}
+	for _, queue := range mortuaryQueues {
+		o.waiting(queue, letters/len(mortuaryQueues))
+	}
+	plan := o.plan(m.mark)
+	var without, with []window
+	r := during(t.Context(), t, steady(s, 200, 100*time.Second), func(time.Time) {
+		for i := range times {
+			w := window{from: time.Now()}
+			if err := pause(t.Context(), lasts); err != nil {
+				t.Fatal(err)
+			}
+			w.to = time.Now()
+			without = append(without, w)
+			o.step(plan.RedriveID, map[bool]string{true: "start", false: "resume"}[i == 0])
+			w = window{from: time.Now()}
+			eventually(t, time.Minute, "a part of the letters is handled", func(ctx context.Context) error {
+				r, err := o.read(ctx, plan.RedriveID)
+				if err == nil && r.Handled < (i+1)*letters/times {
+					err = fmt.Errorf("%d are handled", r.Handled)
+				}
+				return err
+			})
+			w.to = time.Now()
+			with = append(with, w)
+			t.Logf("%.0f letters/s", letters/times/w.to.Sub(w.from).Seconds())
+			if i+1 < times {
+				o.step(plan.RedriveID, "pause")
+			}
+		}
+	})
+	o.ends(plan.RedriveID, "done")
+	promised(t, r, r.Accepted, false)
+	quiet, busy := medianP99(t, r, without), medianP99(t, r, with)
+	t.Logf("p99 %s without a redrive, %s with one: %.2f times", quiet, busy, float64(busy)/float64(quiet))
+	if busy > quiet*13/10 {
+		t.Errorf("p99 went from %s to %s, want at most 1.3 times", quiet, busy)
 	}
 }
 

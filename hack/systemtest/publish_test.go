@@ -86,20 +86,23 @@ func (w window) p99(t testing.TB, r bench.Report) time.Duration {
 	return took[len(took)*99/100]
 }
 
+// medianP99 is the median of the windows' p99.
+func medianP99(t testing.TB, r bench.Report, windows []window) time.Duration {
+	t.Helper()
+	var all []time.Duration
+	for _, w := range windows {
+		all = append(all, w.p99(t, r))
+	}
+	slices.Sort(all)
+	t.Logf("p99: %s", all)
+	return all[len(all)/2]
+}
+
 // unaffected checks that orders took no longer than twice as long as in the windows without the fault, by the median of
 // the windows' p99. What the machine may add to that is for the short forms.
 func unaffected(t testing.TB, r bench.Report, healthy, faulty []window) {
 	t.Helper()
-	median := func(windows []window) time.Duration {
-		var all []time.Duration
-		for _, w := range windows {
-			all = append(all, w.p99(t, r))
-		}
-		slices.Sort(all)
-		t.Logf("p99: %s", all)
-		return all[len(all)/2]
-	}
-	without, with := median(healthy), median(faulty)
+	without, with := medianP99(t, r, healthy), medianP99(t, r, faulty)
 	t.Logf("p99 %s without the fault, %s with it", without, with)
 	if with > 2*without+enduring(250*time.Millisecond, 0) {
 		t.Errorf("p99 went from %s to %s", without, with)

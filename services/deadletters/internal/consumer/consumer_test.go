@@ -102,10 +102,16 @@ func (e *env) deadletters(queues ...string) (stop func()) {
 	if queues == nil {
 		queues = []string{queue, other}
 	}
-	publisher := bus.NewPublisher(e.config("deadletters"), "deadletters", "", events.RedeliveryExchange)
+	_, stop = e.serve(e.store, queues...)
+	return stop
+}
+
+// serve is deadletters on a store of its own.
+func (e *env) serve(s *store.Store, queues ...string) (publisher *bus.Publisher, stop func()) {
+	publisher = bus.NewPublisher(e.config("deadletters"), "deadletters", "", events.RedeliveryExchange)
 	dead := bus.NewConsumer(e.config("deadletters"), "deadletters", events.DeadLetterExchange, postgres.Classify,
-		consumer.Subscriptions(e.store, queues)...)
-	return e.run(publisher.Run, dead.Run, consumer.NewSender(e.store, publisher).Run)
+		consumer.Subscriptions(s, queues)...)
+	return publisher, e.run(publisher.Run, dead.Run, consumer.NewSender(s, publisher).Run)
 }
 
 // thing is the body of the messages here.
