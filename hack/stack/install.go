@@ -68,6 +68,9 @@ func Install(ctx context.Context, c *console.Console, packages ...string) error 
 		return nil
 	}
 	what := strings.Join(packages, " ")
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return withoutAptGet(packages)
+	}
 	c.Printf("Missing on this machine: %s. Installing with apt-get (their own services are not started).", what)
 	command := []string{"sh", "-c", installScript, "install"}
 	if os.Geteuid() != 0 {
@@ -77,9 +80,20 @@ func Install(ctx context.Context, c *console.Console, packages ...string) error 
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, c, c // sudo may ask for a password
 	err := c.Step(ctx, "install "+what, func(context.Context) error { return cmd.Run() })
 	if err != nil {
-		return fmt.Errorf("%w: as root on Debian, apt-get install %s; elsewhere see --rabbitmq-image", err, what)
+		return fmt.Errorf("%w: as root, apt-get install %s", err, what)
 	}
 	return nil
+}
+
+// withoutAptGet says what can be done on a machine that is neither Debian nor made of it.
+func withoutAptGet(packages []string) error {
+	err := fmt.Errorf("missing on this machine: %s; only where there is apt-get can they be installed for you",
+		strings.Join(packages, ", "))
+	if slices.ContainsFunc(packages, func(p string) bool { return slices.Contains(debianPackages, p) }) {
+		err = fmt.Errorf("%w, and servers are only looked for where Debian's packages put them: "+
+			"use docker compose up, which needs nothing but Docker", err)
+	}
+	return err
 }
 
 // A policy-rc.d that answers 101 is Debian's way to install a server without starting it.

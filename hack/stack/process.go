@@ -79,7 +79,7 @@ func (p *process) now() life {
 }
 
 // spawner starts children from one thread that lives as long as this program: the kernel sends the signal that ends
-// them with us (Pdeathsig) when the starting *thread* ends, and Go ends threads as it likes.
+// them with us (endWithParent) when the starting *thread* ends, and Go ends threads as it likes.
 var spawner = sync.OnceValue(func() chan<- func() {
 	work := make(chan func())
 	go func() {
@@ -114,7 +114,7 @@ func (p *process) run(c command) error {
 	// A session of its own: Ctrl-C at the terminal reaches only this program, which then stops all in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: c.user}
 	if !c.detach {
-		cmd.SysProcAttr.Pdeathsig = c.stop
+		endWithParent(cmd.SysProcAttr, c.stop)
 	}
 	started := make(chan error, 1)
 	spawner() <- func() { started <- cmd.Start() }

@@ -84,7 +84,7 @@ type Stack struct {
 // New prepares a stack; nothing runs yet except what an earlier run left. It fails with an *InUseError while another
 // program holds the stack.
 func New(o Options) (*Stack, error) {
-	if err := o.validate(); err != nil {
+	if err := errors.Join(supported(), o.validate()); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(o.dir(), 0o755); err != nil {

@@ -59,6 +59,9 @@ func Ensure(ctx context.Context, c *console.Console, root string) error {
 	if why == nil {
 		return nil
 	}
+	if runtime.GOOS != "linux" {
+		return fmt.Errorf("%w: install Node.js %d.%d or newer from nodejs.org", why, oldestMajor, oldestMinor)
+	}
 	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
 	name := "node-linux-" + arch
 	dir := filepath.Join(root, ".run", "nodejs-"+pinned)
