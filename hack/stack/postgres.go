@@ -173,17 +173,23 @@ func (p *Postgres) createDatabases(ctx context.Context) error {
 		if exists {
 			continue
 		}
-		name := pgx.Identifier{s.name}.Sanitize()
-		for _, sql := range []string{
-			`drop role if exists ` + name, // left by a start that was broken off before its database was made
-			`create role ` + name + ` login password '` + password + `'`,
-			`create database ` + name + ` owner ` + name,
-			`revoke all on database ` + name + ` from public`,
-		} {
+		// A role without a database is left by a start that was broken off in between.
+		drop := `drop role if exists ` + pgx.Identifier{s.name}.Sanitize()
+		for _, sql := range append([]string{drop}, databaseStatements(s.name, password)...) {
 			if _, err := conn.Exec(ctx, sql); err != nil {
 				return fmt.Errorf("make database %s: %w", s.name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// databaseStatements give a service a role and a database that no other one can connect to.
+func databaseStatements(service, password string) []string {
+	name := pgx.Identifier{service}.Sanitize()
+	return []string{
+		`create role ` + name + ` login password '` + password + `'`,
+		`create database ` + name + ` owner ` + name,
+		`revoke all on database ` + name + ` from public`,
+	}
 }

@@ -26,17 +26,15 @@ const (
 
 func (p program) order() *cobra.Command {
 	var base string
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "order",
 		Short: "Place an order in a running system",
 		Long:  "Fills the catalog if it is empty, orders two keyboards, and prints the order's journey and its trace id.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, err := login.Context(cmd.Context(), base)
+			ctx, err := openShop(cmd.Context(), base, wait)
 			if err != nil {
-				return err
-			}
-			if err := fillCatalogue(ctx, base); err != nil {
 				return err
 			}
 			way, err := placeOrder(ctx, base)
@@ -48,6 +46,7 @@ func (p program) order() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&base, "base-url", kindGateway, "the gateway's `url`")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "how long the system may take to answer, while it starts")
 	return cmd
 }
 
@@ -84,6 +83,22 @@ func fillCatalogue(ctx context.Context, base string) error {
 		}
 	}
 	return nil
+}
+
+// openShop fills the catalogue of a system that answers within the wait, and returns the context to order there with.
+func openShop(ctx context.Context, base string, wait time.Duration) (authorized context.Context, err error) {
+	open := func() error {
+		if authorized, err = login.Context(ctx, base); err != nil {
+			return err
+		}
+		return fillCatalogue(authorized, base)
+	}
+	if err := open(); err == nil || wait == 0 {
+		return authorized, err
+	}
+	limited, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return authorized, retry(limited, time.Second, open)
 }
 
 // journey is an order and each step it has taken, as the services recorded them.
