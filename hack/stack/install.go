@@ -85,15 +85,14 @@ func Install(ctx context.Context, c *console.Console, packages ...string) error 
 	return nil
 }
 
-// withoutAptGet says what can be done on a machine that is neither Debian nor made of it.
+// withoutAptGet says what to do on a system that has other packages than Debian's.
 func withoutAptGet(packages []string) error {
-	err := fmt.Errorf("missing on this machine: %s; only where there is apt-get can they be installed for you",
-		strings.Join(packages, ", "))
+	what := strings.Join(packages, ", ")
 	if slices.ContainsFunc(packages, func(p string) bool { return slices.Contains(debianPackages, p) }) {
-		err = fmt.Errorf("%w, and servers are only looked for where Debian's packages put them: "+
-			"use docker compose up, which needs nothing but Docker", err)
+		return fmt.Errorf("not installed: %s; servers are only found where Debian's packages put them, and there is no "+
+			"apt-get here: docker compose up runs the same system and needs only Docker", what)
 	}
-	return err
+	return fmt.Errorf("not installed: %s; there is no apt-get here: install them with this system's package manager", what)
 }
 
 // A policy-rc.d that answers 101 is Debian's way to install a server without starting it.

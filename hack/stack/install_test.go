@@ -11,7 +11,7 @@ import (
 func TestInstallSaysWhatToDoWithoutAptGet(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	for packages, want := range map[string]string{
-		"nodejs":                     "missing on this machine: nodejs; only where there is apt-get can they be installed for you",
+		"nodejs":                     "not installed: nodejs; there is no apt-get here: install them with this system's package manager",
 		"postgresql rabbitmq-server": "docker compose up",
 	} {
 		err := Install(t.Context(), console.New(io.Discard), strings.Fields(packages)...)

@@ -36,7 +36,7 @@ func format(ctx context.Context, r *run) error {
 }
 
 // elsewhere is what builds for macOS too: the commands for a system that runs in containers, in a cluster or on another
-// machine, and the black-box tests. The rest of the services is only built for Linux.
+// machine, the audit and the black-box tests. Services run in Linux containers; some of their tests use Linux alone.
 var elsewhere = map[string][]string{"hack": {"./..."}, "services": {"./audit", "./e2e/..."}}
 
 func vet(ctx context.Context, r *run) error {
