@@ -162,14 +162,20 @@ func schemaVersion(t *testing.T, service string) int {
 	return len(files)
 }
 
-// What may be wrong with an answer, as a bench.Report names it.
+// tolerance is what may be wrong with answers, as a bench.Report names it, and in how many seconds there may be such.
+type tolerance struct {
+	what    *regexp.Regexp
+	seconds int
+}
+
 var (
-	nothing     = regexp.MustCompile(`$^`)
-	unavailable = regexp.MustCompile(`^503 `) // those without Retry-After fail the order, and so the run
+	nothing     = tolerance{regexp.MustCompile(`$^`), 0}
+	unavailable = tolerance{regexp.MustCompile(`^503 `), 600} // those without Retry-After fail the order, and so the run
+	briefly     = tolerance{unavailable.what, 5}
 )
 
 // underLoad places orders at a steady rate for as long as change takes, and a little longer, and judges the run.
-func underLoad(t *testing.T, limit time.Duration, tolerated *regexp.Regexp, change func(ctx context.Context, t *testing.T)) {
+func underLoad(t *testing.T, limit time.Duration, tolerated tolerance, change func(ctx context.Context, t *testing.T)) {
 	t.Helper()
 	ctx := testContext(t, limit)
 	done := make(chan struct{})
@@ -205,19 +211,32 @@ func underLoad(t *testing.T, limit time.Duration, tolerated *regexp.Regexp, chan
 	if r.err != nil {
 		t.Fatal(r.err)
 	}
+	refused := 0
 	for _, report := range r.reports {
 		if err := report.Err(); err != nil {
 			t.Error(err)
 		}
+		if n := report.Reasons["TimedOut"]; n > 0 {
+			t.Errorf("%d orders timed out", n)
+		}
+		for _, second := range report.Timeline {
+			if second.Refused > 0 {
+				refused++
+			}
+		}
 		var errors []string
 		for what, count := range report.Errors {
-			if !tolerated.MatchString(what) {
+			if !tolerated.what.MatchString(what) {
 				t.Errorf("%d requests failed: %s: %s", count.Count, what, count.First)
 			}
 			errors = append(errors, fmt.Sprintf("%d times %s", count.Count, what))
 		}
 		t.Logf("%d accepted, %v, p50 %.0f ms, max %.0f ms, tried again: %s", report.Accepted, report.States,
 			report.Latency.P50, report.Latency.Max, strings.Join(errors, "; "))
+	}
+	t.Logf("answers of 503 in %d seconds", refused)
+	if refused > tolerated.seconds {
+		t.Errorf("answers of 503 in %d seconds, want at most %d", refused, tolerated.seconds)
 	}
 }
 

@@ -69,7 +69,7 @@ func testContext(t *testing.T, limit time.Duration) context.Context {
 
 func (s *system) kubectl(ctx context.Context, t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := s.Kubectl(ctx, nil, append([]string{"--namespace", namespace}, args...)...)
+	out, err := s.Kubectl(ctx, nil, append([]string{"--namespace", s.release.Namespace}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func (s *system) install(ctx context.Context, t *testing.T, values string, args 
 func (s *system) ready(ctx context.Context, t *testing.T) {
 	t.Helper()
 	for _, kinds := range []string{kube.RabbitMQ, kube.Workloads} {
-		if err := kube.Kubectl(s.Kubectl).Wait(ctx, namespace, kinds, func(string) {}); err != nil {
+		if err := kube.Kubectl(s.Kubectl).Wait(ctx, s.release.Namespace, kinds, func(string) {}); err != nil {
 			t.Fatal(err)
 		}
 	}

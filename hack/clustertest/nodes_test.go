@@ -53,6 +53,60 @@ func TestLostNodes(t *testing.T) {
 	})
 }
 
+// Each node of the broker in turn is cut off from everything, the other nodes included, and comes back.
+func TestCutOffBrokerNodes(t *testing.T) {
+	ctx := testContext(t, 30*time.Minute)
+	ours.lostWorker(ctx, t) // or there are no three
+	gateways := ours.doors(ctx, t)
+	for n := range 3 {
+		pod := fmt.Sprintf("%s-rabbitmq-server-%d", release, n)
+		t.Run(pod, func(t *testing.T) {
+			ours.ready(ctx, t)
+			ours.wholeQueues(ctx, t)
+			where := strings.Fields(ours.kubectl(ctx, t, "get", "pod", pod, "--output", "jsonpath={.spec.nodeName} {.status.podIP}"))
+			rule := func(action string) {
+				for _, direction := range []string{"--source", "--destination"} {
+					docker(t, "exec", where[0], "iptables", action, "FORWARD", direction, where[1], "-j", "DROP")
+				}
+			}
+			outlives(t, gateways, acceptedCut, partition, func() { rule("-I") }, func() { rule("-D") })
+		})
+	}
+	ours.ready(ctx, t)
+	ours.wholeQueues(ctx, t)
+}
+
+// What an operator does on purpose costs no order: the broker restarts node by node, a worker is emptied and taken back.
+func TestMaintenance(t *testing.T) {
+	ctx := testContext(t, 30*time.Minute)
+	worker := ours.lostWorker(ctx, t)
+	ours.ready(ctx, t)
+	ours.wholeQueues(ctx, t)
+	t.Run("the broker restarts node by node", func(t *testing.T) {
+		underLoad(t, 10*time.Minute, briefly, func(ctx context.Context, t *testing.T) {
+			const nodes = "statefulset/" + release + "-rabbitmq-server"
+			ours.kubectl(ctx, t, "rollout", "restart", nodes)
+			ours.kubectl(ctx, t, "rollout", "status", nodes, "--timeout", "8m")
+			ours.wholeQueues(ctx, t)
+		})
+	})
+	t.Run("a worker is emptied", func(t *testing.T) {
+		back := func(ctx context.Context) { ours.kubectl(ctx, t, "uncordon", worker) }
+		t.Cleanup(func() { back(context.WithoutCancel(ctx)) })
+		underLoad(t, 10*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
+			started := time.Now()
+			ours.kubectl(ctx, t, "drain", worker, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout", "5m")
+			t.Logf("%s was empty after %.0f s", worker, time.Since(started).Seconds())
+			back(ctx)
+			ours.ready(ctx, t)
+			ours.wholeQueues(ctx, t)
+		})
+	})
+}
+
+// orderless are what no order needs for as long as a worker is away; topology is a Job that is done.
+var orderless = []string{"client", "audit", "deadletters", "topology"}
+
 // lostWorker is a worker with a broker node, but without the only database: nothing outlives the loss of that. Of
 // those it is the one with the most pods.
 func (s *system) lostWorker(ctx context.Context, t *testing.T) string {
@@ -88,7 +142,7 @@ func (s *system) lostWorker(ctx context.Context, t *testing.T) string {
 		}
 		alone := ""
 		for name, nodes := range on {
-			if len(nodes) == 1 && nodes[node] > 0 && name != "client" && name != "topology" { // a Job that is done
+			if len(nodes) == 1 && nodes[node] > 0 && !slices.Contains(orderless, name) {
 				alone = name
 			}
 		}
@@ -126,6 +180,7 @@ func (s *system) wholeQueues(ctx context.Context, t *testing.T) {
 // one that does not let connections in.
 type doors struct {
 	addresses []string
+	load      bench.Options // for them
 
 	mu   sync.Mutex
 	next int
@@ -140,11 +195,12 @@ func (s *system) doors(ctx context.Context, t *testing.T) *doors {
 	policy := func(ctx context.Context, policy string) {
 		s.kubectl(ctx, t, "patch", "service", service, "--patch", `{"spec":{"externalTrafficPolicy":"`+policy+`"}}`)
 	}
+	d := &doors{shut: map[string]time.Time{}, load: load(ctx, t)}
+	d.load.Dial = d.dial
 	policy(ctx, "Local") // each node leads to its own pod
 	t.Cleanup(func() { policy(context.WithoutCancel(ctx), "Cluster") })
 	port := s.kubectl(ctx, t, "get", "service", service, "--output", "jsonpath={.spec.ports[0].nodePort}")
 	hosts := s.kubectl(ctx, t, "get", "pods", "--selector", "app.kubernetes.io/name=gateway", "--output", "jsonpath={.items[*].status.hostIP}")
-	d := &doors{shut: map[string]time.Time{}}
 	for _, host := range strings.Fields(hosts) {
 		d.addresses = append(d.addresses, net.JoinHostPort(host, strings.TrimSpace(port)))
 	}
@@ -184,11 +240,10 @@ func (d *doors) inTurn() []string {
 func outlives(t *testing.T, gateways *doors, accepted, lasts time.Duration, begin, end func()) {
 	t.Helper()
 	ctx := testContext(t, nodeLoad+10*time.Minute)
-	o := load(ctx, t)
+	o := gateways.load
 	o.Orders, o.Rate, o.Concurrency, o.Products = int(nodeLoad.Seconds()*nodeRate), nodeRate, 512, 20
 	// Some are on their way to a gateway that is no more: its silence has to cost little.
 	o.Retry, o.RetryFor, o.Wait, o.AnswerLimit, o.Settle = true, 2*time.Minute, 1, 3*time.Second, 3*time.Minute
-	o.Dial = gateways.dial
 	type result struct {
 		bench.Report
 		err error

@@ -2,8 +2,6 @@ package clustertest
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,17 +12,15 @@ import (
 	"orderflow.internal/hack/topology"
 )
 
-// The broker must hold exactly what the services are tested with elsewhere.
+// The broker must hold exactly what the release declares, which the services are tested with elsewhere, converted in the
+// same way (topology.Path).
 func TestBrokerHoldsTheTopology(t *testing.T) {
 	ctx := testContext(t, 2*time.Minute)
-	text, err := os.ReadFile(filepath.Join(ours.Root, topology.Path))
+	want, err := topology.Convert([]byte(ours.helm(ctx, t, "get", "manifest", release)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want, have topology.Definitions
-	if err := json.Unmarshal(text, &want); err != nil {
-		t.Fatal(err)
-	}
+	var have topology.Definitions
 	ours.broker(ctx, t, "GET", "/definitions", "", &have)
 
 	// The operator makes names up.
@@ -32,8 +28,8 @@ func TestBrokerHoldsTheTopology(t *testing.T) {
 	for _, user := range want.Users {
 		names[ours.secret(ctx, t, release+"-"+user.Name+"-user-credentials", "username")] = user.Name
 	}
-	if diff := cmp.Diff(lines(t, want, nil), lines(t, have, names)); diff != "" {
-		t.Errorf("the broker differs from %s (-want +have):\n%s", topology.Path, diff)
+	if diff := cmp.Diff(lines(t, *want, nil), lines(t, have, names)); diff != "" {
+		t.Errorf("the broker differs from the release (-want +have):\n%s", diff)
 	}
 }
 

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/oauth2"
 
 	"orderflow.internal/hack/internal/login"
-	"orderflow.internal/hack/stack"
 )
 
 const (
@@ -192,13 +191,23 @@ func (j journey) trace(ctx context.Context, jaeger string) (services []string, e
 			services = append(services, process.ServiceName)
 		}
 	}
-	for _, service := range stack.ServiceNames() {
+	for _, service := range j.services() {
 		if !slices.Contains(services, service) {
 			return nil, fmt.Errorf("trace %s has spans of %q, none of %s", j.TraceID, services, service)
 		}
 	}
 	slices.Sort(services)
 	return slices.Compact(services), nil
+}
+
+// services are those that the order came through.
+func (j journey) services() []string {
+	all := []string{"gateway"}
+	for _, s := range j.Steps {
+		all = append(all, s.Service)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // statusError is an answer other than 2xx.
