@@ -41,7 +41,7 @@ func TestNothingIsLost(t *testing.T) {
 	t.Run("each service is scaled from 1 to 3 and back", func(t *testing.T) {
 		underLoad(t, 10*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
 			for _, replicas := range []string{"3", "1"} {
-				for _, service := range stack.ServiceNames() {
+				for _, service := range serviceNames(t) {
 					ours.kubectl(ctx, t, "scale", "deployment", release+"-"+service, "--replicas", replicas)
 				}
 				ours.ready(ctx, t)
@@ -116,7 +116,7 @@ func newVersion(t *testing.T) (values []string) {
 	}
 	b := image.Builder{Root: ours.Root, Version: "9.9.9-clustertest", Overlay: overlay}
 	var refs []string
-	for _, service := range stack.ServiceNames() {
+	for _, service := range serviceNames(t) {
 		folder, err := b.Compile(ctx, service, arch)
 		if err != nil {
 			t.Fatal(err)
@@ -275,4 +275,14 @@ func TestUninstall(t *testing.T) {
 		t.Errorf("the message is gone: %v", messages)
 	}
 	ours.helm(ctx, t, "test", release)
+}
+
+// serviceNames are the services of every installation.
+func serviceNames(t *testing.T) []string {
+	t.Helper()
+	names, err := stack.ServiceNames(ours.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }

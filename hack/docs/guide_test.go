@@ -14,7 +14,7 @@ import (
 // Who follows a guide gets what compiles: its files and changes are applied to a copy of the services, charts and
 // lists.
 func TestGuides(t *testing.T) {
-	copied := copyOf(t, "services", "charts", "hack/stack", "Tiltfile")
+	copied := copyOf(t, "services", "charts", "hack/stack")
 	pages, err := Pages(t.Context(), root)
 	if err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ func (s *Stack) Build(ctx context.Context) error {
 	if s.Options.Race {
 		args = append(args, "-race")
 	}
-	for _, spec := range s.Options.services() {
+	for _, spec := range s.specs {
 		args = append(args, "./"+spec.name)
 	}
 	if err := os.MkdirAll(s.binDir(), 0o755); err != nil {

@@ -24,22 +24,18 @@ func (s *Service) environment() []string {
 	case s.spec.database:
 		values["DATABASE_URL"] = s.stack.Postgres.ServiceURL(s.spec.name)
 		values["AMQP_URL"] = s.stack.Broker.ServiceURL(s.spec.name)
-		if s.spec.name == "deadletters" {
-			values["ORDERS_URL"] = s.stack.Service("orders").URL()
-		}
-	case s.spec == clientSpec:
+	case s.spec.name == clientName:
 		values["CLIENT_DIR"] = o.Pages
 	case s.spec.name == "audit":
-		values["GATEWAY_URL"] = s.stack.BaseURL()
 		values["AUTH_CLIENT_ID"], values["AUTH_CLIENT_SECRET"] = "orderflow-machine", login.MachineSecret
-	case s.spec == idpSpec:
+	case s.spec.name == idpName:
 		values["IDP_ISSUER"], values["IDP_MACHINE_SECRET"] = s.stack.IssuerURL(), login.MachineSecret
 	default:
 		values["TRUST_TRACE_CONTEXT"] = "true" // nobody but the machine's user sends requests
-		for _, spec := range o.services() {
-			if spec != s.spec {
-				values[strings.ToUpper(spec.name)+"_URL"] = strings.Join(s.stack.upstreams(spec), ",")
-			}
+	}
+	for _, spec := range s.stack.specs {
+		if slices.Contains(s.spec.calls, spec.name) {
+			values[strings.ToUpper(spec.name)+"_URL"] = strings.Join(s.stack.upstreams(spec, s.spec), ",")
 		}
 	}
 	if o.Auth {
@@ -47,7 +43,7 @@ func (s *Service) environment() []string {
 	}
 	if s.stack.Jaeger != nil {
 		values["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://" + o.ports().OTLPAddress()
-		if s.spec == clientSpec {
+		if s.spec.name == clientName {
 			values["JAEGER_URL"] = s.stack.Jaeger.URL()
 		}
 	}
@@ -62,9 +58,14 @@ func (s *Service) environment() []string {
 	return env
 }
 
-func (s *Stack) upstreams(spec serviceSpec) []string {
+// upstreams are the addresses of a service's instances: the gateway spreads its calls over all, the others call one.
+func (s *Stack) upstreams(spec, caller serviceSpec) []string {
+	instances := 1
+	if caller.name == "gateway" {
+		instances = s.Options.instances(spec.name)
+	}
 	var urls []string
-	for i := 1; i <= s.Options.instances(spec.name); i++ {
+	for i := 1; i <= instances; i++ {
 		port, _ := s.Options.ports().portsOf(spec, i)
 		urls = append(urls, "http://"+address(port))
 	}

@@ -50,7 +50,7 @@ func (s *Stack) StartServers(ctx context.Context, build bool) error {
 func (s *Stack) StartServices(ctx context.Context) error {
 	err := s.step(ctx, "migrate the databases", func(ctx context.Context) error {
 		all, ctx := errgroup.WithContext(ctx)
-		for _, spec := range serviceSpecs {
+		for _, spec := range s.specs {
 			if spec.database {
 				all.Go(func() error { return s.Service(spec.name).Migrate(ctx) })
 			}
@@ -63,7 +63,7 @@ func (s *Stack) StartServices(ctx context.Context) error {
 	var parts []part
 	for _, service := range s.services {
 		p := part{"start " + service.name, service.Start}
-		if service.spec != idpSpec {
+		if service.spec.name != idpName {
 			parts = append(parts, p)
 			continue
 		}

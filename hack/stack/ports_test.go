@@ -2,7 +2,6 @@ package stack
 
 import (
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,6 +21,10 @@ func TestAPortInUseIsNamed(t *testing.T) {
 
 // Every port of every stack that may run alongside another is its own and below those the kernel hands out.
 func TestPortsDoNotMeet(t *testing.T) {
+	all, err := allServices("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
 	seen := make(map[int]string)
 	use := func(port int, what string) {
 		if port >= 32768 {
@@ -45,11 +48,11 @@ func TestPortsDoNotMeet(t *testing.T) {
 		} {
 			use(port, name+"+"+strconv.Itoa(offset))
 		}
-		specs := append(slices.Clone(serviceSpecs), clientSpec)
+		options := Options{Auth: true, Pages: "pages"}
 		if offset >= OffsetSystem { // they have no client
-			specs = serviceSpecs
+			options = Options{}
 		}
-		for _, spec := range specs {
+		for _, spec := range options.choose(all) {
 			for instance := 1; instance <= instances; instance++ {
 				public, admin := p.portsOf(spec, instance)
 				use(public, spec.name+"+"+strconv.Itoa(offset))

@@ -22,6 +22,7 @@ type Postgres struct {
 	secrets *secrets
 	dir     string // of the stack
 	detach  bool
+	specs   []serviceSpec // of the stack's services
 }
 
 const postgresSuperuser = "postgres"
@@ -158,7 +159,7 @@ func (p *Postgres) createDatabases(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	for _, s := range serviceSpecs {
+	for _, s := range p.specs {
 		if !s.database {
 			continue
 		}

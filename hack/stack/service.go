@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -12,48 +13,52 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"orderflow.internal/hack/charts"
+)
+
+// Services that not every system has.
+const (
+	idpName    = "idp"    // the identity provider, where everybody must say who they are
+	clientName = "client" // the server of the web client's pages, where they are built
 )
 
 // serviceSpec is what differs between the services.
 type serviceSpec struct {
 	name     string
 	port     int
-	database bool // has a database and a broker user
+	database bool     // has a database and a broker user
+	calls    []string // services whose addresses it gets
 }
 
-var serviceSpecs = []serviceSpec{
-	{"orders", 5003, true},
-	{"products", 5232, true},
-	{"customers", 5002, true},
-	{"deadletters", 5004, true},
-	{"gateway", 5108, false},
-	{"audit", 5005, false},
+// allServices are all services, as the charts have them.
+func allServices(root string) ([]serviceSpec, error) {
+	services, err := charts.Services(root)
+	if err != nil {
+		return nil, err
+	}
+	var specs []serviceSpec
+	for _, s := range services {
+		specs = append(specs, serviceSpec{s.Name, s.Port, s.Database, slices.Sorted(maps.Keys(s.Calls))})
+	}
+	return specs, nil
 }
 
-// idpSpec is the identity provider, which a stack has when it asks who people are.
-var idpSpec = serviceSpec{"idp", 5180, false}
-
-// clientSpec is the server of the web client's pages, which a stack only has when they are built.
-var clientSpec = serviceSpec{"client", 5173, false}
-
-func (o Options) services() []serviceSpec {
-	specs := slices.Clone(serviceSpecs)
-	if o.Auth {
-		specs = append([]serviceSpec{idpSpec}, specs...)
-	}
-	if o.Pages != "" {
-		specs = append(specs, clientSpec)
-	}
-	return specs
+// choose leaves the services of a stack with these options.
+func (o Options) choose(all []serviceSpec) []serviceSpec {
+	return slices.DeleteFunc(slices.Clone(all), func(spec serviceSpec) bool {
+		return spec.name == idpName && !o.Auth || spec.name == clientName && o.Pages == ""
+	})
 }
 
 // ServiceNames are the names of the services that every system has; each is a folder in services.
-func ServiceNames() []string {
+func ServiceNames(root string) ([]string, error) {
+	all, err := allServices(root)
 	var names []string
-	for _, spec := range serviceSpecs {
+	for _, spec := range (Options{}).choose(all) {
 		names = append(names, spec.name)
 	}
-	return names
+	return names, err
 }
 
 // Service is one running instance of a service.

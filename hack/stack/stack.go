@@ -76,7 +76,8 @@ type Stack struct {
 	Dir      string
 	Postgres *Postgres
 	Broker   *Broker
-	Jaeger   *Jaeger // nil when there is none
+	Jaeger   *Jaeger       // nil when there is none
+	specs    []serviceSpec // of the services
 	services []*Service
 	lock     *os.File
 }
@@ -129,9 +130,14 @@ func build(o Options) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stack{Options: o, Dir: dir, Jaeger: newJaeger(o)}
+	all, err := allServices(o.Root)
+	if err != nil {
+		return nil, err
+	}
+	s := &Stack{Options: o, Dir: dir, Jaeger: newJaeger(o), specs: o.choose(all)}
 	s.Postgres = &Postgres{
 		process: newProcess(dir, "postgres"), port: o.ports().Postgres, secrets: passwords, dir: dir, detach: o.Detach,
+		specs: s.specs,
 	}
 	s.Broker = &Broker{process: newProcess(dir, "rabbitmq"), opts: o, dir: dir, secrets: passwords, topology: topology}
 	switch {
@@ -142,7 +148,7 @@ func build(o Options) (*Stack, error) {
 	default:
 		s.Broker.driver = packageBroker{epmd: newProcess(dir, "epmd")}
 	}
-	for _, spec := range o.services() {
+	for _, spec := range s.specs {
 		for i := 1; i <= o.instances(spec.name); i++ {
 			s.services = append(s.services, newService(s, spec, i))
 		}
@@ -166,7 +172,7 @@ func (s *Stack) Close() error {
 	return s.lock.Close()
 }
 
-// Service returns the first instance of a service: orders, products, customers or gateway.
+// Service returns the first instance of a service.
 func (s *Stack) Service(name string) *Service { return s.Instance(name, 1) }
 
 // Instance returns an instance of a service, counted from 1.
@@ -220,8 +226,7 @@ func (s *Stack) BaseURL() string { return s.Service("gateway").URL() }
 
 // IssuerURL is the identity provider's address, which is its name as well.
 func (s *Stack) IssuerURL() string {
-	port, _ := s.Options.ports().portsOf(idpSpec, 1)
-	return fmt.Sprintf("http://localhost:%d", port)
+	return fmt.Sprintf("http://localhost:%d", s.Service(idpName).Port())
 }
 
 func (s *Stack) step(ctx context.Context, what string, part func(context.Context) error) error {

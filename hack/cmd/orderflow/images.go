@@ -25,11 +25,18 @@ With --push the images of all platforms go to the registry, with SBOM and proven
 		Example: `  hack/images                                                      orderflow/orders:dev and so on, locally
   hack/images orders --version 1.2.0                               orderflow/orders:1.2.0
   hack/images --registry ghcr.io/acme --version 1.2.0 --push --platform linux/amd64,linux/arm64`,
-		ValidArgs: image.Names(),
-		Args:      cobra.OnlyValidArgs,
 		RunE: func(cmd *cobra.Command, services []string) error {
+			all, err := image.Names(p.root)
+			if err != nil {
+				return err
+			}
+			for _, service := range services {
+				if !slices.Contains(all, service) {
+					return fmt.Errorf("there is no service %q: %s", service, strings.Join(all, ", "))
+				}
+			}
 			if len(services) == 0 {
-				services = image.Names()
+				services = all
 			}
 			if f.list {
 				fmt.Println(strings.Join(services, "\n"))

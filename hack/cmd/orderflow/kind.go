@@ -273,7 +273,10 @@ func (f *kindUp) prepare(ctx context.Context) (*kube.Release, error) {
 // buildImages makes all images, each under a tag of its content, and returns helm's arguments that name them.
 func (f *kindUp) buildImages(ctx context.Context, arch string) (arguments []string, err error) {
 	b := image.Builder{Root: f.root, Version: f.version, Revision: lastCommit(ctx, f.root, "%H")}
-	services := image.Names()
+	services, err := image.Names(f.root)
+	if err != nil {
+		return nil, err
+	}
 	built, err := pages.Built(ctx, f.Console, f.root, false)
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"orderflow.internal/hack/charts"
 	"orderflow.internal/hack/internal/pages"
 	"orderflow.internal/hack/stack"
 )
@@ -31,8 +32,15 @@ type Builder struct {
 // Client is the service that ships the web client; its image also holds the pages.
 const Client = "client"
 
-// Names are the services that have an image.
-func Names() []string { return append(stack.ServiceNames(), Client, "idp") }
+// Names are the services that have an image: all.
+func Names(root string) ([]string, error) {
+	services, err := charts.Services(root)
+	var names []string
+	for _, s := range services {
+		names = append(names, s.Name)
+	}
+	return names, err
+}
 
 // Compile builds a service's binary for Linux on an architecture (amd64, arm64) and puts it into a folder of its own,
 // with all else that the image holds.
