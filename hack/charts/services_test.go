@@ -115,7 +115,7 @@ func TestSkaffoldBuildsTheServices(t *testing.T) {
 	for _, a := range file.Build.Artifacts {
 		got = append(got, a.Image)
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.SortSlices(strings.Compare)); diff != "" {
 		t.Errorf("artifacts (-chart +skaffold.yaml):\n%s", diff)
 	}
 	if diff := cmp.Diff(values, file.Deploy.Helm.Releases[0].Values); diff != "" {
