@@ -136,6 +136,7 @@ func CreateDays(ctx context.Context, pool *pgxpool.Pool, first, last time.Time) 
 // createDays reports whether all days have a partition now: it leaves them to a
 // replica that is at it.
 func createDays(ctx context.Context, pool *pgxpool.Pool, there map[string]partition, first, last time.Time) (complete bool, err error) {
+	ctx = postgres.Patient(ctx)
 	complete = true
 	for day := first; !day.After(last); day = day.AddDate(0, 0, 1) {
 		p := partitionOn(day)
@@ -191,6 +192,7 @@ alter table %[2]s attach partition %[1]s for values from ('%[4]s') to ('%[5]s')`
 }
 
 func dropPartitions(ctx context.Context, pool *pgxpool.Pool, retention time.Duration) error {
+	ctx = postgres.Patient(ctx)
 	there, now, err := partitions(ctx, pool)
 	if err != nil {
 		return err
@@ -243,6 +245,7 @@ select exists (select from %[1]s where published_at is null and next_attempt_at 
 // deleteStrays empties the default partition of what is past its time: events
 // of hosts with wrong clocks.
 func deleteStrays(ctx context.Context, pool *pgxpool.Pool, retention time.Duration) error {
+	ctx = postgres.Patient(ctx)
 	for {
 		var deleted int64
 		ran, err := exclusively(ctx, pool, func(tx pgx.Tx) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/postgres"
 )
 
 const (
@@ -339,7 +340,7 @@ const spanCondition = `
   and published_at is not null`
 
 func (s selectedSpan) read(ctx context.Context, pool *pgxpool.Pool, sql string, rows func(pgx.Rows) error, more ...any) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(postgres.Patient(ctx), time.Minute)
 	defer cancel()
 	// Neither the time nor the subjects are always given: a plan that fits all
 	// cases would fit none.

@@ -13,6 +13,10 @@ import (
 )
 
 const (
+	// statementLimit bounds each statement, and each batch of them. A connection
+	// can lead nowhere while something in between acknowledges all packets, which
+	// no limit of TCP sees. It leaves time for a new connection within limit.
+	statementLimit = 4 * time.Second
 	// pingLimit is for a connection that was idle for over a second, before it
 	// is used. It leaves time for a new one within limit.
 	pingLimit = 2 * time.Second
@@ -21,8 +25,8 @@ const (
 	resetPause = time.Second
 )
 
-// guard watches over all that is done on a pool. What has no deadline gets
-// one, and connections that lead nowhere are replaced: those to a peer that has
+// guard watches over all that is done on a pool. Everything gets a deadline, or
+// an earlier one than it has, and connections that lead nowhere are replaced: those to a peer that has
 // become silent, and those to a primary that was demoted, which stay open and
 // refuse every write. pgx calls it as a tracer, the one place that sees
 // queries, batches and waits for a connection alike.
@@ -38,18 +42,29 @@ var (
 	_ pgx.ConnectTracer     = (*guard)(nil)
 )
 
+type patient struct{}
+
+// Patient is for work in the background whose statements read or write so much
+// that they may take longer than 4 seconds: nothing bounds them but the
+// context's own deadline and the server's statement_timeout.
+func Patient(ctx context.Context) context.Context { return context.WithValue(ctx, patient{}, true) }
+
 // bounded is a context that guard gave a deadline.
 type bounded struct {
 	context.Context
 	cancel context.CancelFunc
 }
 
-func bound(ctx context.Context) context.Context {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx
-	}
+func bound(ctx context.Context, limit time.Duration) context.Context {
 	inner, cancel := context.WithTimeout(ctx, limit)
 	return bounded{inner, cancel}
+}
+
+func boundStatement(ctx context.Context) context.Context {
+	if _, ok := ctx.Deadline(); ok && ctx.Value(patient{}) != nil {
+		return ctx
+	}
+	return bound(ctx, statementLimit)
 }
 
 func (g *guard) end(ctx context.Context, err error) {
@@ -101,7 +116,7 @@ func (g *guard) TraceConnectEnd(context.Context, pgx.TraceConnectEndData) {}
 
 // TraceAcquireStart implements [pgxpool.AcquireTracer].
 func (g *guard) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {
-	return bound(ctx)
+	return bound(ctx, limit)
 }
 
 // TraceAcquireEnd implements [pgxpool.AcquireTracer].
@@ -111,7 +126,7 @@ func (g *guard) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, d pgxpool.
 
 // TraceQueryStart implements [pgx.QueryTracer].
 func (g *guard) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return bound(ctx)
+	return boundStatement(ctx)
 }
 
 // TraceQueryEnd implements [pgx.QueryTracer].
@@ -121,7 +136,7 @@ func (g *guard) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, d pgx.TraceQuery
 
 // TraceBatchStart implements [pgx.BatchTracer].
 func (g *guard) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	return bound(ctx)
+	return boundStatement(ctx)
 }
 
 // TraceBatchQuery implements [pgx.BatchTracer].

@@ -94,6 +94,8 @@ func (h *Health) probe(ctx context.Context) error {
 	// Not conn.Ping, which a pooler answers by itself when it has no server.
 	if _, err := h.conn.Exec(ctx, "select"); err != nil {
 		h.hangUp()
+		// Those of the pool that are as silent would each be tried first.
+		h.pool.Reset()
 		return err
 	}
 	return nil

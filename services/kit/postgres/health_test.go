@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/postgres"
 )
 
@@ -50,5 +51,25 @@ func TestHealthToleratesAHiccupAndAFullPoolButNoOutage(t *testing.T) {
 	proxy.Resume()
 	if after := await(true); after > 5*time.Second {
 		t.Errorf("the database counts as back after %s", after)
+	}
+}
+
+// As after the failover of an address, which leaves all old connections silent.
+func TestConnectionsGoWithTheOneOfTheProbe(t *testing.T) {
+	t.Parallel()
+	proxy, pool, _ := behindProxy(t, 2)
+	health := postgres.NewHealth(pool)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- health.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	kittest.Eventually(t, "the database answers", func() bool { return health.Ready(ctx) == nil })
+	if err := pool.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Forget()
+	kittest.Eventually(t, "no old connection is left", func() bool { return pool.Stat().TotalConns() == 0 })
+	if err := health.Ready(ctx); err != nil {
+		t.Errorf("new connections work: %v", err)
 	}
 }

@@ -83,8 +83,10 @@ func (c Config) parse() (*pgxpool.Config, error) {
 }
 
 // Open makes the pool. It does not connect: the database may start later.
-// Whatever is done on the pool without a deadline ends after 5 seconds, as does
-// the wait for a connection.
+// A statement, or a batch of them, ends after 4 seconds, whatever the deadline of
+// its context ([Patient] is the exception), and the wait for a connection after
+// 5. One that was given up took effect or did not: [Classify] tells when that is
+// unknown.
 func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	pc, err := cfg.parse()
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 var roleSettings = []struct{ name, value string }{
 	{"statement_timeout", "15s"},
 	{"lock_timeout", "10s"},
-	{"idle_in_transaction_session_timeout", "15s"},
+	{"idle_in_transaction_session_timeout", "5s"},
 	{"jit", "off"},
 }
 

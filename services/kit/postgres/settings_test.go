@@ -60,7 +60,7 @@ func TestMigrateGivesTheServicesRoleItsLimits(t *testing.T) {
 		for name, want := range map[string]string{
 			"statement_timeout":                   "15s",
 			"lock_timeout":                        "7s",
-			"idle_in_transaction_session_timeout": "15s",
+			"idle_in_transaction_session_timeout": "5s",
 			"jit":                                 "off",
 		} {
 			if got := scan[string](t, service, "show "+name); got != want {

@@ -20,25 +20,27 @@ import (
 	"orderflow.internal/kit/postgres"
 )
 
-// Each way to use a pool, without a deadline of its own.
-var uses = map[string]func(pool *pgxpool.Pool) error{
-	"query":   func(pool *pgxpool.Pool) error { return pool.QueryRow(context.Background(), "select 1").Scan(new(int)) },
-	"execute": func(pool *pgxpool.Pool) error { _, err := pool.Exec(context.Background(), "select 1"); return err },
-	"transaction": func(pool *pgxpool.Pool) error {
-		return postgres.Tx(context.Background(), pool, func(tx pgx.Tx) error {
-			_, err := tx.Exec(context.Background(), "select 1")
+// Each way to use a pool.
+var uses = map[string]func(ctx context.Context, pool *pgxpool.Pool) error{
+	"query": func(ctx context.Context, pool *pgxpool.Pool) error {
+		return pool.QueryRow(ctx, "select 1").Scan(new(int))
+	},
+	"execute": func(ctx context.Context, pool *pgxpool.Pool) error { _, err := pool.Exec(ctx, "select 1"); return err },
+	"transaction": func(ctx context.Context, pool *pgxpool.Pool) error {
+		return postgres.Tx(ctx, pool, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "select 1")
 			return err
 		})
 	},
-	"batch": func(pool *pgxpool.Pool) error {
-		return postgres.TxBatch(context.Background(), pool, nil, func() (*pgx.Batch, error) {
+	"batch": func(ctx context.Context, pool *pgxpool.Pool) error {
+		return postgres.TxBatch(ctx, pool, nil, func() (*pgx.Batch, error) {
 			b := &pgx.Batch{}
 			b.Queue("select 1")
 			return b, nil
 		})
 	},
-	"two batches": func(pool *pgxpool.Pool) error {
-		return postgres.TxBatch(context.Background(), pool, &pgx.Batch{}, func() (*pgx.Batch, error) { return nil, nil })
+	"two batches": func(ctx context.Context, pool *pgxpool.Pool) error {
+		return postgres.TxBatch(ctx, pool, &pgx.Batch{}, func() (*pgx.Batch, error) { return nil, nil })
 	},
 }
 
@@ -47,13 +49,15 @@ func TestSilentDatabaseIsGivenUpInTime(t *testing.T) {
 	for name, use := range uses {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // as a handler's, which may hold several statements
+			defer cancel()
 			proxy, pool, _ := behindProxy(t, 2)
-			if err := use(pool); err != nil {
+			if err := use(ctx, pool); err != nil {
 				t.Fatal(err)
 			}
 			proxy.Drop() // used a moment ago, so nothing is pinged
 			began := time.Now()
-			err := use(pool)
+			err := use(ctx, pool)
 			if took := time.Since(began); took > 6*time.Second {
 				t.Errorf("a connection in use: given up after %s", took)
 			}
@@ -61,16 +65,32 @@ func TestSilentDatabaseIsGivenUpInTime(t *testing.T) {
 				t.Errorf("error is %v", err)
 			}
 			began = time.Now()
-			err = use(pool) // a new connection
+			err = use(ctx, pool) // a new connection
 			if took := time.Since(began); took > 6*time.Second || postgres.Classify(err) != fault.Unavailable {
 				t.Errorf("a new connection: given up after %s with %v", took, err)
 			}
 			proxy.Resume()
 			proxy.Cut()
-			if err := use(pool); err != nil {
+			if err := use(ctx, pool); err != nil {
 				t.Errorf("it answers again: %v", err)
 			}
 		})
+	}
+}
+
+func TestStatementsAreCutShortUnlessTheyArePatient(t *testing.T) {
+	t.Parallel()
+	pool := open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := pool.Exec(postgres.Patient(ctx), "select pg_sleep(4.5)"); err != nil {
+		t.Error(err)
+	}
+	if _, err := pool.Exec(ctx, "select pg_sleep(30)"); postgres.Classify(err) != fault.TooSlow {
+		t.Errorf("error is %v", err)
+	}
+	if ctx.Err() != nil {
+		t.Error("that took a minute")
 	}
 }
 
@@ -85,7 +105,7 @@ func TestFullPoolIsGivenUpInTime(t *testing.T) {
 		defer conn.Release()
 	}
 	began := time.Now()
-	err := uses["query"](pool)
+	err := uses["query"](t.Context(), pool)
 	if took := time.Since(began); err == nil || took < 4*time.Second || took > 7*time.Second {
 		t.Errorf("given up after %s with %v", took, err)
 	}
@@ -112,7 +132,7 @@ func TestIdleConnectionsThatDoNotAnswerAreReplacedTogether(t *testing.T) {
 	idle := time.NewTimer(1100 * time.Millisecond) // from then on connections are pinged
 	<-idle.C
 	began := time.Now()
-	if err := uses["query"](pool); err != nil {
+	if err := uses["query"](t.Context(), pool); err != nil {
 		t.Errorf("after %s: %v", time.Since(began), err)
 	}
 	if took := time.Since(began); took > 4*time.Second {
@@ -298,7 +318,7 @@ func TestConnectionsThatAreGivenUpMakeRoomSoon(t *testing.T) {
 	proxy.Forget()
 	busy.Wait()
 	since := time.Now()
-	if err := uses["query"](pool); err != nil {
+	if err := uses["query"](t.Context(), pool); err != nil {
 		t.Error(err)
 	}
 	if took := time.Since(since); took > 3*time.Second {

@@ -29,6 +29,7 @@ const forgetAtOnce = 1000
 
 // forget deletes what was kept for long enough, on one replica at a time.
 func (s *Store) forget(ctx context.Context) error {
+	ctx = postgres.Patient(ctx)
 	never := 100 * 365 * 24 * time.Hour
 	waiting := s.cfg.Waiting
 	if waiting == 0 {
@@ -82,6 +83,7 @@ where entry_id in (select entry_id from letter_history where at < now() - $1::in
 
 // countAll counts letters and redrives for the metrics.
 func (s *Store) countAll(ctx context.Context) error {
+	ctx = postgres.Patient(ctx)
 	rows, err := s.pool.Query(ctx, `
 select g.queue, count(l.letter_id) filter (where l.state = 'waiting'),
   coalesce(extract(epoch from now() - min(l.last_died_at) filter (where l.state = 'waiting')), 0)::float8,

@@ -39,6 +39,7 @@ func (s *Store) runForgetKeys(ctx context.Context) {
 }
 
 func (s *Store) forgetKeys(ctx context.Context) error {
+	ctx = postgres.Patient(ctx)
 	for forgotten := int64(keysAtOnce); forgotten == keysAtOnce; {
 		forgotten = 0
 		_, err := postgres.Exclusive(ctx, s.pool, "forget idempotency keys", func(tx pgx.Tx) error {

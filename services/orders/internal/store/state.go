@@ -13,6 +13,7 @@ import (
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
 	"orderflow.internal/kit/outbox"
+	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -85,7 +86,7 @@ func countState(ctx context.Context, pool *pgxpool.Pool, s outbox.Selection) (ma
 		}
 		var created, confirmed, cancelled int64
 		var last *uuid.UUID
-		limited, cancel := context.WithTimeout(ctx, stateTimeout)
+		limited, cancel := context.WithTimeout(postgres.Patient(ctx), stateTimeout)
 		err = pool.QueryRow(limited, `
 select count(*), count(*) filter (where currency <> ''), count(*) filter (where status = 'Cancelled'),
   (array_agg(order_id order by order_id desc))[1]
@@ -139,7 +140,7 @@ func readState(ctx context.Context, pool *pgxpool.Pool, s outbox.Selection, afte
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
+	ctx, cancel := context.WithTimeout(postgres.Patient(ctx), stateTimeout)
 	defer cancel()
 	rows, err := pool.Query(ctx, `
 select `+columns+`, answered_at, trace`+stateCondition, args...)

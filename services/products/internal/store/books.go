@@ -14,6 +14,7 @@ import (
 	"orderflow.internal/events"
 	"orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
+	"orderflow.internal/kit/postgres"
 )
 
 // keptSince is a query for the time from when on the outbox has all events, of
@@ -133,7 +134,8 @@ func missing(e books.Reservation, created, updated bool) []string {
 	return keys
 }
 
-// stockPage is how many reservations are added up in one statement.
+// stockPage is how many reservations are added up in one statement at most: no
+// more than a second's worth, for the server ends a transaction that idles.
 const stockPage = 5_000
 
 // StockCheck is how far a check of the stock has come.
@@ -151,19 +153,21 @@ type StockCheck struct {
 // was deleted in them, which costs less than one statement that takes a whole
 // processor for as long.
 func (s *Store) CheckStock(ctx context.Context, rate int, progress func(StockCheck) error) (check StockCheck, err error) {
+	ctx = postgres.Patient(ctx)
 	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return check, fmt.Errorf("check the stock: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it has written nothing
 	held := map[uuid.UUID]int64{}
+	page := min(int64(stockPage), int64(rate))
 	started := time.Now()
 	for after, more := uuid.Nil, true; more; {
 		var n int64
-		if after, n, err = addHeld(ctx, tx, after, held); err != nil {
+		if after, n, err = addHeld(ctx, tx, after, page, held); err != nil {
 			return check, fmt.Errorf("check the stock: %w", err)
 		}
-		more = n == stockPage
+		more = n == page
 		check.Reservations += n
 		if err := progress(check); err != nil {
 			return check, err
@@ -181,9 +185,9 @@ func (s *Store) CheckStock(ctx context.Context, rate int, progress func(StockChe
 	return check, nil
 }
 
-// addHeld adds up what the next stockPage reservations hold, and returns the
-// last of them and how many there were.
-func addHeld(ctx context.Context, tx pgx.Tx, after uuid.UUID, held map[uuid.UUID]int64) (last uuid.UUID, n int64, err error) {
+// addHeld adds up what the next reservations hold, up to limit of them, and
+// returns the last and how many there were.
+func addHeld(ctx context.Context, tx pgx.Tx, after uuid.UUID, limit int64, held map[uuid.UUID]int64) (last uuid.UUID, n int64, err error) {
 	rows, err := tx.Query(ctx, `
 with page as materialized (
   select order_id, status, items
@@ -201,7 +205,7 @@ left join (
   from page
   cross join jsonb_to_recordset(page.items) as i("productId" uuid, quantity bigint)
   where page.status = 'Reserved') as i on true
-group by 1, 2, 3`, after, stockPage)
+group by 1, 2, 3`, after, limit)
 	if err != nil {
 		return after, 0, err
 	}
