@@ -129,7 +129,9 @@ func (s *sweeper) broker(ctx context.Context) (ready, settled bool) {
 // their process has crashed, or its memory was full.
 func (s *sweeper) sweep(ctx context.Context) error {
 	after := candidate{Created: s.relay.fresh.start()}
-	var oldest time.Time // of those that this process still has in its memory
+	// oldest is the first row that this process still has in its memory, or that
+	// it did not get: somebody may have locked it, and let go of it.
+	var oldest time.Time
 	for {
 		page, now, err := s.candidates(ctx, after)
 		if err != nil {
@@ -137,18 +139,21 @@ func (s *sweeper) sweep(ctx context.Context) error {
 		}
 		var left []uuid.UUID
 		for _, c := range page {
-			switch {
-			case !s.relay.holds(c.ID):
+			if !s.relay.holds(c.ID) {
 				left = append(left, c.ID)
-			case oldest.IsZero():
-				oldest = c.Created
 			}
 		}
 		if s.relay.room() < len(left) {
 			return nil // the lanes have enough to do
 		}
-		if err := s.claimFresh(ctx, left); err != nil {
+		claimed, err := s.claimFresh(ctx, left)
+		if err != nil {
 			return fmt.Errorf("sweep outbox: %w", err)
+		}
+		for _, c := range page {
+			if !claimed[c.ID] && oldest.IsZero() {
+				oldest = c.Created
+			}
 		}
 		if len(page) < sweepPage {
 			if oldest.IsZero() {
@@ -189,9 +194,9 @@ limit $4`, after.Created, after.ID, sweepAge.Seconds(), sweepPage).Query(func(ro
 
 // claimFresh takes rows for this replica and hands them over. The claim is a
 // transaction of its own: no lock is held while the broker is asked.
-func (s *sweeper) claimFresh(ctx context.Context, ids []uuid.UUID) error {
+func (s *sweeper) claimFresh(ctx context.Context, ids []uuid.UUID) (claimed map[uuid.UUID]bool, err error) {
 	if len(ids) == 0 {
-		return nil
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
@@ -209,17 +214,21 @@ set next_attempt_at = now() + make_interval(secs => $2)
 where id in (select id from free)
 returning `+storedColumns, ids, claimTime.Seconds())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	claimed, err := pgx.CollectRows(rows, scanStored)
+	got, err := pgx.CollectRows(rows, scanStored)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if len(claimed) > 0 {
-		slog.InfoContext(ctx, "outbox swept", "events", len(claimed))
+	if len(got) > 0 {
+		slog.InfoContext(ctx, "outbox swept", "events", len(got))
 	}
-	s.take(claimed)
-	return nil
+	s.take(got)
+	claimed = make(map[uuid.UUID]bool, len(got))
+	for _, row := range got {
+		claimed[row.ID] = true
+	}
+	return claimed, nil
 }
 
 // take hands claimed rows over, except those that cannot be read. What finds no
@@ -275,13 +284,13 @@ func (s *sweeper) tell() bool {
 func (s *sweeper) retryDue(ctx, work context.Context, key string, due *bound) error {
 	since := due.start()
 	for size := retryPage; ctx.Err() == nil; size = min(2*size, sweepPage) {
-		rows, now, err := s.claimDue(ctx, key, since, size)
+		rows, first, err := s.claimDue(ctx, key, since, size)
 		if err != nil {
 			return err
 		}
 		took := s.publish(work, s.relay.lane(key), rows)
 		if len(rows) < size {
-			due.done(now)
+			due.done(first)
 			return nil
 		}
 		if !took {
@@ -291,11 +300,12 @@ func (s *sweeper) retryDue(ctx, work context.Context, key string, due *bound) er
 	return nil
 }
 
-func (s *sweeper) claimDue(ctx context.Context, key string, since time.Time, limit int) (claimed []stored, now time.Time, err error) {
+// claimDue also returns when the first row is due that it did not claim,
+// because somebody has locked it; now if there is none.
+func (s *sweeper) claimDue(ctx context.Context, key string, since time.Time, limit int) (claimed []stored, first time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	b := &pgx.Batch{}
-	b.Queue("select now()").QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 	b.Queue(`
 with due as materialized (
   select id
@@ -314,7 +324,13 @@ returning `+storedColumns, key, since, claimTime.Seconds(), limit).Query(func(ro
 		claimed, err = pgx.CollectRows(rows, scanStored)
 		return err
 	})
-	return claimed, now, s.relay.pool.SendBatch(ctx, b).Close()
+	b.Queue(`
+select coalesce(min(next_attempt_at), now())
+from outbox_events
+where routing_key = $1
+  and next_attempt_at >= $2
+  and next_attempt_at <= now()`, key, since).QueryRow(func(row pgx.Row) error { return row.Scan(&first) })
+	return claimed, first, s.relay.pool.SendBatch(ctx, b).Close()
 }
 
 // publish publishes claimed rows: those that nobody has refused yet with the
