@@ -217,7 +217,7 @@ func TestLateConfirmIsNotTakenForThatOfTheNextTry(t *testing.T) {
 	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	between, url := newProxy(t, v.AdminURL)
-	p := publisherWith(t, url, 500*time.Millisecond)
+	p := publisherWith(t, url, 3*time.Second)
 	publish(t, p, events(t, 0, 1))
 	between.set(holds)
 	again := events(t, 1, 2)

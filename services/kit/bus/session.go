@@ -380,7 +380,10 @@ func (s *session) cancel() error {
 			return fmt.Errorf("cancel: %w", brokerError(err))
 		}
 	}
-	s.pumps.Wait()
+	// What the broker had sent by then has arrived.
+	if err := s.ask(ctx, func() error { s.pumps.Wait(); return nil }); err != nil {
+		return fmt.Errorf("cancel: %w", err)
+	}
 	s.acknowledge()
 	return nil
 }

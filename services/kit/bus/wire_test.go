@@ -149,9 +149,13 @@ func TestStopEndsAllSubscriptions(t *testing.T) {
 	publish(t, p, events(t, 200, 201))
 	got.await(t, "the last one in hand", func() bool { return len(got.tries[200]) > 0 })
 	stopped := make(chan struct{})
+	began := time.Now()
 	go func() { defer close(stopped); stop() }()
 	close(held)
 	<-stopped
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("the stop took %s, all of its drain: a subscription had not ended", took)
+	}
 	publish(t, p, events(t, 300, 310))
 	if n := count(t, v, queue); n != 10 {
 		t.Errorf("%d of 10 messages are left to others", n)
