@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,6 +131,83 @@ func TestCrashLoop(t *testing.T) {
 		})
 	}
 	noDeadLetters(t, s.Broker.AdminURL())
+}
+
+// A consumer that settles nothing for too long is cut off by the broker, and what it holds is delivered again: that
+// happens nine times to the same messages, which have done nothing wrong.
+func TestEnduringConsumerTimeouts(t *testing.T) {
+	if !endures() {
+		t.Skip("nine time-outs take more than a minute: hack/test endurance")
+	}
+	s := system(t)
+	consumerTimeout(t, s, 5*time.Second, time.Second)
+	startOn(t, s, variant{})
+	const messages = 200
+	before := count(t, s, "customers", "orders")
+	conn := session(t, administer(s, "customers"))
+	mustExec(t, conn, `begin; lock table orders in access exclusive mode`)
+	customers := s.Service("customers")
+	marks := markLogs(t, customers)
+	publishCancelled(t, s.Broker.AdminURL(), messages)
+	seen := consumerChannels(t, s, events.QueueCustomersOrderCancelled)
+	for cut := 0; cut < 9; {
+		eventually(t, time.Minute, "the broker cuts the consumer off", func(context.Context) error {
+			now := consumerChannels(t, s, events.QueueCustomersOrderCancelled)
+			if len(now) == 0 || now[len(now)-1] == seen[len(seen)-1] {
+				return errors.New("it is the same")
+			}
+			seen = append(seen, now[len(now)-1])
+			return nil
+		})
+		if err := inHand(t, s, events.QueueCustomersOrderCancelled, messages); err != nil {
+			t.Fatal(err)
+		}
+		cut++
+	}
+	mustExec(t, conn, `rollback`)
+	eventually(t, time.Minute, "all messages are handled", func(context.Context) error {
+		if n := count(t, s, "customers", "orders") - before; n != messages {
+			return fmt.Errorf("%d of %d", n, messages)
+		}
+		return nil
+	})
+	for _, line := range marks.since(t, customers) {
+		if line.Msg == "consumer stopped, will restart" {
+			t.Log(line.raw)
+		}
+	}
+	noDeadLetters(t, s.Broker.AdminURL())
+}
+
+// consumerTimeout sets how long the broker waits for a consumer to settle what it was given, and how often it looks, of
+// channels that are opened until the end of the test.
+func consumerTimeout(t testing.TB, s *stack.Stack, timeout, tick time.Duration) {
+	t.Helper()
+	set := func(timeout, tick time.Duration) {
+		t.Helper()
+		if _, err := s.Broker.Ctl(context.WithoutCancel(t.Context()), "eval", fmt.Sprintf(
+			"application:set_env(rabbit, consumer_timeout, %d), application:set_env(rabbit, channel_tick_interval, %d).",
+			timeout.Milliseconds(), tick.Milliseconds())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(timeout, tick)
+	t.Cleanup(func() { set(30*time.Minute, time.Minute) })
+}
+
+// consumerChannels are the channels of a queue's consumers, each of which the broker knows by a name of its own.
+func consumerChannels(t testing.TB, s *stack.Stack, queue string) (channels []string) {
+	t.Helper()
+	text, err := s.Broker.Ctl(t.Context(), "list_consumers", "-p", s.Broker.Vhost(), "--quiet", "queue_name", "channel_pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(text) {
+		if name, channel, found := strings.Cut(strings.TrimSpace(line), "\t"); found && name == queue && !slices.Contains(channels, channel) {
+			channels = append(channels, channel)
+		}
+	}
+	return channels
 }
 
 // slowTable makes the storing of a row take so long that a full batch lasts for some seconds, until the end of the test
