@@ -27,7 +27,7 @@ type letters struct {
 	queue, order, text, why string
 	group                   int64
 	rate                    int
-	skipTaken               bool
+	skipTaken, unknown      bool
 }
 
 func (p program) deadletters() *cobra.Command {
@@ -62,9 +62,12 @@ match all of them.`,
 		return l.post(ctx, "/discard", map[string]any{"selection": l.selection(), "why": l.why})
 	}, l.selected, l.reasoned)
 	add("plan", "Plan a redrive of the letters there are now, without starting it", 0, func(ctx context.Context, _ []string) error {
-		return l.post(ctx, "/redrives", map[string]any{"selection": l.selection(), "why": l.why, "rate": l.rate})
+		selection := l.selection()
+		selection["unknown"] = l.unknown
+		return l.post(ctx, "/redrives", map[string]any{"selection": selection, "why": l.why, "rate": l.rate})
 	}, l.selected, l.reasoned, func(cmd *cobra.Command) {
-		cmd.Flags().IntVar(&l.rate, "rate", 100, "at most this many letters per second")
+		cmd.Flags().IntVar(&l.rate, "rate", 100, "at most this many letters per second, up to 1000")
+		cmd.Flags().BoolVar(&l.unknown, "unknown", false, "redriven letters of which nothing was heard, too: they may be handled already")
 	})
 	add("start REDRIVE", "Start a plan", 1, func(ctx context.Context, args []string) error {
 		return l.post(ctx, "/redrives/"+url.PathEscape(args[0])+"/start", map[string]any{"why": l.why, "skipTaken": l.skipTaken})

@@ -53,8 +53,9 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	return &Store{pool: pool, cfg: cfg, metrics: m, wake: make(chan struct{}, 1)}, nil
 }
 
-// Alone runs fn unless another replica is running something of this name. Should
-// the database forget that, both run.
+// Alone runs fn unless another replica is running something of this name. When
+// its connection is lost, another one may run beside it until fn returns: letters
+// are then sent twice, with the same attempt.
 func (s *Store) Alone(ctx context.Context, name string, fn func() error) error {
 	_, err := postgres.Exclusive(ctx, s.pool, name, func(pgx.Tx) error { return fn() })
 	return err
