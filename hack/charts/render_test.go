@@ -367,6 +367,8 @@ func TestRefuses(t *testing.T) {
 		{"orderflow", "global.auth.open=false", "set global.auth.issuer to your OpenID Connect issuer"},
 		{"orderflow", "global.auth.open=false,global.auth.issuer=http://id.example.com", "global.auth.issuer must be https://"},
 		{"orderflow", "global.auth.issuer=id.example.com", "/global/auth/issuer"},
+		{"orderflow", "deadletters.replicas=2", "deadletters must be one pod"},
+		{"orderflow", "deadletters.autoscaling.enabled=true", "deadletters must be one pod"},
 	} {
 		_, err := Template(t.Context(), root, test.chart, "--set", test.set)
 		if err == nil || !strings.Contains(err.Error(), test.want) {

@@ -422,3 +422,15 @@ func TestTopologyIsTriedAgain(t *testing.T) {
 		}
 	}
 }
+
+// A service that must not run twice has no moment in which it does.
+func TestOnePod(t *testing.T) {
+	r := render(t, "orderflow")
+	strategy := map[string]string{}
+	for _, d := range r.kinds("Deployment") {
+		strategy[d.text("metadata", "name")] = d.text("spec", "strategy", "type")
+	}
+	if strategy["orderflow-deadletters"] != "Recreate" || strategy["orderflow-orders"] != "" {
+		t.Errorf("strategies: %v", strategy)
+	}
+}
