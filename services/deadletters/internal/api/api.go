@@ -3,6 +3,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -34,16 +35,16 @@ func New(s *store.Store, orders *Orders, auth *identity.Verifier) http.Handler {
 	operations := r.With(auth.Only(identity.Operations))
 	operations.Get("/api/deadletters", handle(a.list, append([]string{"redriveId", "limit", "after"}, filters...)...))
 	operations.Get("/api/deadletters/export", handleLong(a.export, filters...))
-	operations.Post("/api/deadletters/discard", handle(a.discard))
+	operations.Post("/api/deadletters/discard", handleBulk(a.discard))
 	operations.Get("/api/deadletters/groups", handle(a.groups, "queue", "limit", "after"))
 	operations.Put("/api/deadletters/groups/{groupId}/note", handle(a.note))
 	operations.Get("/api/deadletters/history", handle(a.history, "redriveId", "letterId", "limit", "after"))
 	operations.Get("/api/deadletters/redrives", handle(a.redrives, "limit", "after"))
-	operations.Post("/api/deadletters/redrives", handle(a.plan))
+	operations.Post("/api/deadletters/redrives", handleBulk(a.plan))
 	operations.Get("/api/deadletters/redrives/{redriveId}", handle(a.redrive))
 	operations.Get("/api/deadletters/redrives/{redriveId}/letters", handle(a.redriveLetters, "outcome", "limit", "after"))
 	for _, step := range []letter.Step{letter.Start, letter.Pause, letter.Resume, letter.Cancel} {
-		operations.Post("/api/deadletters/redrives/{redriveId}/"+string(step), handle(a.step(step)))
+		operations.Post("/api/deadletters/redrives/{redriveId}/"+string(step), handleBulk(a.step(step)))
 	}
 	operations.Get("/api/deadletters/{letterId}", handle(a.get))
 	operations.Get("/api/deadletters/bodies/{letterId}", handle(a.body))
@@ -62,6 +63,19 @@ func by(r *http.Request) string {
 // only the query parameters through that the route has.
 func handle(fn func(http.ResponseWriter, *http.Request) error, query ...string) http.HandlerFunc {
 	return handleLong(web.Within(fn), query...)
+}
+
+// bulkLimit is how long may take what can be about a hundred thousand letters. A
+// gateway waits for longer.
+const bulkLimit = 25 * time.Second
+
+// handleBulk is handle for what changes many letters at once.
+func handleBulk(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return handleLong(func(w http.ResponseWriter, r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), bulkLimit)
+		defer cancel()
+		return fn(w, r.WithContext(ctx))
+	})
 }
 
 // handleLong is handle for answers that take their time.
