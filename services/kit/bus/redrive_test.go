@@ -43,6 +43,13 @@ func TestAMessageComesBackAsItWas(t *testing.T) {
 		Headers: oddities(), ContentType: "text/\x00odd", ContentEncoding: "gzip", CorrelationId: "c", MessageId: "m", ReplyTo: "r",
 		Type: "t", AppId: "a", Priority: 3, Timestamp: time.Unix(1_700_000_001, 0).UTC(), Expiration: "3600000", Body: []byte("\x00\xff not JSON"),
 	}
+	// What its death has added stays behind, and so do its deliveries.
+	for name, value := range map[string]any{
+		"x-delivery-count": int64(7), "x-acquired-count": int64(8), "x-first-death-queue": queue, bus.HeaderDeadLetterReason: bus.ReasonPermanent,
+		bus.HeaderAttempt: uuid.NewString(),
+	} {
+		original.Headers[name] = value
+	}
 	ch := channel(t, v)
 	if err := ch.Publish("", dlq, false, false, original); err != nil {
 		t.Fatal(err)

@@ -101,15 +101,28 @@ func (s *Sender) round(ctx context.Context) (wait time.Duration, err error) {
 // connection says itself, in the log and in readyz.
 func (s *Sender) connected(ctx context.Context) bool { return s.publisher.Await(ctx) == nil }
 
-// sendAll publishes what is decided.
+// sendAll publishes what is decided, no faster than its rate.
 func (s *Sender) sendAll(ctx context.Context) error {
 	for {
 		letters, err := s.store.Unsent(ctx)
 		if err != nil || len(letters) == 0 {
 			return err
 		}
-		if err := s.send(ctx, letters); err != nil {
-			return err
+		for len(letters) > 0 {
+			rate := letters[0].Rate
+			slice := letters[:min(letter.Slice(rate), len(letters))]
+			next := time.After(letter.Spacing(len(slice), rate))
+			if err := s.send(ctx, slice); err != nil {
+				return err
+			}
+			if letters = letters[len(slice):]; len(letters) == 0 {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-next:
+			}
 		}
 	}
 }

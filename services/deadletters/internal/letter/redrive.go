@@ -115,9 +115,14 @@ func Spacing(size, rate int) time.Duration {
 	return time.Duration(size) * time.Second / time.Duration(max(rate, 1))
 }
 
+// Slice is how many letters are published at once, at most: a fiftieth of a
+// second's, so that what else goes to their queues does not wait behind a batch.
+func Slice(rate int) int { return max(rate/50, 1) }
+
 // Sending is one letter that a redrive has to publish.
 type Sending struct {
 	RedriveID, Attempt uuid.UUID
+	Rate               int // letters in a second
 	Letter             Letter
 }
 

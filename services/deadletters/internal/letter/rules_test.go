@@ -53,6 +53,15 @@ func TestBatchesGrowFromACanaryUpToTheRate(t *testing.T) {
 	}
 }
 
+func TestABatchIsPublishedInSlicesOfAFiftiethOfASecond(t *testing.T) {
+	t.Parallel()
+	for rate, want := range map[int]int{1000: 20, 100: 2, 50: 1, 1: 1, 0: 1} {
+		if got := letter.Slice(rate); got != want {
+			t.Errorf("at %d/s %d letters are published at once, want %d", rate, got, want)
+		}
+	}
+}
+
 func TestStepsFitTheStateOfARedrive(t *testing.T) {
 	t.Parallel()
 	allowed := map[letter.RedriveState]map[letter.Step]letter.RedriveState{

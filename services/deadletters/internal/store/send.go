@@ -173,7 +173,7 @@ where l.letter_id = d.letter_id`, id, chosen)
 // some megabytes, one at least while there are any.
 func (s *Store) Unsent(ctx context.Context) ([]letter.Sending, error) {
 	rows, err := s.pool.Query(ctx, `
-select r.redrive_id, r.attempt, l.letter_id, l.queue, l.headers, l.properties, l.body
+select r.redrive_id, r.attempt, d.rate, l.letter_id, l.queue, l.headers, l.properties, l.body
 from (
   select redrive_id, attempt, letter_id, row_number() over w as number, sum(octet_length(body)) over w as bytes
   from (
@@ -188,6 +188,7 @@ from (
   window w as (order by letter_id)
 ) r
 join letters l using (letter_id)
+join redrives d on d.redrive_id = r.redrive_id
 where r.number = 1
    or r.bytes <= $1
 order by r.letter_id`, maxStatement)
@@ -196,7 +197,7 @@ order by r.letter_id`, maxStatement)
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (letter.Sending, error) {
 		var l letter.Sending
-		err := row.Scan(&l.RedriveID, &l.Attempt, &l.Letter.ID, &l.Letter.Queue, &l.Letter.Message.Headers, &l.Letter.Message.Properties, &l.Letter.Message.Body)
+		err := row.Scan(&l.RedriveID, &l.Attempt, &l.Rate, &l.Letter.ID, &l.Letter.Queue, &l.Letter.Message.Headers, &l.Letter.Message.Properties, &l.Letter.Message.Body)
 		return l, err
 	})
 	if err != nil {

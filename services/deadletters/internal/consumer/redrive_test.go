@@ -1,0 +1,96 @@
+package consumer_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/kit/bus"
+)
+
+// ingest puts letters into the store, each with the order and the error that
+// about says.
+func (e *env) ingest(n int, about func(i int) (order uuid.UUID, because string)) {
+	e.t.Helper()
+	letters := make([]letter.Letter, n)
+	for i := range letters {
+		order, because := about(i)
+		letters[i] = letter.Read(queue, bus.Message{
+			Body:       fmt.Appendf(nil, `{"number":%d}`, i),
+			Properties: []bus.Field{{Name: "correlation-id", Type: "string", Value: order.String()}},
+			Headers: []bus.Field{
+				{Name: bus.HeaderDeadLetterReason, Type: "string", Value: bus.ReasonPermanent},
+				{Name: bus.HeaderDeadLetterError, Type: "string", Value: because},
+			},
+		}, time.Now())
+	}
+	if err := e.store.Ingest(e.t.Context(), letters); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// advance lets a redrive decide, and returns which letters it has decided to send.
+func (e *env) advance(id uuid.UUID) []letter.Sending {
+	e.t.Helper()
+	for wait := time.Duration(1); wait > 0; {
+		var err error
+		if wait, err = e.store.Advance(e.t.Context(), id); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	sending, err := e.store.Unsent(e.t.Context())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return sending
+}
+
+func (e *env) handled(sending []letter.Sending) {
+	e.t.Helper()
+	for _, l := range sending {
+		if err := e.store.Handled(e.t.Context(), []uuid.UUID{l.Attempt}); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+}
+
+// The second batch may have two letters.
+func TestLettersAboutOneOrderGoBackOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	order := uuid.New()
+	e.ingest(4, func(int) (uuid.UUID, string) { return order, "no good" })
+	id := e.start(everything, 1000)
+	for i := range 4 {
+		sending := e.advance(id)
+		if len(sending) != 1 || string(sending[0].Letter.Message.Body) != fmt.Sprintf(`{"number":%d}`, i) {
+			t.Fatalf("batch %d has %d letters, the first: %s", i, len(sending), sending[0].Letter.Message.Body)
+		}
+		if again := e.advance(id); len(again) != 1 {
+			t.Errorf("%d letters are on their way before the outcome of the first is known", len(again))
+		}
+		e.handled(sending)
+	}
+}
+
+func TestACauseThatIsNotKnownToBeCuredIsTriedWithOneLetter(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	e.ingest(9, func(i int) (uuid.UUID, string) {
+		if i == 0 {
+			return uuid.New(), "cured"
+		}
+		return uuid.New(), "perhaps not"
+	})
+	id := e.start(everything, 1000)
+	for i, want := range []int{1, 1, 5} { // 1, 2 and 5 are allowed
+		sending := e.advance(id)
+		if len(sending) != want {
+			t.Errorf("batch %d has %d letters, want %d", i, len(sending), want)
+		}
+		e.handled(sending)
+	}
+}
