@@ -59,16 +59,6 @@ const (
 	DeadLetterSuffix = ".dlq"
 )
 
-// Routes are the queues that get the events of each routing key. Those of
-// StockReleasedKey are published for whoever binds a queue one day.
-var Routes = map[string][]string{
-	OrderCreatedKey:      {QueueProductsOrderCreated, QueueCustomersOrderCreated},
-	OrderConfirmedKey:    {QueueCustomersOrderConfirmed},
-	OrderCancelledKey:    {QueueProductsOrderCancelled, QueueCustomersOrderCancelled},
-	StockReservedKey:     {QueueOrdersStockReserved},
-	StockNotAvailableKey: {QueueOrdersStockNotAvailable},
-}
-
 // ReasonCurrencyMismatch is the reason of a shortage whose product is priced in
 // another currency than the order's first product. Readers meet reasons that
 // they do not know: the list may grow.
