@@ -2,12 +2,15 @@ package consumer_test
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
 	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
 )
 
@@ -92,5 +95,37 @@ func TestACauseThatIsNotKnownToBeCuredIsTriedWithOneLetter(t *testing.T) {
 			t.Errorf("batch %d has %d letters, want %d", i, len(sending), want)
 		}
 		e.handled(sending)
+	}
+}
+
+// A chart of one's own may run two of it: then one of them sends at a time.
+func TestTwoReplicasSendEachLetterOnce(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	const n = 200
+	order := []uuid.UUID{uuid.New(), uuid.New(), uuid.New(), uuid.New()}
+	var things []thing
+	for i := range n {
+		things = append(things, thing{order[i%len(order)], i})
+	}
+	e.publish(queue+events.DeadLetterSuffix, things...)
+	e.deadletters()
+	e.await(letter.Waiting, n)
+	e.deadletters()
+	var mu sync.Mutex
+	handled := map[uuid.UUID][]int{}
+	e.worker(queue, func(th thing) error {
+		mu.Lock()
+		defer mu.Unlock()
+		handled[th.Order] = append(handled[th.Order], th.Number)
+		return nil
+	})
+	e.ends(e.start(everything, 1000), letter.Done)
+	mu.Lock()
+	defer mu.Unlock()
+	for _, id := range order {
+		if got := handled[id]; len(got) != n/len(order) || !slices.IsSorted(got) {
+			t.Errorf("the letters about an order were handled as %v", got)
+		}
 	}
 }
