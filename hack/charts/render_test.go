@@ -312,11 +312,32 @@ func TestReleaseHoldsTogether(t *testing.T) {
 		for _, db := range []string{"orders", "products", "customers", "deadletters"} {
 			uri := r.get(t, "Secret/orderflow-postgres-"+db).text("stringData", "uri")
 			m := regexp.MustCompile(`^postgres://` + db + `:([0-9a-f]{40})@orderflow-postgres\.default\.svc:5432/` + db + `$`).FindStringSubmatch(uri)
-			if m == nil || !strings.Contains(sql, `create role "`+db+`" login password '`+m[1]+`'`) {
+			if m == nil || !strings.Contains(sql, `alter role "`+db+`" login password '`+m[1]+`'`) {
 				t.Errorf("%s: %s", db, uri)
 			}
 		}
 	})
+}
+
+// A database that a newer chart adds is made on a disk that an older one filled: the server starts again, and makes what
+// is missing before anybody is let in.
+func TestAnUpgradeBringsItsDatabases(t *testing.T) {
+	r := render(t, "orderflow")
+	pod := asMap(r.get(t, "StatefulSet/orderflow-postgres").at("spec", "template"))
+	if got := object(pod).text("metadata", "annotations", "orderflow/databases"); got != "orders,products,customers,deadletters" {
+		t.Errorf("a change of the databases %q does not start the server again", got)
+	}
+	container := object(pod).objects("spec", "containers")[0]
+	hook, _ := json.Marshal(container.at("lifecycle", "postStart", "exec", "command"))
+	if !strings.Contains(string(hook), "-f /etc/postgres/databases.sql") {
+		t.Errorf("the server starts with %s", hook)
+	}
+	sql := r.get(t, "Secret/orderflow-postgres").text("stringData", "databases.sql")
+	for line := range strings.Lines(sql) {
+		if strings.Contains(line, "create ") && !strings.Contains(line, "where not exists") {
+			t.Errorf("fails where it is there already: %s", line)
+		}
+	}
 }
 
 // Every pod of production names the class that the release makes: the API server takes no pod with one that is not there.

@@ -172,10 +172,17 @@ var (
 	nothing     = tolerance{regexp.MustCompile(`$^`), 0}
 	unavailable = tolerance{regexp.MustCompile(`^503 `), 600} // those without Retry-After fail the order, and so the run
 	briefly     = tolerance{unavailable.what, 5}
+	failover    = tolerance{unavailable.what, 60} // of a database, which decides by itself who is next
 )
 
 // underLoad places orders at a steady rate for as long as change takes, and a little longer, and judges the run.
 func underLoad(t *testing.T, limit time.Duration, tolerated tolerance, change func(ctx context.Context, t *testing.T)) {
+	t.Helper()
+	underLoadOf(t, load(testContext(t, limit), t), limit, tolerated, change)
+}
+
+// underLoadOf is underLoad at another door.
+func underLoadOf(t *testing.T, o bench.Options, limit time.Duration, tolerated tolerance, change func(ctx context.Context, t *testing.T)) {
 	t.Helper()
 	ctx := testContext(t, limit)
 	done := make(chan struct{})
@@ -184,7 +191,6 @@ func underLoad(t *testing.T, limit time.Duration, tolerated tolerance, change fu
 		err     error
 	}
 	results := make(chan result, 1)
-	o := load(ctx, t)
 	o.Orders, o.Concurrency, o.Rate, o.Products = 300, 256, 30, 20
 	// A broker that restarts takes a while; an order that was accepted may wait for it.
 	o.Retry, o.RetryFor, o.Settle = true, 3*time.Minute, 3*time.Minute

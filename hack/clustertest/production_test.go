@@ -19,8 +19,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/oauth2"
 
 	"orderflow.internal/hack/charts"
+	"orderflow.internal/hack/internal/bench"
 	"orderflow.internal/hack/internal/kube"
 	"orderflow.internal/kit/kittest"
 )
@@ -32,9 +34,9 @@ const (
 )
 
 // values-production.yaml, with no more changed than hosts, sizes and registries, comes up by helm install --wait alone, from
-// databases of CloudNativePG and certificates of cert-manager, and confirms an order that came in over TLS. It is skipped
-// unless cert-manager and CloudNativePG run in the cluster. Where CloudNativePG's image of PostgreSQL cannot be had,
-// ORDERFLOW_KIND_POSTGRES names another, in which postgres is the user 999.
+// databases of CloudNativePG and certificates of cert-manager, and confirms an order that came in over TLS; a lost primary
+// costs no order. It is skipped unless cert-manager and CloudNativePG run in the cluster. Where CloudNativePG's image of
+// PostgreSQL cannot be had, ORDERFLOW_KIND_POSTGRES names another, in which postgres is the user 999.
 func TestProduction(t *testing.T) {
 	ctx := testContext(t, 30*time.Minute)
 	ours.needs(ctx, t, "certificates.cert-manager.io", "clusters.postgresql.cnpg.io")
@@ -59,6 +61,23 @@ func TestProduction(t *testing.T) {
 	}
 	p.call(ctx, t, "", http.MethodGet, fmt.Sprintf("/orders/%v", order["orderId"]), "", http.StatusUnauthorized)
 	p.encrypted(ctx, t)
+	t.Run("a database's primary is lost", func(t *testing.T) {
+		underLoadOf(t, p.load, 10*time.Minute, failover, func(ctx context.Context, t *testing.T) {
+			const cluster = "clusters.postgresql.cnpg.io/orders-db"
+			primary := p.kubectl(ctx, t, "get", cluster, "--output", "jsonpath={.status.currentPrimary}")
+			lost := time.Now()
+			p.kubectl(ctx, t, "delete", "pod", primary, "--grace-period", "0", "--force")
+			eventually(ctx, t, func() error {
+				out := p.kubectl(ctx, t, "get", cluster, "--output", "jsonpath={.status.currentPrimary} {.status.targetPrimary}")
+				if now := strings.Fields(out); len(now) != 2 || now[0] == primary || now[0] != now[1] {
+					return fmt.Errorf("the primaries are %v, after %s", now, primary)
+				}
+				return nil
+			})
+			t.Logf("another primary after %.1f s", time.Since(lost).Seconds())
+			p.wait(ctx, t, production, cluster, "Ready")
+		})
+	})
 }
 
 // needs skips the test where the cluster lacks a definition.
@@ -75,7 +94,8 @@ func (s *system) needs(ctx context.Context, t *testing.T, definitions ...string)
 type productive struct {
 	*system
 	client          *http.Client
-	stock, customer string // access tokens
+	load            bench.Options // at the public door
+	stock, customer string        // access tokens
 }
 
 // around makes what an installation for production finds: definitions of all kinds, an authority that the operators trust,
@@ -93,7 +113,8 @@ func (s *system) around(ctx context.Context, t *testing.T) *productive {
 		}
 	}
 	s.apply(ctx, t, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"`+front+`"}}`)
-	s.apply(ctx, t, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"`+production+`","labels":{"pod-security.kubernetes.io/enforce":"restricted"}}}`)
+	s.apply(ctx, t, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"`+production+`",
+		"labels":{"pod-security.kubernetes.io/enforce":"restricted"}}}`)
 	t.Cleanup(func() {
 		for _, name := range []string{production, front} {
 			started := time.Now()
@@ -113,7 +134,9 @@ func (s *system) around(ctx context.Context, t *testing.T) *productive {
 	s.trusting(ctx, t, authority)
 	s.databases(ctx, t)
 	s.wait(ctx, t, front, "deployment/"+front, "Available")
-	p.client = s.atTheDoor(ctx, t, authority)
+	door := s.atTheDoor(ctx, t, authority)
+	p.client = &http.Client{Transport: door}
+	p.load.BaseURL, p.load.Dial, p.load.TLS = "https://"+shop, door.DialContext, door.TLSClientConfig
 	return p
 }
 
@@ -125,6 +148,8 @@ func (p *productive) identity(ctx context.Context, t *testing.T) map[string]stri
 	_, keys, _ = strings.Cut(keys, "\r\n\r\n")
 	issuer.URL = "https://identity." + front + ".svc"
 	p.stock, p.customer = issuer.Scoped(t, "stock"), issuer.Customer(t, uuid.New())
+	p.load = bench.Defaults()
+	p.load.Tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: issuer.Scoped(t, "operations")})
 	files := map[string]string{
 		"configuration": fmt.Sprintf(`{"issuer":%q,"jwks_uri":"%[1]s/keys","token_endpoint":"%[1]s/token"}`, issuer.URL),
 		"keys":          keys,
@@ -199,7 +224,7 @@ func (s *system) databases(ctx context.Context, t *testing.T) {
 }
 
 // atTheDoor is a client of the public door that trusts the authority and nobody else.
-func (s *system) atTheDoor(ctx context.Context, t *testing.T, authority string) *http.Client {
+func (s *system) atTheDoor(ctx context.Context, t *testing.T, authority string) *http.Transport {
 	t.Helper()
 	ask := func(args ...string) string {
 		out, err := s.Kubectl(ctx, nil, args...)
@@ -215,7 +240,7 @@ func (s *system) atTheDoor(ctx context.Context, t *testing.T, authority string) 
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(host, port))
 	}
-	return &http.Client{Transport: &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}}
+	return &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}
 }
 
 // mirrored gives the images of the installation that hack/kind-up made the names that a registry's have, and returns the
@@ -279,11 +304,7 @@ func (p *productive) call(ctx context.Context, t *testing.T, token, method, path
 func (p *productive) encrypted(ctx context.Context, t *testing.T) {
 	t.Helper()
 	exec := func(pod, container string, command ...string) string {
-		out, err := p.Kubectl(ctx, nil, append([]string{"exec", pod, "--namespace", production, "--container", container, "--"}, command...)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(out)
+		return strings.TrimSpace(p.kubectl(ctx, t, append([]string{"exec", pod, "--container", container, "--"}, command...)...))
 	}
 	connections := strings.Fields(exec(release+"-rabbitmq-server-0", "rabbitmq", "rabbitmqctl", "list_connections", "ssl", "--quiet", "--no-table-headers"))
 	if len(connections) == 0 {
@@ -295,11 +316,9 @@ func (p *productive) encrypted(ctx context.Context, t *testing.T) {
 		}
 	}
 	for _, service := range []string{"orders", "products", "customers", "deadletters"} {
-		primary, err := p.Kubectl(ctx, nil, "get", "clusters.postgresql.cnpg.io", service+"-db", "--namespace", production, "--output", "jsonpath={.status.currentPrimary}")
-		if err != nil {
-			t.Fatal(err)
-		}
-		const sql = "select count(*) filter (where s.ssl) || ' of ' || count(*) from pg_stat_ssl s join pg_stat_activity a using (pid) where a.usename = $$%s$$"
+		primary := p.kubectl(ctx, t, "get", "clusters.postgresql.cnpg.io/"+service+"-db", "--output", "jsonpath={.status.currentPrimary}")
+		const sql = "select count(*) filter (where s.ssl) || ' of ' || count(*) " +
+			"from pg_stat_ssl s join pg_stat_activity a using (pid) where a.usename = '%s'"
 		var secure, all int
 		out := exec(strings.TrimSpace(primary), "postgres", "psql", "--tuples-only", "--no-align", "--command", fmt.Sprintf(sql, service))
 		if _, err := fmt.Sscanf(out, "%d of %d", &secure, &all); err != nil || all == 0 || secure != all {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -40,6 +41,9 @@ type Options struct {
 
 	// Dial opens a connection to the base URL's host; nil dials it as it is.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// TLS is for a base URL with https; nil trusts whom the system trusts.
+	TLS *tls.Config
 
 	// Tokens are sent with every request; nil for none.
 	Tokens oauth2.TokenSource

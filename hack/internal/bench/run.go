@@ -22,7 +22,7 @@ func Run(ctx context.Context, opts Options) (r Report, err error) {
 	if err != nil {
 		return Report{}, err
 	}
-	a.transport.DialContext = opts.Dial
+	a.transport.DialContext, a.transport.TLSClientConfig = opts.Dial, opts.TLS
 	a.tokens = opts.Tokens
 	defer a.close()
 	l := &load{
