@@ -241,7 +241,8 @@ func outlives(t *testing.T, gateways *doors, accepted, lasts time.Duration, begi
 	t.Helper()
 	ctx := testContext(t, nodeLoad+10*time.Minute)
 	o := gateways.load
-	o.Orders, o.Rate, o.Concurrency, o.Products = int(nodeLoad.Seconds()*nodeRate), nodeRate, 512, 20
+	// A caller with an account may have 400 requests in hand.
+	o.Orders, o.Rate, o.Concurrency, o.Products = int(nodeLoad.Seconds()*nodeRate), nodeRate, 350, 20
 	// Some are on their way to a gateway that is no more: its silence has to cost little.
 	o.Retry, o.RetryFor, o.Wait, o.AnswerLimit, o.Settle = true, 2*time.Minute, 1, 3*time.Second, 3*time.Minute
 	type result struct {
