@@ -113,7 +113,8 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	})
 	if cfg.Books > 0 {
 		group.Add("books", func(ctx context.Context) error {
-			return run.Every(ctx, run.Job{Name: "audit the books", Interval: cfg.Books, Timeout: booksTimeout, Do: balance.Check})
+			return run.Every(ctx, run.Job{Name: "audit the books", Interval: cfg.Books, Timeout: booksTimeout,
+				Do: balance.Check})
 		})
 	}
 	group.Add("http", server.Run)

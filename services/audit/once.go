@@ -17,10 +17,11 @@ import (
 
 const onceSummary = "compare the services' books of every order once, and say what differs"
 
-const onceHelp = `Usage: audit once [--url URL] [--since TIME] [--rate N] [--grace TIME] [--most N] [--json | --commands]
+const onceHelp = `Usage: audit once [--url URL] [--since TIME] [--rate N] [--grace TIME] [--most N]
+                  [--json | --commands]
 
-Compares every order with its reservation, the stock, its customer's history and its events, on a running system, and names
-what differs with the commands that repair it. It changes nothing.
+Compares every order with its reservation, the stock, its customer's history and its events, on a running system, and
+names what differs with the commands that repair it. It changes nothing.
 
   --url URL      the gateway (GATEWAY_URL)
   --since TIME   orders placed then or later: 2026-11-05T09:30:00Z, or 24h for a day ago; leaves the stock out
@@ -30,7 +31,8 @@ what differs with the commands that repair it. It changes nothing.
   --json         the report as JSON
   --commands     only the commands that repair what was found
 
-Where the gateway wants access tokens, AUTH_ISSUER, AUTH_CLIENT_ID and AUTH_CLIENT_SECRET name a client of scope operations.
+Where the gateway wants access tokens, AUTH_ISSUER, AUTH_CLIENT_ID and AUTH_CLIENT_SECRET name a client of scope
+operations.
 
 Exit status: 0 the books balance, 1 it could not be found out, 2 wrong arguments, 3 they do not balance.
 `

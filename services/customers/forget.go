@@ -9,7 +9,8 @@ import (
 	"orderflow.internal/kit/run"
 )
 
-const forgetSummary = "remove orders from the histories: before their events are published again, or when they no longer exist"
+const forgetSummary = "remove orders from the histories: before their events are published again, " +
+	"or when they no longer exist"
 
 const forgetHelp = `Usage: forget --order ID ... [--yes]
 

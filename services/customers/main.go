@@ -57,7 +57,8 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	database := postgres.NewHealth(pool)
 	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
 	customers := store.New(pool)
-	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(customers)...)
+	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify,
+		consumer.Subscriptions(customers)...)
 	orders.Require(database.Ready)
 	auth := identity.New(cfg.Auth)
 	notes := web.Checks{

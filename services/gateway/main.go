@@ -55,8 +55,10 @@ func (c config) Validate() error {
 	} {
 		for _, u := range list.urls {
 			plain := url.URL{Scheme: u.Scheme, Host: u.Host}
-			if (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || strings.TrimSuffix(u.String(), "/") != plain.String() {
-				errs = append(errs, fmt.Errorf("%s=%q: must be http://host:port or https://host:port without a path", list.variable, u.Redacted()))
+			if (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" ||
+				strings.TrimSuffix(u.String(), "/") != plain.String() {
+				errs = append(errs, fmt.Errorf("%s=%q: must be http://host:port or https://host:port without a path",
+					list.variable, u.Redacted()))
 			}
 		}
 	}
@@ -81,7 +83,8 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	if !auth.Open() {
 		notes["issuer"] = auth.Ready
 	}
-	server := web.NewServer(cfg.Web, newHandler(cfg, proxy.NewTransport(proxy.AnswerTimeout), auth), web.Admin(info.Metrics, nil, notes))
+	server := web.NewServer(cfg.Web, newHandler(cfg, proxy.NewTransport(proxy.AnswerTimeout), auth),
+		web.Admin(info.Metrics, nil, notes))
 	server.Limit(maxConns, maxHeaderBytes)
 	var group run.Group
 	group.Add("admin server", server.RunAdmin)
@@ -117,14 +120,17 @@ var routes = map[string][]string{
 		"/orders/audit/digest", "/orders/audit/prints", "/orders/audit/entries", "/orders/*"},
 	"products": {"/products", "/products/{productId}", "/products/{productId}/restock",
 		"/products/audit/events", "/products/audit/handled",
-		"/products/audit/digest", "/products/audit/prints", "/products/audit/entries", "/products/audit/stock", "/products/*"},
+		"/products/audit/digest", "/products/audit/prints", "/products/audit/entries", "/products/audit/stock",
+		"/products/*"},
 	"customers": {"/customers", "/customers/{customerId}", "/customers/{customerId}/orders",
 		"/customers/audit/handled",
 		"/customers/audit/digest", "/customers/audit/prints", "/customers/audit/entries", "/customers/*"},
-	"deadletters": {"/deadletters", "/deadletters/export", "/deadletters/discard", "/deadletters/groups", "/deadletters/groups/{groupId}/note",
-		"/deadletters/history", "/deadletters/redrives", "/deadletters/redrives/{redriveId}", "/deadletters/redrives/{redriveId}/letters",
-		"/deadletters/redrives/{redriveId}/start", "/deadletters/redrives/{redriveId}/pause", "/deadletters/redrives/{redriveId}/resume",
-		"/deadletters/redrives/{redriveId}/cancel", "/deadletters/{letterId}", "/deadletters/bodies/{letterId}", "/deadletters/*"},
+	"deadletters": {"/deadletters", "/deadletters/export", "/deadletters/discard", "/deadletters/groups",
+		"/deadletters/groups/{groupId}/note", "/deadletters/history", "/deadletters/redrives",
+		"/deadletters/redrives/{redriveId}", "/deadletters/redrives/{redriveId}/letters",
+		"/deadletters/redrives/{redriveId}/start", "/deadletters/redrives/{redriveId}/pause",
+		"/deadletters/redrives/{redriveId}/resume", "/deadletters/redrives/{redriveId}/cancel",
+		"/deadletters/{letterId}", "/deadletters/bodies/{letterId}", "/deadletters/*"},
 }
 
 // newHandler returns the handler of the public port.
@@ -175,7 +181,8 @@ func newRouter(cfg config, transport http.RoundTripper, auth *identity.Verifier)
 		// An order is worth more than waiting for its end.
 		Hurry: func(h http.Header) { h.Set("Prefer", "respond-async") },
 	})))
-	router.Method(http.MethodGet, "/orders/{orderId}/events", door.enter(services["orders"].Stream(proxy.NewSlots(maxStreams), door.hold)))
+	router.Method(http.MethodGet, "/orders/{orderId}/events",
+		door.enter(services["orders"].Stream(proxy.NewSlots(maxStreams), door.hold)))
 	router.Method(http.MethodGet, "/orders/{orderId}/journey", door.wrap(locked(auth.Only(identity.Customers)(
 		journey.Handler(services["orders"], map[string]*proxy.Service{
 			"products": services["products"], "customers": services["customers"],

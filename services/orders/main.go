@@ -46,7 +46,8 @@ func main() {
 		Migrate:  migrate,
 		Commands: []run.Command[config]{
 			{Name: "repair", Summary: repairSummary, Help: repairHelp, Run: repair},
-			{Name: "republish", Summary: outbox.RepublishSummary, Help: outbox.RepublishHelp + outbox.RepublishStateHelp, Run: republish},
+			{Name: "republish", Summary: outbox.RepublishSummary, Help: outbox.RepublishHelp + outbox.RepublishStateHelp,
+				Run: republish},
 		},
 	})
 }
@@ -90,7 +91,8 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 		outbox.Prepare(ctx, pool)
 		return orders.Synchronize(ctx)
 	})
-	stock := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(orders)...)
+	stock := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify,
+		consumer.Subscriptions(orders)...)
 	stock.Require(database.Ready)
 	auth := identity.New(cfg.Auth)
 	notes := web.Checks{
@@ -101,7 +103,8 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	if !auth.Open() {
 		notes["issuer"] = auth.Ready
 	}
-	server := web.NewServer(cfg.Web, api.New(orders, stock.Depth, cfg.Outbox.Retention, auth), web.Admin(info.Metrics, web.Checks{
+	public := api.New(orders, stock.Depth, cfg.Outbox.Retention, auth)
+	server := web.NewServer(cfg.Web, public, web.Admin(info.Metrics, web.Checks{
 		"database": database.Ready,
 		"schema":   schema.Ready,
 	}, notes))

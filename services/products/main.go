@@ -57,7 +57,8 @@ func republish(ctx context.Context, call run.Call, cfg config) error {
 		return err
 	}
 	defer postgres.Close(pool)
-	publisher := bus.NewPublisher(cfg.Bus, "products republish", events.Exchange, events.RedeliveryExchange, events.StockReleasedKey)
+	publisher := bus.NewPublisher(cfg.Bus, "products republish", events.Exchange, events.RedeliveryExchange,
+		events.StockReleasedKey)
 	return outbox.RepublishCommand(ctx, call, pool, publisher, events.Routes, nil)
 }
 
@@ -79,7 +80,8 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange, events.StockReleasedKey)
 	relay := outbox.NewRelay(pool, publisher, cfg.Outbox, events.Routes)
 	products := store.New(pool, relay.Committed)
-	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(products)...)
+	orders := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify,
+		consumer.Subscriptions(products)...)
 	orders.Require(database.Ready)
 	auth := identity.New(cfg.Auth)
 	notes := web.Checks{
@@ -90,7 +92,8 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	if !auth.Open() {
 		notes["issuer"] = auth.Ready
 	}
-	server := web.NewServer(cfg.Web, api.New(products, orders.Depth, cfg.Outbox.Retention, auth), web.Admin(info.Metrics, web.Checks{
+	public := api.New(products, orders.Depth, cfg.Outbox.Retention, auth)
+	server := web.NewServer(cfg.Web, public, web.Admin(info.Metrics, web.Checks{
 		"database": database.Ready,
 		"schema":   schema.Ready,
 	}, notes))

@@ -28,12 +28,14 @@ const (
 
 const forgetHelp = `Usage: forget --order ID ... [--yes]
 
-For orders that the orders' database has lost, as after restoring it from a backup: gives back what they hold, and removes
-what is known about them. An order that still exists would be reserved again if its OrderCreated were published again.
+For orders that the orders' database has lost, as after restoring it from a backup: gives back what they hold, and
+removes what is known about them. An order that still exists would be reserved again if its OrderCreated
+were published again.
 
 ` + audit.RepairFlags
 
-const reservationHelp = `Usage: reservation --order ID --status STATUS [--item PRODUCT=QUANTITY[@CENTS] ...] [--currency CODE] [--customer ID] [--yes]
+const reservationHelp = `Usage: reservation --order ID --status STATUS [--item PRODUCT=QUANTITY[@CENTS] ...]
+                   [--currency CODE] [--customer ID] [--yes]
 
 Sets the reservation of one order, moves the stock by what that changes, and stores those of its events that the outbox
 lacks, which the service then publishes. The audit prints the whole command.
@@ -93,7 +95,8 @@ func setReservation(ctx context.Context, call run.Call, cfg config) error {
 			return err
 		})
 	})
-	statuses := []string{books.ReservationReserved, books.ReservationReleased, books.ReservationRefused, books.ReservationExpired}
+	statuses := []string{books.ReservationReserved, books.ReservationReleased, books.ReservationRefused,
+		books.ReservationExpired}
 	switch {
 	case err != nil:
 		return err

@@ -82,7 +82,9 @@ var EventsQuery = []string{"since", "until", "after", "limit"}
 
 // EventsHandler serves GET …?since=&until=&after=&limit= with pages that read
 // returns: at most Range.Limit events.
-func EventsHandler(read func(context.Context, Range) ([]Event, time.Time, error)) func(http.ResponseWriter, *http.Request) error {
+func EventsHandler(
+	read func(context.Context, Range) ([]Event, time.Time, error),
+) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		asked, err := readRange(r)
 		if err != nil {
@@ -184,7 +186,8 @@ func (q Question) check(known bool) error {
 		faults = append(faults, web.FieldError{Field: "queue", Detail: "must be a queue of this service"})
 	}
 	if len(q.Subjects) > MaxSubjects {
-		faults = append(faults, web.FieldError{Field: "subjects", Detail: fmt.Sprintf("must have at most %d entries", MaxSubjects)})
+		faults = append(faults, web.FieldError{Field: "subjects",
+			Detail: fmt.Sprintf("must have at most %d entries", MaxSubjects)})
 	}
 	for i, subject := range q.Subjects {
 		if _, err := uuid.Parse(subject); err != nil {

@@ -230,14 +230,17 @@ type Entries[E any] struct {
 }
 
 // EntriesHandler serves POST with an EntriesQuestion.
-func EntriesHandler[E any](read func(context.Context, []uuid.UUID) ([]E, error)) func(http.ResponseWriter, *http.Request) error {
+func EntriesHandler[E any](
+	read func(context.Context, []uuid.UUID) ([]E, error),
+) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		var q EntriesQuestion
 		if err := web.Read(w, r, &q); err != nil {
 			return err
 		}
 		if len(q.Subjects) > MaxEntries {
-			return web.Invalid(web.FieldError{Field: "subjects", Detail: fmt.Sprintf("must have at most %d entries", MaxEntries)})
+			return web.Invalid(web.FieldError{Field: "subjects",
+				Detail: fmt.Sprintf("must have at most %d entries", MaxEntries)})
 		}
 		ids := make([]uuid.UUID, len(q.Subjects))
 		for i, subject := range q.Subjects {

@@ -50,7 +50,8 @@ func (c Config) Validate() error {
 
 func checkURL(name, value string) error {
 	u, err := url.Parse(value)
-	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Hostname() == "" || u.User != nil ||
+		u.RawQuery != "" || u.Fragment != "" {
 		return fmt.Errorf("%s: must be an https:// URL (http:// for development) without user, query or fragment", name)
 	}
 	return nil

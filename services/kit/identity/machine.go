@@ -43,7 +43,8 @@ func (c MachineConfig) Validate() error {
 		errs = append(errs, errors.New("AUTH_CLIENT_ID_FILE: and AUTH_CLIENT_SECRET_FILE go together"))
 	}
 	if c.IDFile == "" && (c.ClientID == "" || c.ClientSecret == "") {
-		errs = append(errs, errors.New("AUTH_CLIENT_ID: and AUTH_CLIENT_SECRET are required with AUTH_ISSUER, or their files"))
+		errs = append(errs,
+			errors.New("AUTH_CLIENT_ID: and AUTH_CLIENT_SECRET are required with AUTH_ISSUER, or their files"))
 	}
 	return errors.Join(errs...)
 }

@@ -76,7 +76,8 @@ func Broker(t testing.TB, topology []byte) Vhost {
 
 	v.Manage(t, http.MethodPut, "/api/vhosts/"+v.Name, map[string]any{})
 	t.Cleanup(func() { v.Manage(t, http.MethodDelete, "/api/vhosts/"+v.Name, nil) })
-	v.Manage(t, http.MethodPut, "/api/permissions/"+v.Name+"/"+admin.User.Username(), permission{Configure: ".*", Write: ".*", Read: ".*"})
+	v.Manage(t, http.MethodPut, "/api/permissions/"+v.Name+"/"+admin.User.Username(),
+		permission{Configure: ".*", Write: ".*", Read: ".*"})
 	v.Manage(t, http.MethodPost, "/api/definitions/"+v.Name, defs.ofVhost(t))
 	for _, u := range defs.Users {
 		name, password := v.Name+"_"+u.Name, rand.Text()
@@ -105,7 +106,9 @@ func Broker(t testing.TB, topology []byte) Vhost {
 func (d definitions) ofVhost(t testing.TB) map[string]any {
 	t.Helper()
 	parts := map[string]any{}
-	for name, raw := range map[string]json.RawMessage{"queues": d.Queues, "exchanges": d.Exchanges, "bindings": d.Bindings, "policies": d.Policies} {
+	for name, raw := range map[string]json.RawMessage{
+		"queues": d.Queues, "exchanges": d.Exchanges, "bindings": d.Bindings, "policies": d.Policies,
+	} {
 		items := []map[string]any{}
 		if len(raw) > 0 {
 			if err := json.Unmarshal(raw, &items); err != nil {
@@ -167,7 +170,8 @@ func (v Vhost) manage(method, path string, body any) (int, []byte, error) {
 func (v Vhost) CloseConnection(t testing.TB, name string) {
 	t.Helper()
 	path := "/api/connections/" + url.PathEscape(name)
-	if status, answer, err := v.manage(http.MethodDelete, path, nil); err != nil || (status/100 != 2 && status != http.StatusNotFound) {
+	if status, answer, err := v.manage(http.MethodDelete, path, nil); err != nil ||
+		(status/100 != 2 && status != http.StatusNotFound) {
 		t.Fatalf("DELETE %s: %d %s %v", path, status, answer, err)
 	}
 }

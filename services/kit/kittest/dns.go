@@ -65,7 +65,8 @@ func answerTo(text []byte, name string) []byte {
 		return nil
 	}
 	q := m.Questions[0]
-	m = dnsmessage.Message{Header: dnsmessage.Header{ID: m.ID, Response: true, Authoritative: true}, Questions: m.Questions}
+	m = dnsmessage.Message{Header: dnsmessage.Header{ID: m.ID, Response: true, Authoritative: true},
+		Questions: m.Questions}
 	switch {
 	case q.Name.String() != name+".":
 		m.RCode = dnsmessage.RCodeNameError

@@ -17,7 +17,8 @@ const Nowhere = "127.0.0.1:1"
 // Readiness runs a service none of whose dependencies is there and returns what
 // its /readyz names: what keeps it from being ready, and what does not. serve gets
 // the addresses to serve on.
-func Readiness(t testing.TB, serve func(ctx context.Context, addr, adminAddr string) error) (notReady, degraded []string) {
+func Readiness(t testing.TB,
+	serve func(ctx context.Context, addr, adminAddr string) error) (notReady, degraded []string) {
 	t.Helper()
 	readyz(t, serve, func(status int, answer readiness) bool {
 		if status != http.StatusServiceUnavailable {
@@ -31,7 +32,8 @@ func Readiness(t testing.TB, serve func(ctx context.Context, addr, adminAddr str
 
 // AwaitDegraded runs a service until its /readyz answers that it is ready and
 // degraded for a reason of this name, which it returns.
-func AwaitDegraded(t testing.TB, serve func(ctx context.Context, addr, adminAddr string) error, name string) (reason string) {
+func AwaitDegraded(t testing.TB, serve func(ctx context.Context, addr, adminAddr string) error,
+	name string) (reason string) {
 	t.Helper()
 	readyz(t, serve, func(status int, answer readiness) (is bool) {
 		reason, is = answer.Degraded[name]
@@ -43,7 +45,8 @@ func AwaitDegraded(t testing.TB, serve func(ctx context.Context, addr, adminAddr
 type readiness struct{ NotReady, Degraded map[string]string }
 
 // readyz runs a service and asks for its readiness until the answer is enough.
-func readyz(t testing.TB, serve func(ctx context.Context, addr, adminAddr string) error, enough func(status int, answer readiness) bool) {
+func readyz(t testing.TB, serve func(ctx context.Context, addr, adminAddr string) error,
+	enough func(status int, answer readiness) bool) {
 	t.Helper()
 	adminAddr := freeAddr(t)
 	ctx, stop := context.WithCancel(t.Context())

@@ -74,7 +74,8 @@ func checkContent(h http.Header) error {
 	return nil
 }
 
-var strict = jsonv2.JoinOptions(jsonv2.RejectUnknownMembers(true), jsonv2.WithUnmarshalers(jsonv2.UnmarshalFromFunc(readUUID)))
+var strict = jsonv2.JoinOptions(jsonv2.RejectUnknownMembers(true),
+	jsonv2.WithUnmarshalers(jsonv2.UnmarshalFromFunc(readUUID)))
 
 // readUUID reads the usual form of a UUID alone: the type itself takes braces,
 // urn:uuid: and no hyphens as well.

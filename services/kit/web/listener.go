@@ -60,7 +60,8 @@ func (l *listener) makeRoom(fresh net.Conn) {
 		}
 	}
 	// The first write to a socket does not block.
-	_, _ = io.WriteString(fresh, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	_, _ = io.WriteString(fresh,
+		"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 	_ = fresh.Close()
 }
 

@@ -91,7 +91,8 @@ const retryAfter = time.Second
 
 // Invalid is a well-formed request whose fields break a rule: 422.
 func Invalid(fields ...FieldError) *Problem {
-	return &Problem{Type: "/problems/validation", Title: "The request is not valid", Status: http.StatusUnprocessableEntity, Errors: fields}
+	return &Problem{Type: "/problems/validation", Title: "The request is not valid",
+		Status: http.StatusUnprocessableEntity, Errors: fields}
 }
 
 // BadParameter is a path, query or header parameter that cannot be read: 400.
@@ -100,13 +101,15 @@ func BadParameter(name, detail string) *Problem {
 }
 
 func badParameters(faults ...FieldError) *Problem {
-	return &Problem{Type: "/problems/invalid-parameter", Title: "A parameter is not valid", Status: http.StatusBadRequest, Errors: faults}
+	return &Problem{Type: "/problems/invalid-parameter", Title: "A parameter is not valid", Status: http.StatusBadRequest,
+		Errors: faults}
 }
 
 // Unauthorized is a caller who has not said who it is, or not well: 401. It takes
 // a Challenge.
 func Unauthorized(detail string) *Problem {
-	return &Problem{Type: "/problems/unauthorized", Title: "An access token is needed", Status: http.StatusUnauthorized, Detail: detail}
+	return &Problem{Type: "/problems/unauthorized", Title: "An access token is needed", Status: http.StatusUnauthorized,
+		Detail: detail}
 }
 
 // Forbidden is a caller who may not do this: 403.
@@ -116,7 +119,8 @@ func Forbidden(detail string) *Problem {
 
 // TooManyRequests is a caller who has used up its share: 429. It takes a RetryIn.
 func TooManyRequests(detail string) *Problem {
-	return &Problem{Type: "/problems/too-many-requests", Title: "Too many requests", Status: http.StatusTooManyRequests, Detail: detail}
+	return &Problem{Type: "/problems/too-many-requests", Title: "Too many requests", Status: http.StatusTooManyRequests,
+		Detail: detail}
 }
 
 // NotFound is a resource that does not exist: 404.
@@ -126,12 +130,14 @@ func NotFound(detail string) *Problem {
 
 // Conflict is a request that the state of the resource forbids: 409.
 func Conflict(detail string) *Problem {
-	return &Problem{Type: "/problems/conflict", Title: "Conflict with the current state", Status: http.StatusConflict, Detail: detail}
+	return &Problem{Type: "/problems/conflict", Title: "Conflict with the current state", Status: http.StatusConflict,
+		Detail: detail}
 }
 
 // PreconditionFailed is an If-Match that no longer holds: 412.
 func PreconditionFailed(detail string) *Problem {
-	return &Problem{Type: "/problems/precondition-failed", Title: "The resource has changed", Status: http.StatusPreconditionFailed, Detail: detail}
+	return &Problem{Type: "/problems/precondition-failed", Title: "The resource has changed",
+		Status: http.StatusPreconditionFailed, Detail: detail}
 }
 
 // IdempotencyMismatch is an Idempotency-Key used before with another request:
@@ -161,7 +167,8 @@ func OutcomeUnknown(detail string) *Problem {
 }
 
 func malformed(field, detail string) *Problem {
-	p := &Problem{Type: "/problems/malformed-json", Title: "The body is not the JSON that is expected", Status: http.StatusBadRequest}
+	p := &Problem{Type: "/problems/malformed-json", Title: "The body is not the JSON that is expected",
+		Status: http.StatusBadRequest}
 	if field == "" {
 		p.Detail = detail
 	} else {
@@ -176,7 +183,8 @@ func tooLarge(limit int64) *Problem {
 }
 
 func unsupportedMediaType(detail string) *Problem {
-	return &Problem{Type: "/problems/unsupported-media-type", Title: "Unsupported media type", Status: http.StatusUnsupportedMediaType, Detail: detail}
+	return &Problem{Type: "/problems/unsupported-media-type", Title: "Unsupported media type",
+		Status: http.StatusUnsupportedMediaType, Detail: detail}
 }
 
 func methodNotAllowed() *Problem {

@@ -157,7 +157,8 @@ func (o *observer) wrap(next http.Handler) http.Handler {
 // serverTiming names the trace and the request's span in an answer's
 // Server-Timing header, in the form that browsers' instrumentation looks for.
 func serverTiming(span trace.SpanContext) string {
-	return `traceparent;desc="00-` + span.TraceID().String() + "-" + span.SpanID().String() + "-" + span.TraceFlags().String() + `"`
+	return `traceparent;desc="00-` + span.TraceID().String() + "-" + span.SpanID().String() + "-" +
+		span.TraceFlags().String() + `"`
 }
 
 // done ends the span and records the duration. An aborted answer counts as a
@@ -222,7 +223,8 @@ func (o *observer) origin(r *http.Request) (context.Context, []trace.Link) {
 	if !o.public {
 		return o.propagator.Extract(ctx, propagation.HeaderCarrier(r.Header)), nil
 	}
-	stranger := trace.SpanContextFromContext(o.propagator.Extract(context.Background(), propagation.HeaderCarrier(r.Header)))
+	stranger := trace.SpanContextFromContext(o.propagator.Extract(context.Background(),
+		propagation.HeaderCarrier(r.Header)))
 	for _, name := range []string{"Traceparent", "Tracestate", "Baggage"} {
 		r.Header.Del(name) // it would be passed on
 	}

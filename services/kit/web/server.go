@@ -159,7 +159,8 @@ func (s *Server) listen(base context.Context, variable, addr string, most int, h
 		}
 		return nil, fmt.Errorf("%s: %w", variable, err)
 	}
-	l := &listener{name: variable, socket: socket, most: most, ended: make(chan error, 1), conns: map[net.Conn]http.ConnState{}}
+	l := &listener{name: variable, socket: socket, most: most, ended: make(chan error, 1),
+		conns: map[net.Conn]http.ConnState{}}
 	l.server = &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,

@@ -34,7 +34,8 @@ func IfMatch(r *http.Request) ([]int64, error) {
 	for tag := range strings.SplitSeq(header, ",") {
 		tag = strings.Trim(tag, " \t")
 		opaque := strings.TrimPrefix(tag, "W/")
-		if len(opaque) < 2 || opaque[0] != '"' || opaque[len(opaque)-1] != '"' || strings.Contains(opaque[1:len(opaque)-1], `"`) {
+		if len(opaque) < 2 || opaque[0] != '"' || opaque[len(opaque)-1] != '"' ||
+			strings.Contains(opaque[1:len(opaque)-1], `"`) {
 			return nil, BadParameter("If-Match", `must be * or entity tags such as "3"`)
 		}
 		version, err := strconv.ParseInt(opaque[1:len(opaque)-1], 10, 64)

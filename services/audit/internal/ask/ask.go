@@ -136,7 +136,8 @@ func Entries[E any](ctx context.Context, s Service, ids []uuid.UUID) ([]E, error
 
 // Lines asks a question whose answer comes as lines of JSON, and calls read with
 // each of them.
-func (s Service) Lines(ctx context.Context, question string, query url.Values, read func(line json.RawMessage) error) error {
+func (s Service) Lines(ctx context.Context, question string, query url.Values,
+	read func(line json.RawMessage) error) error {
 	resp, err := s.send(ctx, http.MethodGet, question, query, nil)
 	if err != nil {
 		return err
@@ -177,12 +178,14 @@ func (s Service) call(ctx context.Context, method, question string, query url.Va
 	return err
 }
 
-func (s Service) once(ctx context.Context, method, question string, query url.Values, in, out any) (again bool, err error) {
+func (s Service) once(ctx context.Context, method, question string,
+	query url.Values, in, out any) (again bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	resp, err := s.send(ctx, method, question, query, in)
 	if err != nil {
-		return resp == nil || resp.StatusCode >= http.StatusInternalServerError || resp.StatusCode == http.StatusTooManyRequests, err
+		return resp == nil || resp.StatusCode >= http.StatusInternalServerError ||
+			resp.StatusCode == http.StatusTooManyRequests, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))

@@ -212,7 +212,8 @@ func (a *Audit) compareRange(ctx context.Context, after uuid.UUID) (until uuid.U
 // digests are the same.
 func (a *Audit) differing(ctx context.Context, span audit.Span, told digests) ([]uuid.UUID, error) {
 	orders, products, customers := told[ask.Orders], told[ask.Products], told[ask.Customers]
-	reservations := orders.Parts[books.PartReservation] != products.Parts[books.PartReservation] || orders.Incomplete+products.Incomplete > 0
+	reservations := orders.Parts[books.PartReservation] != products.Parts[books.PartReservation] ||
+		orders.Incomplete+products.Incomplete > 0
 	histories := orders.Parts[books.PartHistory] != customers.Parts[books.PartHistory]
 	if !reservations && !histories {
 		return nil, nil

@@ -34,8 +34,8 @@ const (
 )
 
 // Kinds are all of them.
-var Kinds = []Kind{UnknownOrder, OrderMissing, OrderChanged, NeverDue, EventUnhandled, EventMissing, ReservationMissing, ReservationDiffers,
-	HistoryDiffers, HistoryElsewhere, ReservedDiffers, StockDiffers, ProductUnknown}
+var Kinds = []Kind{UnknownOrder, OrderMissing, OrderChanged, NeverDue, EventUnhandled, EventMissing, ReservationMissing,
+	ReservationDiffers, HistoryDiffers, HistoryElsewhere, ReservedDiffers, StockDiffers, ProductUnknown}
 
 // Statement is what one service says.
 type Statement struct {
@@ -209,7 +209,8 @@ func (e entry) compareReservation() []Difference {
 		d.says(ask.Products, "nothing is known of the order")
 		d.Repair = []string{setReservation(e.order, statuses[want])}
 		// The events may be on their way: two of them leave a mark, one reserves.
-		d.queues, d.unpublished = []string{events.QueueProductsOrderCreated, events.QueueProductsOrderCancelled}, e.unpublished()
+		d.queues = []string{events.QueueProductsOrderCreated, events.QueueProductsOrderCancelled}
+		d.unpublished = e.unpublished()
 		return []Difference{d}
 	case impossible(r), fateOf(r) != want && !e.explained(want):
 		return e.reservationDiffers(want)
@@ -406,7 +407,8 @@ func (e entry) lacks(h *books.History) (queues []string) {
 	if e.order.Status == books.OrderCancelled && h.Version < e.order.Version {
 		queues = append(queues, events.QueueCustomersOrderCancelled)
 	}
-	if e.order.Status == books.OrderConfirmed && h.Version < e.order.Version && !slices.Contains(queues, events.QueueCustomersOrderConfirmed) {
+	if e.order.Status == books.OrderConfirmed && h.Version < e.order.Version &&
+		!slices.Contains(queues, events.QueueCustomersOrderConfirmed) {
 		queues = append(queues, events.QueueCustomersOrderConfirmed)
 	}
 	return queues

@@ -11,14 +11,16 @@ import (
 
 // Write writes the report for people.
 func (r *Report) Write(w io.Writer) {
-	fmt.Fprintf(w, "Compared in %.1f s: %d orders, %d reservations, %d entries of histories", r.Seconds, r.Orders, r.Reservations, r.Histories)
+	fmt.Fprintf(w, "Compared in %.1f s: %d orders, %d reservations, %d entries of histories", r.Seconds, r.Orders,
+		r.Reservations, r.Histories)
 	if r.Since.IsZero() {
 		fmt.Fprintf(w, ", the stock of %d products.\n", r.Products)
 	} else {
 		fmt.Fprintf(w, ". The stock was not: that takes all orders.\n")
 	}
 	if r.InFlight > 0 {
-		fmt.Fprintf(w, "%d orders are in flight: they change, or events of theirs wait to be published or handled.\n", r.InFlight)
+		fmt.Fprintf(w, "%d orders are in flight: they change, or events of theirs wait to be published or handled.\n",
+			r.InFlight)
 	}
 	if r.Unread > 0 {
 		fmt.Fprintf(w, "%d more orders differ and were not looked at.\n", r.Unread)

@@ -41,7 +41,8 @@ func (w *Watch) Check(ctx context.Context) error {
 		w.last = &report
 	}
 	w.mu.Unlock()
-	facts := []any{"orders", report.Orders, "products", report.Products, "in_flight", report.InFlight, "seconds", report.Seconds}
+	facts := []any{"orders", report.Orders, "products", report.Products, "in_flight", report.InFlight,
+		"seconds", report.Seconds}
 	switch {
 	case err != nil:
 		return fmt.Errorf("audit the books: %w", err)
@@ -52,7 +53,8 @@ func (w *Watch) Check(ctx context.Context) error {
 	slog.ErrorContext(ctx, "the books do not balance", append(facts, "differences", report.Total()+report.Unread)...)
 	const examples = 10
 	for _, d := range report.Differences[:min(len(report.Differences), examples)] {
-		slog.WarnContext(ctx, "a difference", "kind", d.Kind, "order_id", d.OrderID, "product_id", d.ProductID, "says", d.Says, "repair", d.Repair)
+		slog.WarnContext(ctx, "a difference", "kind", d.Kind, "order_id", d.OrderID, "product_id", d.ProductID,
+			"says", d.Says, "repair", d.Repair)
 	}
 	return nil
 }
@@ -92,7 +94,8 @@ func (w *Watch) Observe() (stop func(), err error) {
 		o.ObserveInt64(orders, last.Orders)
 		o.ObserveFloat64(age, time.Since(last.Started).Seconds())
 		for _, kind := range Kinds {
-			o.ObserveInt64(differences, last.Counts[kind], metric.WithAttributes(attribute.String("orderflow.audit.kind", string(kind))))
+			o.ObserveInt64(differences, last.Counts[kind],
+				metric.WithAttributes(attribute.String("orderflow.audit.kind", string(kind))))
 		}
 		return nil
 	}, differences, orders, age, failed)

@@ -15,7 +15,8 @@ import (
 func (w *Watch) Observe() (stop func(), err error) {
 	meter := otel.Meter("orderflow.internal/audit")
 	unhandled, err1 := meter.Int64ObservableGauge("orderflow.audit.unhandled", metric.WithUnit("{event}"),
-		metric.WithDescription("Events that were published for a queue and that its consumer has not handled, by what became of them."))
+		metric.WithDescription(
+			"Events that were published for a queue and that its consumer has not handled, by what became of them."))
 	unasked, err2 := meter.Int64ObservableGauge("orderflow.audit.unasked",
 		metric.WithDescription("1 while a service cannot be asked about its events, otherwise 0."))
 	if err := errors.Join(err1, err2); err != nil {

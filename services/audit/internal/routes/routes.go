@@ -256,7 +256,8 @@ func (q *queue) finding(depth audit.Depth) (Finding, bool) {
 		return Finding{}, false
 	}
 	const examples = 10
-	subjects := slices.SortedFunc(maps.Keys(q.suspects), func(a, b string) int { return q.suspects[a].Compare(q.suspects[b]) })
+	subjects := slices.SortedFunc(maps.Keys(q.suspects),
+		func(a, b string) int { return q.suspects[a].Compare(q.suspects[b]) })
 	f := Finding{
 		Queue:      q.name,
 		RoutingKey: q.key,
@@ -267,7 +268,8 @@ func (q *queue) finding(depth audit.Depth) (Finding, bool) {
 		State:      stateOf(depth),
 		Depth:      depth,
 	}
-	f.Remedy = fmt.Sprintf("%s republish --queue %s --key %s --since %s", q.publisher, q.name, q.key, f.Oldest.UTC().Format(time.RFC3339))
+	f.Remedy = fmt.Sprintf("%s republish --queue %s --key %s --since %s", q.publisher, q.name, q.key,
+		f.Oldest.UTC().Format(time.RFC3339))
 	return f, true
 }
 

@@ -25,7 +25,8 @@ type api struct {
 
 // New returns the service's public handler. waiting counts the messages in one
 // of the service's queues.
-func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error), auth *identity.Verifier) http.Handler {
+func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, error),
+	auth *identity.Verifier) http.Handler {
 	a := &api{store: s}
 	r := web.NewRouter()
 	r.Use(auth.Authenticate)
@@ -36,7 +37,8 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 	customers.Put("/api/customers/{customerId}", handle(a.change))
 	customers.Get("/api/customers/{customerId}/orders", handle(a.orders, "limit", "after"))
 	operations.Post("/api/customers/audit/handled", handle(audit.HandledHandler(audit.Books{
-		Queues:           []string{events.QueueCustomersOrderCreated, events.QueueCustomersOrderConfirmed, events.QueueCustomersOrderCancelled},
+		Queues: []string{events.QueueCustomersOrderCreated, events.QueueCustomersOrderConfirmed,
+			events.QueueCustomersOrderCancelled},
 		DeadLetterSuffix: events.DeadLetterSuffix, Unhandled: s.Unhandled, Waiting: waiting,
 	})))
 	ledger := s.Ledger()

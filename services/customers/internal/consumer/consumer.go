@@ -15,9 +15,12 @@ import (
 // events.
 func Subscriptions(s *store.Store) []bus.Subscription {
 	return []bus.Subscription{
-		bus.Subscribe(events.QueueCustomersOrderCreated, events.OrderCreatedType, events.DecodeOrderCreated, record(s, created)),
-		bus.Subscribe(events.QueueCustomersOrderConfirmed, events.OrderConfirmedType, events.DecodeOrderConfirmed, record(s, confirmed)),
-		bus.Subscribe(events.QueueCustomersOrderCancelled, events.OrderCancelledType, events.DecodeOrderCancelled, record(s, cancelled)),
+		bus.Subscribe(events.QueueCustomersOrderCreated, events.OrderCreatedType, events.DecodeOrderCreated,
+			record(s, created)),
+		bus.Subscribe(events.QueueCustomersOrderConfirmed, events.OrderConfirmedType, events.DecodeOrderConfirmed,
+			record(s, confirmed)),
+		bus.Subscribe(events.QueueCustomersOrderCancelled, events.OrderCancelledType, events.DecodeOrderCancelled,
+			record(s, cancelled)),
 	}
 }
 

@@ -17,7 +17,8 @@ import (
 const ledgerRows = `
 select order_id as id, false as incomplete,
   hash_record_extended(row(order_id, customer_id, status, coalesce(reason, ''),
-    hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'), jsonb_path_query_array(items, '$[*].quantity')), 0),
+    hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'),
+      jsonb_path_query_array(items, '$[*].quantity')), 0),
     coalesce(total_cents, 0), coalesce(currency, ''), version, created_at, updated_at), 0) as history
 from orders
 where order_id > $1
@@ -25,7 +26,8 @@ where order_id > $1
 
 // Ledger is the service's side of the books: the orders of all histories.
 func (s *Store) Ledger() audit.Ledger {
-	return audit.Ledger{Pool: s.pool, Table: "orders", ID: "order_id", Rows: ledgerRows, Parts: []string{books.PartHistory}}
+	return audit.Ledger{Pool: s.pool, Table: "orders", ID: "order_id", Rows: ledgerRows,
+		Parts: []string{books.PartHistory}}
 }
 
 // Entries returns what is known of the orders, those that came here. An order
@@ -43,7 +45,8 @@ order by order_id, customer_id`, ids)
 	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e books.History, err error) {
 		var items []byte
 		var created *time.Time
-		err = row.Scan(&e.OrderID, &e.CustomerID, &e.Status, &e.Reason, &items, &e.TotalCents, &e.Currency, &e.Version, &created, &e.UpdatedAt)
+		err = row.Scan(&e.OrderID, &e.CustomerID, &e.Status, &e.Reason, &items, &e.TotalCents, &e.Currency, &e.Version,
+			&created, &e.UpdatedAt)
 		if err == nil && items != nil {
 			err = json.Unmarshal(items, &e.Items)
 		}

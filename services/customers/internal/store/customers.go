@@ -40,7 +40,8 @@ func (s *Store) one(ctx context.Context, sql string, args ...any) (customer.Cust
 // Customers lists up to limit of those that owner stands for, in the order they were added, from the
 // one behind after, of which CreatedAt and ID count; its zero value is before
 // the first.
-func (s *Store) Customers(ctx context.Context, owner identity.Owner, after customer.Customer, limit int) ([]customer.Customer, error) {
+func (s *Store) Customers(ctx context.Context, owner identity.Owner, after customer.Customer,
+	limit int) ([]customer.Customer, error) {
 	rows, err := s.pool.Query(ctx, `
 select `+customerColumns+`
 from customers
@@ -93,7 +94,8 @@ returning `+customerColumns, c.ID, c.Name, c.Email)
 // Edit changes the profile, if owner stands for it and it has one of the versions (nil: whichever it
 // has), and returns it as stored; otherwise customer.ErrStale or
 // customer.ErrNotFound.
-func (s *Store) Edit(ctx context.Context, owner identity.Owner, id uuid.UUID, versions []int64, name, email string) (customer.Customer, error) {
+func (s *Store) Edit(ctx context.Context, owner identity.Owner, id uuid.UUID,
+	versions []int64, name, email string) (customer.Customer, error) {
 	c, err := s.write(ctx, `
 update customers
 set name = $3,

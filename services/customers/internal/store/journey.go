@@ -26,7 +26,8 @@ func (s *Store) Journey(ctx context.Context, owner identity.Owner, orderID uuid.
 select order_created_at, order_confirmed_at, order_cancelled_at
 from orders
 where order_id = $1
-  and ($2::uuid is null or customer_id = $2)`, orderID, owner.Arg()).Scan(&j.OrderCreated, &j.OrderConfirmed, &j.OrderCancelled)
+  and ($2::uuid is null or customer_id = $2)`, orderID, owner.Arg()).
+		Scan(&j.OrderCreated, &j.OrderConfirmed, &j.OrderCancelled)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return Journey{}, fmt.Errorf("journey of order %s: %w", orderID, err)
 	}

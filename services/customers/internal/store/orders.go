@@ -24,13 +24,14 @@ func (s *Store) Record(ctx context.Context, batch []customer.Order) error {
 	// Rows are locked in the order of the key, so batches that share orders
 	// wait for each other but cannot deadlock.
 	_, err = s.pool.Exec(ctx, `
-insert into orders as o (customer_id, order_id, status, reason, items, total_cents, currency, version, created_at, updated_at,
-  order_created_at, order_confirmed_at, order_cancelled_at)
+insert into orders as o (customer_id, order_id, status, reason, items, total_cents, currency, version,
+  created_at, updated_at, order_created_at, order_confirmed_at, order_cancelled_at)
 select customer_id, order_id, status, reason, items, total_cents, currency, version, created_at, updated_at,
   case when items is not null then now() end, -- what only this kind of event tells
   case when total_cents is not null then now() end,
   case when reason is not null then now() end
-from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::text[], $8::int[], $9::timestamptz[], $10::timestamptz[])
+from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::bigint[], $7::text[], $8::int[],
+  $9::timestamptz[], $10::timestamptz[])
   as e(customer_id, order_id, status, reason, items, total_cents, currency, version, created_at, updated_at)
 order by customer_id, order_id
 on conflict (customer_id, order_id) do update
@@ -48,7 +49,8 @@ set status = case when excluded.version > o.version then excluded.status else o.
 where excluded.version > o.version
    or o.items is null and excluded.items is not null
    or o.total_cents is null and excluded.total_cents is not null`,
-		c.customerIDs, c.orderIDs, c.statuses, c.reasons, c.items, c.totals, c.currencies, c.versions, c.createdAt, c.updatedAt)
+		c.customerIDs, c.orderIDs, c.statuses, c.reasons, c.items, c.totals, c.currencies, c.versions, c.createdAt,
+		c.updatedAt)
 	if err != nil {
 		return fmt.Errorf("record %d orders: %w", len(c.orderIDs), err)
 	}
@@ -104,7 +106,8 @@ func columnsOf(batch []customer.Order) (c orderColumns, err error) {
 
 // Orders lists up to limit orders of a customer that owner stands for, newest first, from the one
 // behind after (uuid.Max: from the newest).
-func (s *Store) Orders(ctx context.Context, owner identity.Owner, customerID, after uuid.UUID, limit int) ([]customer.Order, error) {
+func (s *Store) Orders(ctx context.Context, owner identity.Owner, customerID, after uuid.UUID,
+	limit int) ([]customer.Order, error) {
 	rows, err := s.pool.Query(ctx, `
 select order_id, customer_id, status, reason, items, total_cents, currency, version, created_at, updated_at
 from orders
@@ -125,6 +128,7 @@ limit $3`, customerID, after, limit, owner.Arg())
 
 func scanOrder(row pgx.CollectableRow) (customer.Order, error) {
 	var o customer.Order
-	err := row.Scan(&o.ID, &o.CustomerID, &o.Status, &o.Reason, &o.Items, &o.TotalCents, &o.Currency, &o.Version, &o.CreatedAt, &o.UpdatedAt)
+	err := row.Scan(&o.ID, &o.CustomerID, &o.Status, &o.Reason, &o.Items, &o.TotalCents, &o.Currency, &o.Version,
+		&o.CreatedAt, &o.UpdatedAt)
 	return o, err
 }

@@ -46,7 +46,8 @@ func (s *Service) Get(ctx context.Context, path, authorization string, out any) 
 		return nil
 	case resp.StatusCode == http.StatusServiceUnavailable:
 		return web.Unavailable("The " + s.name + " service is not ready.")
-	case mediaType == "application/problem+json" && json.Unmarshal(body, refused) == nil && refused.Status == resp.StatusCode:
+	case mediaType == "application/problem+json" && json.Unmarshal(body, refused) == nil &&
+		refused.Status == resp.StatusCode:
 		return refused
 	}
 	return s.problem(fmt.Errorf("%s answered %s with %s", path, resp.Status, mediaType))

@@ -18,7 +18,8 @@ import (
 // it: the buffers and the deep stack of a request. It ends with its connection,
 // whole when the service ends it or this process drains. hold is asked before one
 // is opened, and what it returns is called when it has ended.
-func (s *Service) Stream(slots *Slots, hold func(http.ResponseWriter, *http.Request) (release func(), err error)) http.Handler {
+func (s *Service) Stream(slots *Slots,
+	hold func(http.ResponseWriter, *http.Request) (release func(), err error)) http.Handler {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
 		release, err := hold(w, r)
 		if err != nil {

@@ -78,7 +78,8 @@ func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 // placeAndWait stores an order and returns it in its final state, or as it is
 // when the wait is over. When too many wait already it does not wait at all: an
 // order that is still Pending is a right answer as well.
-func (h *handlers) placeAndWait(ctx context.Context, o order.Order, key store.Key, wait time.Duration) (order.Order, error) {
+func (h *handlers) placeAndWait(ctx context.Context, o order.Order, key store.Key,
+	wait time.Duration) (order.Order, error) {
 	// Waiting begins before the order is stored: its end may come sooner than
 	// the answer that it is.
 	var waiter *store.Waiter
@@ -197,7 +198,8 @@ func idempotencyKey(header http.Header) (string, error) {
 		ok = 0x21 <= key[i] && key[i] <= 0x7e
 	}
 	if !ok {
-		return "", web.BadParameter("Idempotency-Key", fmt.Sprintf("must be given once and have 1 to %d visible ASCII characters", maxKey))
+		return "", web.BadParameter("Idempotency-Key",
+			fmt.Sprintf("must be given once and have 1 to %d visible ASCII characters", maxKey))
 	}
 	return key, nil
 }

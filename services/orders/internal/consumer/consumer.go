@@ -16,8 +16,10 @@ import (
 // events.
 func Subscriptions(s *store.Store) []bus.Subscription {
 	return []bus.Subscription{
-		bus.Subscribe(events.QueueOrdersStockReserved, events.StockReservedType, events.DecodeStockReserved, answer(s, reserved)),
-		bus.Subscribe(events.QueueOrdersStockNotAvailable, events.StockNotAvailableType, events.DecodeStockNotAvailable, answer(s, notAvailable)),
+		bus.Subscribe(events.QueueOrdersStockReserved, events.StockReservedType, events.DecodeStockReserved,
+			answer(s, reserved)),
+		bus.Subscribe(events.QueueOrdersStockNotAvailable, events.StockNotAvailableType, events.DecodeStockNotAvailable,
+			answer(s, notAvailable)),
 	}
 }
 

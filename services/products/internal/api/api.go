@@ -43,8 +43,9 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 	stock.Post("/api/products/{productId}/restock", handle(a.restock))
 	operations.Get("/api/products/audit/events", handle(audit.EventsHandler(s.Published), audit.EventsQuery...))
 	operations.Post("/api/products/audit/handled", handle(audit.HandledHandler(audit.Books{
-		Queues: []string{events.QueueProductsOrderCreated, events.QueueProductsOrderCancelled}, DeadLetterSuffix: events.DeadLetterSuffix,
-		Unhandled: s.Unhandled, Waiting: waiting,
+		Queues:           []string{events.QueueProductsOrderCreated, events.QueueProductsOrderCancelled},
+		DeadLetterSuffix: events.DeadLetterSuffix,
+		Unhandled:        s.Unhandled, Waiting: waiting,
 	})))
 	ledger := s.Ledger(retention)
 	operations.Get("/api/products/audit/digest", handle(ledger.DigestHandler, audit.DigestQuery...))

@@ -15,13 +15,16 @@ import (
 // events.
 func Subscriptions(s *store.Store) []bus.Subscription {
 	return []bus.Subscription{
-		bus.Subscribe(events.QueueProductsOrderCreated, events.OrderCreatedType, events.DecodeOrderCreated, each(created, s.Reserve)),
-		bus.Subscribe(events.QueueProductsOrderCancelled, events.OrderCancelledType, events.DecodeOrderCancelled, each(cancelled, s.Release)),
+		bus.Subscribe(events.QueueProductsOrderCreated, events.OrderCreatedType, events.DecodeOrderCreated,
+			each(created, s.Reserve)),
+		bus.Subscribe(events.QueueProductsOrderCancelled, events.OrderCancelledType, events.DecodeOrderCancelled,
+			each(cancelled, s.Release)),
 	}
 }
 
 // each makes a handler that converts every delivery and handles them together.
-func each[E, T any](convert func(bus.Delivery[E]) T, handle func(context.Context, []T) error) func(context.Context, []bus.Delivery[E]) error {
+func each[E, T any](convert func(bus.Delivery[E]) T,
+	handle func(context.Context, []T) error) func(context.Context, []bus.Delivery[E]) error {
 	return func(ctx context.Context, batch []bus.Delivery[E]) error {
 		converted := make([]T, len(batch))
 		for i, d := range batch {
@@ -36,7 +39,8 @@ func created(d bus.Delivery[events.OrderCreated]) store.Order {
 	for i, item := range d.Payload.Items {
 		items[i] = product.Item(item)
 	}
-	return store.Order{ID: d.Payload.OrderID, CustomerID: d.Payload.CustomerID, Items: items, ExpiresAt: d.Payload.ExpiresAt, Context: d.Context}
+	return store.Order{ID: d.Payload.OrderID, CustomerID: d.Payload.CustomerID, Items: items,
+		ExpiresAt: d.Payload.ExpiresAt, Context: d.Context}
 }
 
 func cancelled(d bus.Delivery[events.OrderCancelled]) store.Cancellation {

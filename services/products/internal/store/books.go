@@ -52,8 +52,10 @@ page as materialized (
 select order_id as id,
   (created_at >= kept.since and fate <> 'none' and not coalesce(told.answered, false)
     or updated_at >= kept.since and fate = 'released' and not coalesce(told.released, false)) as incomplete,
-  hash_record_extended(row(order_id, fate, order_created_at is not null, order_cancelled_at is not null, case when fate <> 'none' then
-    hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'), jsonb_path_query_array(items, '$[*].quantity')), 0)
+  hash_record_extended(row(order_id, fate, order_created_at is not null, order_cancelled_at is not null,
+    case when fate <> 'none' then
+      hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'),
+        jsonb_path_query_array(items, '$[*].quantity')), 0)
     end), 0) as reservation
 from page
 cross join kept
@@ -128,7 +130,8 @@ func missing(e books.Reservation, created, updated bool) []string {
 			keys = append(keys, key)
 		}
 	}
-	want(created && (e.Status == books.ReservationReserved || e.Status == books.ReservationReleased), events.StockReservedKey)
+	reserved := e.Status == books.ReservationReserved || e.Status == books.ReservationReleased
+	want(created && reserved, events.StockReservedKey)
 	want(created && e.Status == books.ReservationRefused, events.StockNotAvailableKey)
 	want(updated && e.Status == books.ReservationReleased, events.StockReleasedKey)
 	return keys
@@ -152,7 +155,8 @@ type StockCheck struct {
 // All is read in one snapshot, in short statements: so long the tables keep what
 // was deleted in them, which costs less than one statement that takes a whole
 // processor for as long.
-func (s *Store) CheckStock(ctx context.Context, rate int, progress func(StockCheck) error) (check StockCheck, err error) {
+func (s *Store) CheckStock(ctx context.Context, rate int,
+	progress func(StockCheck) error) (check StockCheck, err error) {
 	ctx = postgres.Patient(ctx)
 	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
@@ -187,7 +191,8 @@ func (s *Store) CheckStock(ctx context.Context, rate int, progress func(StockChe
 
 // addHeld adds up what the next reservations hold, up to limit of them, and
 // returns the last and how many there were.
-func addHeld(ctx context.Context, tx pgx.Tx, after uuid.UUID, limit int64, held map[uuid.UUID]int64) (last uuid.UUID, n int64, err error) {
+func addHeld(ctx context.Context, tx pgx.Tx, after uuid.UUID, limit int64,
+	held map[uuid.UUID]int64) (last uuid.UUID, n int64, err error) {
 	rows, err := tx.Query(ctx, `
 with page as materialized (
   select order_id, status, items

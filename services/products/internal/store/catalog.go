@@ -17,7 +17,8 @@ const productColumns = `product_id, name, price_cents, currency, stock, reserved
 
 func scanProduct(row pgx.CollectableRow) (product.Product, error) {
 	var p product.Product
-	err := row.Scan(&p.ID, &p.Name, &p.PriceCents, &p.Currency, &p.Stock, &p.Reserved, &p.Version, &p.CreatedAt, &p.UpdatedAt)
+	err := row.Scan(&p.ID, &p.Name, &p.PriceCents, &p.Currency, &p.Stock, &p.Reserved, &p.Version, &p.CreatedAt,
+		&p.UpdatedAt)
 	return p, err
 }
 
@@ -93,7 +94,8 @@ returning `+productColumns, p.ID, p.Name, p.PriceCents, p.Currency, p.Stock)
 // Edit changes name, price and, unless nil, currency of the product if it has
 // one of the versions (nil: whichever it has), and returns it as stored;
 // otherwise product.ErrStale or product.ErrNotFound.
-func (s *Store) Edit(ctx context.Context, id uuid.UUID, versions []int64, name string, priceCents int64, currency *string) (product.Product, error) {
+func (s *Store) Edit(ctx context.Context, id uuid.UUID, versions []int64, name string, priceCents int64,
+	currency *string) (product.Product, error) {
 	p, err := s.write(ctx, `
 update products
 set name = $3,

@@ -28,10 +28,12 @@ type Journey struct {
 func (s *Store) Journey(ctx context.Context, owner identity.Owner, orderID uuid.UUID) (Journey, error) {
 	var j Journey
 	err := s.pool.QueryRow(ctx, `
-select order_created_at, order_cancelled_at, status in ('Cancelled', 'Expired'), status in ('Cancelled', 'Expired', 'Refused')
+select order_created_at, order_cancelled_at, status in ('Cancelled', 'Expired'),
+  status in ('Cancelled', 'Expired', 'Refused')
 from reservations
 where order_id = $1
-  and ($2::uuid is null or customer_id = $2)`, orderID, owner.Arg()).Scan(&j.OrderCreated, &j.OrderCancelled, &j.NotReserved, &j.NotReleased)
+  and ($2::uuid is null or customer_id = $2)`, orderID, owner.Arg()).
+		Scan(&j.OrderCreated, &j.OrderCancelled, &j.NotReserved, &j.NotReleased)
 	if _, one := owner.Only(); one && errors.Is(err, pgx.ErrNoRows) {
 		return Journey{}, nil // or another's
 	}

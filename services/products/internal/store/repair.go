@@ -208,7 +208,8 @@ func writeReservation(ctx context.Context, tx pgx.Tx, id, customer uuid.UUID, r 
 	}
 	tag, err := tx.Exec(ctx, `
 insert into reservations as r (order_id, status, items, order_created_at, order_cancelled_at, customer_id)
-values ($1, $2, $3::jsonb, now(), case when $2 <> 'Reserved' then now() end, nullif($4, '00000000-0000-0000-0000-000000000000'::uuid))
+values ($1, $2, $3::jsonb, now(), case when $2 <> 'Reserved' then now() end,
+  nullif($4, '00000000-0000-0000-0000-000000000000'::uuid))
 on conflict (order_id) do update
 set status = excluded.status,
     items = excluded.items,

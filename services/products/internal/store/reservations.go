@@ -127,14 +127,16 @@ func claimOrders(b *pgx.Batch, orders []Order) (*claims, error) {
 	claimed := &claims{orders: make(map[uuid.UUID]bool, len(orders))}
 	b.Queue(`
 insert into reservations as r (order_id, customer_id, status, items, order_created_at)
-select order_id, customer_id, case when expires_at < now() - $4::interval then 'Expired' else 'Reserved' end, items, now()
+select order_id, customer_id, case when expires_at < now() - $4::interval then 'Expired' else 'Reserved' end,
+  items, now()
 from unnest($1::uuid[], $2::jsonb[], $3::timestamptz[], $5::uuid[]) as o(order_id, items, expires_at, customer_id)
 order by order_id
 on conflict (order_id) do update
 set order_created_at = now() -- for the mark of a cancellation: it came after that
 where r.status = 'Cancelled'
   and r.order_created_at is null
-returning order_id, status = 'Reserved', now()`, ids, items, expiries, expiryMargin, customers).Query(func(rows pgx.Rows) error {
+returning order_id, status = 'Reserved', now()`,
+		ids, items, expiries, expiryMargin, customers).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var inserted bool
 		_, err := pgx.ForEachRow(rows, []any{&id, &inserted, &claimed.at}, func() error {
