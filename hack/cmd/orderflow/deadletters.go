@@ -19,7 +19,7 @@ import (
 	"orderflow.internal/hack/internal/login"
 )
 
-// letters is the dead letters' API at a gateway. What it answers is printed as it is, for jq and for eyes.
+// letters is the dead letters' API at a gateway. What it answers is printed, for jq and for eyes.
 type letters struct {
 	program
 	base string
@@ -57,7 +57,9 @@ match all of them.`,
 	add("groups", "List the causes, the latest first", 0, l.get("/groups"))
 	add("list", "List letters, the latest first", 0, func(ctx context.Context, _ []string) error { return l.print(ctx, "?"+l.query()) }, l.selected)
 	add("show LETTER", "Show one letter with its headers, body and history", 1, l.get("/%s"))
-	add("export", "Print letters as JSON lines", 0, func(ctx context.Context, _ []string) error { return l.print(ctx, "/export?"+l.query()) }, l.selected)
+	add("export", "Print letters as JSON lines", 0, func(ctx context.Context, _ []string) error {
+		return l.send(ctx, http.MethodGet, "/export?"+l.query(), nil, os.Stdout)
+	}, l.selected)
 	add("discard", "Discard letters: they will not be redriven", 0, func(ctx context.Context, _ []string) error {
 		return l.post(ctx, "/discard", map[string]any{"selection": l.selection(), "why": l.why})
 	}, l.selected, l.reasoned)
@@ -129,11 +131,24 @@ func (l *letters) get(path string) func(context.Context, []string) error {
 }
 
 func (l *letters) print(ctx context.Context, path string) error {
-	return l.send(ctx, http.MethodGet, path, nil, os.Stdout)
+	return l.indented(ctx, http.MethodGet, path, nil)
 }
 
 func (l *letters) post(ctx context.Context, path string, body any) error {
-	return l.send(ctx, http.MethodPost, path, body, os.Stdout)
+	return l.indented(ctx, http.MethodPost, path, body)
+}
+
+// indented prints an answer so that people can read it.
+func (l *letters) indented(ctx context.Context, method, path string, body any) error {
+	var answer, text bytes.Buffer
+	if err := l.send(ctx, method, path, body, &answer); err != nil {
+		return err
+	}
+	if err := json.Indent(&text, answer.Bytes(), "", "  "); err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	_, err := fmt.Fprintln(os.Stdout, text.String())
+	return err
 }
 
 func (l *letters) send(ctx context.Context, method, path string, body any, to io.Writer) (err error) {
@@ -184,7 +199,7 @@ func (l *letters) watch(ctx context.Context, args []string) error {
 			line += "; " + r.StoppedBecause + ", letter " + strconv.FormatInt(r.StoppedLetterID, 10)
 		}
 		if line != last {
-			l.Printf("%s\n", line)
+			l.Printf("%s", line)
 			last = line
 		}
 		if r.State != "running" {
