@@ -46,13 +46,15 @@ func (s Service) Admin() int { return s.Port + 1000 }
 var (
 	validName = regexp.MustCompile(`^[a-z][a-z0-9]{1,29}$`)
 	// own are names of the system's services, which stay, and of other folders, charts and values that are there.
-	own = []string{"orders", "products", "customers", "deadletters", "gateway", "audit", "client", "idp", "kit", "events", "e2e",
+	own = []string{"orders", "products", "customers", "deadletters", "gateway", "audit", "client", "idp", "kit", "events",
+		"e2e",
 		"messaging", "postgres", "rabbitmq", "service", "global", "monitoring", "test", "main", "internal", "vendor"}
 )
 
 func valid(name string) error {
 	if !validName.MatchString(name) {
-		return fmt.Errorf("%q is no name for a service: 2 to 30 lower-case letters and digits, a letter first, such as notifications", name)
+		return fmt.Errorf("%q is no name for a service: 2 to 30 lower-case letters and digits, a letter first, "+
+			"such as notifications", name)
 	}
 	if slices.Contains(own, name) {
 		return fmt.Errorf("%s is taken by the system itself", name)
@@ -71,7 +73,7 @@ func New(root, name string, keys []string) (Service, error) {
 		return s, err
 	}
 	if slices.ContainsFunc(all, func(other charts.Service) bool { return other.Name == name }) {
-		return s, fmt.Errorf("there is a service %s in charts/orderflow: hack/new service %s --remove takes it away", name, name)
+		return s, fmt.Errorf("there is a service %s in charts/orderflow: hack/new service %[1]s --remove takes it away", name)
 	}
 	if _, err := os.Stat(s.folder()); err == nil {
 		return s, fmt.Errorf("services/%s is there already", name)
@@ -102,14 +104,15 @@ func (s *Service) consume(keys []string) error {
 			known[c.Address] = slices.Collect(maps.Keys(c.Messages))[0]
 		}
 	}
+	all := strings.Join(slices.Sorted(maps.Keys(known)), ", ")
 	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
 	if len(keys) == 0 {
-		return fmt.Errorf("--consumes: name at least one of %s", strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		return fmt.Errorf("--consumes: name at least one of %s", all)
 	}
 	for _, key := range keys {
 		name, ok := known[key]
 		if !ok {
-			return fmt.Errorf("--consumes: no event has the routing key %q: there are %s", key, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+			return fmt.Errorf("--consumes: no event has the routing key %q: there are %s", key, all)
 		}
 		s.Events = append(s.Events, Event{name, key, s.Name + "." + key})
 	}
