@@ -21,17 +21,27 @@ func BuildFlags() []string { return []string{"-buildvcs=false", "-trimpath", "-t
 
 // Build compiles the services; what has not changed is taken from Go's cache.
 func (s *Stack) Build(ctx context.Context) error {
-	args := append([]string{"build", "-o", s.binDir() + "/"}, BuildFlags()...)
-	if s.Options.Race {
-		args = append(args, "-race")
-	}
-	for _, spec := range s.specs {
-		args = append(args, "./"+spec.name)
-	}
 	if err := os.MkdirAll(s.binDir(), 0o755); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", args...)
+	var packages []string
+	for _, spec := range s.specs {
+		packages = append(packages, "./"+spec.name)
+	}
+	return s.goBuild(ctx, s.binDir()+"/", packages...)
+}
+
+// BuildEdited compiles one service with a go -overlay, for Service.Setprogram.
+func (s *Stack) BuildEdited(ctx context.Context, service, overlay, program string) error {
+	return s.goBuild(ctx, program, "-overlay="+overlay, "./"+service)
+}
+
+func (s *Stack) goBuild(ctx context.Context, output string, args ...string) error {
+	flags := append([]string{"build", "-o", output}, BuildFlags()...)
+	if s.Options.Race {
+		flags = append(flags, "-race")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(flags, args...)...)
 	cmd.Dir = filepath.Join(s.Options.Root, "services")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)

@@ -15,6 +15,7 @@ const (
 	OffsetTest   = 100
 	OffsetClient = 150
 	OffsetBench  = 250
+	OffsetLab    = 350
 	OffsetHack   = 500
 	OffsetSystem = 1600
 

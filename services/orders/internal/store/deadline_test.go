@@ -71,6 +71,24 @@ func TestTimeOut(t *testing.T) {
 	}
 }
 
+// Deadlines are in the database, not in timers: one that passed a day ago, while
+// no replica ran, still cancels its order.
+func TestADeadlineThatPassedWhileNobodyLookedIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	o := mustPlace(t, newReplica(t, pool).run(t), newOrder(t))
+	if _, err := pool.Exec(t.Context(), `update pending_orders set due = now() - interval '1 day'`); err != nil {
+		t.Fatal(err)
+	}
+	started := newReplica(t, pool)
+	if n, err := started.TimeOut(t.Context()); n != 1 || err != nil {
+		t.Errorf("%d timed out: %v", n, err)
+	}
+	if got := mustGet(t, started, o.ID); got.Reason != order.TimedOut {
+		t.Errorf("the order is %s %s", got.Status, got.Reason)
+	}
+}
+
 // An order that times out stays in the trace that placed it. Not parallel: the
 // tracer is the process's.
 func TestTimeOutContinuesTheTrace(t *testing.T) {
