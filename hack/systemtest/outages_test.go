@@ -108,24 +108,31 @@ func TestEnduringOverload(t *testing.T) {
 			t.Errorf("%s: %s", c.Name, c.Detail)
 		}
 	}
-	seconds := confirmedBySecond(t, s, r.Began, r.Began.Add(lasts+time.Minute))
+	// A client that shares the machine may need longer for its load than it was to take.
+	ended := 0
+	for at, second := range r.Timeline {
+		if second.Accepted+second.Refused > 0 {
+			ended = at + 1
+		}
+	}
+	seconds := confirmedBySecond(t, s, r.Began, r.Began.Add(time.Duration(ended)*time.Second+time.Minute))
 	during, last := 0, 0
 	for at, n := range seconds {
-		if at < int(lasts.Seconds()) {
+		if at < ended {
 			during += n
 		}
 		if n > 0 {
 			last = at
 		}
 	}
-	goodput := float64(during) / lasts.Seconds()
-	t.Logf("capacity %.0f/s, offered %.0f/s, goodput %.0f/s, the last order ended %d s after the load; %v, %v; %s",
-		capacity, load.Rate, goodput, last-int(lasts.Seconds()), r.States, r.Reasons, kinds(r.Errors))
+	goodput, after := float64(during)/float64(ended), last-ended
+	t.Logf("capacity %.0f/s, offered %.0f/s for %d s, goodput %.0f/s, the last order ended %d s after the load; %v, %v; %s",
+		capacity, float64(load.Orders)/float64(ended), ended, goodput, after, r.States, r.Reasons, kinds(r.Errors))
 	t.Logf("confirmed by second: %v", seconds)
 	if goodput < 0.9*capacity && endures() { // in 20 s, beside other work, both can be anything
 		t.Errorf("the goodput is less than nine tenths of the capacity")
 	}
-	if after := last - int(lasts.Seconds()); after > 30 {
+	if after > 30 {
 		t.Errorf("the system was busy for %d s after the load", after)
 	}
 	if n := len(r.Orders) - r.States["Confirmed"]; n != 0 {
