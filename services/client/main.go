@@ -57,7 +57,11 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 // views are the addresses that the client's own router knows (src/app.tsx).
 // They must not begin like a path of the API: the gateway would not send them
 // here.
-var views = []string{"/", "/basket", "/order/{orderId}", "/history", "/history/{customerId}", "/stock", "/signed-in"}
+var views = []string{
+	"/", "/basket", "/order/{orderId}", "/history", "/history/{customerId}", "/stock", "/signed-in",
+	"/operations", "/operations/letters", "/operations/letters/{letterId}",
+	"/operations/redrives", "/operations/redrives/{redriveId}", "/operations/history",
+}
 
 func newHandler(cfg config, pages site) http.Handler {
 	router := web.NewRouter()

@@ -83,6 +83,7 @@ func TestPages(t *testing.T) {
 		{"/history", "", 200, "text/html; charset=utf-8", fresh, "<html>"},
 		{"/history/550e8400-e29b-41d4-a716-446655440000", "", 200, "text/html; charset=utf-8", fresh, "<html>"},
 		{"/stock", "", 200, "text/html; charset=utf-8", fresh, "<html>"},
+		{"/operations/letters/17", "", 200, "text/html; charset=utf-8", fresh, "<html>"},
 		{"/assets/shop-abc.js", "", 200, "text/javascript; charset=utf-8", immutable, "shop"},
 		{"/assets/font-def.woff2", "", 200, "font/woff2", immutable, "font"},
 		{"/theme.js", "", 200, "text/javascript; charset=utf-8", fresh, "theme"},

@@ -24,7 +24,7 @@ export default defineConfig({
           groups: [
             { name: 'accounts', test: /node_modules\/(oidc-client-ts|jwt-decode)|src\/auth\/accounts\.ts/, priority: 4 },
             { name: 'libraries', test: /node_modules\/(?!react-aria|react-stately|@react-|@internationalized|@swc)/, priority: 3 },
-            { name: 'shop', test: /src\/(?!main|pages\/(basket|order|history|stock|use-)|stock\/|components\/(.*dialog|journey|modal|text-input)|auth\/.*dialog)/, priority: 2 },
+            { name: 'shop', test: /src\/(?!main|pages\/(basket|order|history|stock|operations|use-)|stock\/|operations\/|api\/deadletters|components\/(.*dialog|journey|modal|text-input)|auth\/.*dialog)/, priority: 2 },
             { name: 'dialogs', test: /node_modules|src\/components\/(modal|text-input)/, priority: 1 },
           ],
         },
@@ -40,7 +40,7 @@ export default defineConfig({
   server: {
     port: 5173,
     strictPort: true,
-    proxy: { '^/(orders|products|customers|auth)(/|\\?|$)': { target: gateway } },
+    proxy: { '^/(orders|products|customers|deadletters|auth)(/|\\?|$)': { target: gateway } },
   },
 });
 

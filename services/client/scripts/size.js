@@ -19,6 +19,7 @@ const pages = {
   '/order/…': ['src/pages/order.tsx'],
   '/history': ['src/pages/history.tsx'],
   '/stock': ['src/pages/stock.tsx'],
+  '/operations': ['src/pages/operations.tsx'],
 };
 
 /** @type {(key: string, files: Set<string>) => void} */

@@ -10,6 +10,7 @@ const BasketPage = lazy(() => import('./pages/basket.tsx'));
 const OrderPage = lazy(() => import('./pages/order.tsx'));
 const HistoryPage = lazy(() => import('./pages/history.tsx'));
 const StockPage = lazy(() => import('./pages/stock.tsx'));
+const OperationsPage = lazy(() => import('./pages/operations.tsx'));
 
 /** The pages by address. The server knows the same ones (views in main.go). */
 export function App() {
@@ -24,6 +25,7 @@ export function App() {
             <Route path="/history">{() => <HistoryPage />}</Route>
             <Route path="/history/:customerId">{({ customerId }) => <HistoryPage customerId={customerId} />}</Route>
             <Route path="/stock" component={StockPage} />
+            <Route path="/operations/*?">{() => <OperationsPage />}</Route>
             <Route component={NotFoundPage} />
           </Switch>
         </Suspense>

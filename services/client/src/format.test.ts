@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { count, counted, dayName, elapsed, money, shortId } from './format.ts';
+import { ago, bytes, count, counted, dayName, elapsed, money, shortId } from './format.ts';
 
 describe('money', () => {
   it.each([
@@ -51,4 +51,18 @@ describe('dayName', () => {
 
 it('shortens ids to the part in which they differ', () => {
   expect(shortId('0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60')).toBe('1D2B4A60');
+});
+
+it('says how long ago a time was, whatever the clocks say', () => {
+  const now = new Date('2026-11-05T12:00:00Z');
+  expect(['2026-11-05T12:00:30Z', '2026-11-05T11:59:30Z', '2026-11-05T11:55:00Z', '2026-10-20T12:00:00Z'].map((at) => ago(at, now))).toEqual([
+    'just now',
+    'just now',
+    '5 minutes ago',
+    '16 days ago',
+  ]);
+});
+
+it('says sizes', () => {
+  expect([1, 640, 1500, 10_000_000].map(bytes)).toEqual(['1 byte', '640 bytes', '1.5 kB', '10 MB']);
 });

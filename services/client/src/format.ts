@@ -41,6 +41,16 @@ export function fullTime(at: string): string {
   return full.format(new Date(at));
 }
 
+const distances = new Intl.RelativeTimeFormat(locale, { numeric: 'auto' });
+const spans = [['day', 86_400], ['hour', 3600], ['minute', 60]] as const; // in seconds
+
+/** How long ago a time was: just now, 5 minutes ago, yesterday, 12 days ago. */
+export function ago(at: string, now: Date = new Date()): string {
+  const seconds = (now.getTime() - Date.parse(at)) / 1000;
+  const span = spans.find(([, length]) => seconds >= length);
+  return span ? distances.format(-Math.floor(seconds / span[1]), span[0]) : 'just now'; // also when the clocks differ
+}
+
 /** The day of a time as people call it: Today, Yesterday, Monday 2 November, 2 November 2025. */
 export function dayName(at: string, now: Date = new Date()): string {
   const then = new Date(at);
@@ -71,6 +81,16 @@ function microseconds(at: string): number {
   const fraction = /\.(\d+)/.exec(at)?.[1] ?? '';
   const below = Number(fraction.padEnd(6, '0').slice(3, 6));
   return Date.parse(at) * 1000 + below;
+}
+
+const sizes = ['bytes', 'kB', 'MB', 'GB'] as const;
+
+/** A size: 1 byte, 640 bytes, 1.5 kB, 10 MB. */
+export function bytes(n: number): string {
+  if (n < 1000) return counted(n, 'byte');
+  const power = Math.min(Math.floor(Math.log10(n) / 3), sizes.length - 1);
+  const value = n / 1000 ** power;
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${sizes[power] ?? ''}`;
 }
 
 /** The end of an id, enough to tell one from another: UUIDs of version 7 begin alike. */

@@ -18,6 +18,7 @@ const ShopperDialog = lazy(loadShopperDialog);
 export function Layout({ children }: { children: ReactNode }) {
   const session = useSession();
   const mayStock = useMay('stock');
+  const mayOperations = useMay('operations');
   return (
     <>
       <a className="skip" href="#main">
@@ -33,6 +34,7 @@ export function Layout({ children }: { children: ReactNode }) {
             <NavItem to="/" icon="shop" label="Shop" />
             <NavItem to="/history" icon="orders" label="Orders" />
             {mayStock && <NavItem to="/stock" icon="stock" label="Stock" />}
+            {mayOperations && <NavItem to="/operations" icon="letters" label="Operations" />}
             <BasketItem />
           </nav>
           {session.kind === 'open' ? <ShopperButton /> : <AccountButton account={session.kind === 'in' ? session.account : undefined} />}

@@ -1,4 +1,4 @@
-import { FieldError, Input, Label, NumberField, Text, TextField, type NumberFieldProps, type TextFieldProps } from 'react-aria-components';
+import { FieldError, Input, Label, NumberField, Text, TextArea, TextField, type NumberFieldProps, type TextFieldProps } from 'react-aria-components';
 
 /** A labelled text field with the form's errors under it. */
 export function TextInput({ label, hint, ...props }: TextFieldProps & { label: string; hint?: string }) {
@@ -6,6 +6,22 @@ export function TextInput({ label, hint, ...props }: TextFieldProps & { label: s
     <TextField {...props} className="field">
       <Label>{label}</Label>
       <Input className="input" />
+      {hint !== undefined && (
+        <Text slot="description" className="hint">
+          {hint}
+        </Text>
+      )}
+      <FieldError />
+    </TextField>
+  );
+}
+
+/** A labelled field for some sentences. */
+export function LongTextInput({ label, hint, ...props }: TextFieldProps & { label: string; hint?: string }) {
+  return (
+    <TextField {...props} className="field">
+      <Label>{label}</Label>
+      <TextArea className="input" rows={3} />
       {hint !== undefined && (
         <Text slot="description" className="hint">
           {hint}
