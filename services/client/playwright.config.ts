@@ -38,7 +38,7 @@ export default defineConfig({
     // What a phone does not change is left to the desktop. Its real pixels would only cost time: there is no GPU.
     {
       name: 'phone',
-      testMatch: /(accessibility|order)\.spec/,
+      testMatch: /(accessibility|operations|order)\.spec/,
       grepInvert: /with a bad connection/,
       use: { ...devices['Pixel 7'], deviceScaleFactor: 1 },
     },

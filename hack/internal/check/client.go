@@ -45,7 +45,8 @@ func webClient(ctx context.Context, r *run) (err error) {
 	}
 	// localhost is a secure context to browsers: they take Brotli and lend the clipboard there as on https.
 	base := strings.Replace(s.BaseURL(), "127.0.0.1", "localhost", 1)
-	script("a browser on the running system", "e2e", "BASE_URL="+base, "CHROMIUM="+browser())
+	script("a browser on the running system", "e2e", "BASE_URL="+base, "CHROMIUM="+browser(),
+		"ORDERS_DATABASE_URL="+s.Postgres.ServiceURL("orders")) // see e2e/operations.spec.ts
 	if err := restartWithAccounts(ctx, s); err != nil {
 		return err
 	}

@@ -79,6 +79,23 @@ export class Api {
     return (await response.json()) as components['schemas']['Order'];
   }
 
+  /** Places an order without waiting for what becomes of it, and returns its id. */
+  async place(customerId: string, ...items: { productId: string; quantity: number }[]): Promise<string> {
+    const response = await this.#request.post('/orders', { data: { customerId, items }, headers: { Prefer: 'respond-async' } });
+    expect(response.status()).toBe(202);
+    return ((await response.json()) as components['schemas']['Order']).orderId;
+  }
+
+  async readOrder(orderId: string): Promise<components['schemas']['Order']> {
+    const response = await this.#request.get(`/orders/${orderId}`);
+    expect(response.status()).toBe(200);
+    return (await response.json()) as components['schemas']['Order'];
+  }
+
+  async cancel(orderId: string): Promise<void> {
+    expect((await this.#request.post(`/orders/${orderId}/cancel`)).status()).toBe(200);
+  }
+
   async orders(customerId: string): Promise<components['schemas']['Order'][]> {
     const response = await this.#request.get(`/orders?customerId=${customerId}`);
     return ((await response.json()) as { orders: components['schemas']['Order'][] }).orders;

@@ -1,12 +1,13 @@
 import { writeFile } from 'node:fs/promises';
 import type { APIRequestContext } from '@playwright/test';
-import { expect, failedLoads, heading, state, test, type Page } from './fixtures.ts';
+import { database, die, test } from './fault.ts';
+import { expect, failedLoads, heading, state, type Page } from './fixtures.ts';
 import type { components } from '../src/api/schema.ts';
 
 // Takes pictures of the system that hack/up runs, best a new one: those in the README, or into the folder that PICTURES
 // names those of every page and state.
 const folder = process.env['PICTURES'] ?? '';
-const readme = ['shop-light', 'shop-dark', 'order-confirmed-light', 'order-confirmed-dark', 'order-short-light', 'order-short-dark', 'trace'];
+const readme = ['shop-light', 'shop-dark', 'order-confirmed-light', 'order-confirmed-dark', 'order-short-light', 'order-short-dark', 'redrive-stopped-light', 'redrive-stopped-dark', 'trace'];
 
 test.use({ tolerated: [failedLoads] });
 test.setTimeout(90_000);
@@ -164,6 +165,39 @@ for (const [look, options] of Object.entries(looks)) {
       await expect(dialog.getByRole('alert')).toBeVisible();
       await take(page, `stock-conflict-${look}`);
       await put(webcam.priceCents);
+    });
+  });
+}
+
+for (const [look, options] of Object.entries(looks)) {
+  test.describe(`dead letters, ${look}`, () => {
+    test.use(options);
+    test.skip(database === undefined, 'ORDERS_DATABASE_URL is not set');
+
+    test('operations', async ({ page, api, fault, customerId }) => {
+      const { productId } = await die(api, fault, customerId, 9);
+      await page.goto('/operations');
+      await expect(page.getByText('does not fit the order').first()).toBeVisible();
+      await take(page, `causes-${look}`);
+      await page.goto(`/operations/letters?state=waiting&text=${productId}`);
+      await expect(page.getByRole('list', { name: 'Letters' }).getByRole('listitem')).toHaveCount(9);
+      await take(page, `letters-${look}`);
+      await page.getByRole('link', { name: /does not fit/ }).first().click();
+      await expect(heading(page, 'Waiting')).toBeVisible();
+      await take(page, `letter-${look}`);
+      const post = async (path: string, data: object) => (await (await page.request.post(`/deadletters/redrives${path}`, { data })).json()) as { redriveId: string };
+      const { redriveId } = await post('', { selection: { text: productId }, why: 'Orders reads quantities again' });
+      await page.goto(`/operations/redrives/${redriveId}`);
+      await expect(heading(page, 'Plan for 9 letters')).toBeVisible();
+      await take(page, `plan-${look}`);
+      await post(`/${redriveId}/start`, {});
+      await expect(heading(page, 'Stopped by itself')).toBeVisible();
+      await take(page, `redrive-stopped-${look}`);
+      await fault.end();
+      await post(`/${redriveId}/resume`, { why: 'Repaired for good' });
+      await expect(heading(page, 'Done')).toBeVisible();
+      await expect(page.getByRole('list', { name: 'Letters of the redrive' }).getByText('Handled')).toHaveCount(8);
+      await take(page, `redrive-${look}`);
     });
   });
 }
