@@ -125,7 +125,7 @@ func (s *system) around(ctx context.Context, t *testing.T) *productive {
 		}
 	})
 	p := &productive{system: &system{Cluster: s.Cluster}}
-	p.release = kube.Release{Cluster: &p.system.Cluster, Name: release, Namespace: production, Chart: s.release.Chart}
+	p.release = kube.Release{Cluster: &p.Cluster, Name: release, Namespace: production, Chart: s.release.Chart}
 	machine := p.identity(ctx, t)
 	s.applyFile(ctx, t, filepath.Join("testdata", production, "front.yaml"))
 	authority := s.authority(ctx, t)
