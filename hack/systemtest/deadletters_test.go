@@ -20,6 +20,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"orderflow.internal/events"
+	"orderflow.internal/hack/monitoring"
 	"orderflow.internal/hack/stack"
 	"orderflow.internal/kit/bus"
 )
@@ -437,7 +438,8 @@ func TestEnduringOrdersBesideARedrive(t *testing.T) {
 	}
 }
 
-// What cannot be read dies again at once: one letter is tried, and the redrive says which.
+// What cannot be read dies again at once: one letter is tried, and the redrive says which. The dashboard and the alerts
+// have what they ask for.
 func TestRedriveOfWhatIsStillBroken(t *testing.T) {
 	s := start(t, variant{})
 	const queue, n = events.QueueCustomersOrderCreated, 5
@@ -448,7 +450,7 @@ func TestRedriveOfWhatIsStillBroken(t *testing.T) {
 	for range n {
 		put(t, ch, queue, envelope(events.OrderCreatedType, uuid.New(), []byte(`{"orderId": 7}`)))
 	}
-	startDeadletters(t, s, nil)
+	service := startDeadletters(t, s, nil)
 	o := operator{t, s.BaseURL()}
 	o.waiting(queue, n)
 	plan := o.plan(`{"orderId": 7}`)
@@ -457,6 +459,31 @@ func TestRedriveOfWhatIsStillBroken(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	o.waiting(queue, n)
+
+	uses, err := monitoring.Uses(s.Options.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Minute, "every metric of dead letters exists", func(ctx context.Context) error {
+		m, err := readMetrics(ctx, service)
+		if err != nil {
+			return err
+		}
+		wanted := 0
+		for name, places := range uses {
+			if !ofDeadletters(name) {
+				continue
+			}
+			wanted++
+			if !m.has(name) {
+				err = errors.Join(err, fmt.Errorf("%s (%s)", name, strings.Join(places, ", ")))
+			}
+		}
+		if wanted < 5 {
+			return fmt.Errorf("only %d metrics of dead letters are in use", wanted)
+		}
+		return err
+	})
 }
 
 // The user of deadletters takes dead letters and gives them back to their queues, and can do nothing else.

@@ -53,10 +53,9 @@ func TestMonitoring(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range rules {
-			// Those of the audit have tests of their own, deadletters does not run here, and nobody makes 100,000 dead rows
-			// in a minute.
-			elsewhere := slices.ContainsFunc([]string{"orderflow_audit_", "orderflow_letters_", "orderflow_redrives", "orderflow_db_dead_rows"},
-				func(metric string) bool { return strings.Contains(r.Expr, metric) })
+			// Those of the audit have tests of their own, and nobody makes 100,000 dead rows in a minute.
+			elsewhere := strings.Contains(r.Expr, "orderflow_audit_") || strings.Contains(r.Expr, "orderflow_db_dead_rows") ||
+				ofDeadletters(r.Expr)
 			if !m.seen[r.Alert] && !elsewhere {
 				t.Errorf("%s was not seen firing", r.Alert)
 			}
@@ -139,7 +138,12 @@ func (m *monitored) calm(t *testing.T) {
 // Metrics that a system which works, and that nobody audits, does not have.
 var absentWhenWell = []string{
 	"orderflow_outbox_refused", "orderflow_audit_unhandled", "orderflow_audit_differences", "orderflow_audit_failed",
-	"orderflow_letters_waiting", "orderflow_redrives",
+}
+
+// ofDeadletters tells the metrics, or the queries for them, of deadletters, which does not run in TestMonitoring.
+// TestRedriveOfWhatIsStillBroken looks for them.
+func ofDeadletters(text string) bool {
+	return strings.Contains(text, "orderflow_letters_") || strings.Contains(text, "orderflow_redrives")
 }
 
 func (m *monitored) metrics(t *testing.T) {
@@ -154,7 +158,7 @@ func (m *monitored) metrics(t *testing.T) {
 		}
 		var missing []string
 		for _, name := range slices.Sorted(maps.Keys(uses)) {
-			if !slices.Contains(names, name) && !slices.Contains(absentWhenWell, name) {
+			if !slices.Contains(names, name) && !slices.Contains(absentWhenWell, name) && !ofDeadletters(name) {
 				missing = append(missing, fmt.Sprintf("%s (%s)", name, strings.Join(uses[name], ", ")))
 			}
 		}
@@ -202,7 +206,7 @@ func (m *monitored) queries(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if n == 0 && !slices.Contains(emptyWhenWell, panel) {
+				if n == 0 && !slices.Contains(emptyWhenWell, panel) && !ofDeadletters(q) {
 					return fmt.Errorf("nothing to show for %s", q)
 				}
 			}
@@ -329,7 +333,9 @@ func (m *monitored) ordersStuck(t *testing.T) {
 	}
 	closed := func() { _ = conn.Close(context.WithoutCancel(t.Context())) } // gives the lock back
 	defer closed()
+	// The services' own sessions may not idle in a transaction for so long.
 	for _, sql := range []string{`
+set idle_in_transaction_session_timeout = 0`, `
 insert into orders (order_id, customer_id, status, items, version, created_at, updated_at)
 values ($1, $1, 'Pending', '[{"productId": "00000000-0000-7000-8000-000000000001", "quantity": 1}]', 1,
   now() - interval '30 minutes', now() - interval '30 minutes')`, `

@@ -232,6 +232,16 @@ func (m metrics) sum(name string, match func(labels string) bool) int {
 	return int(total)
 }
 
+// has tells whether there is a sample of a metric, whatever its labels and value.
+func (m metrics) has(name string) bool {
+	for sample := range m {
+		if strings.HasPrefix(sample, name+"{") {
+			return true
+		}
+	}
+	return false
+}
+
 // noFailures checks that no consumer has counted a failed delivery or a dead letter.
 func noFailures(t testing.TB, services ...*stack.Service) {
 	t.Helper()
