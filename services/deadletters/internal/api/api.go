@@ -65,14 +65,14 @@ func handle(fn func(http.ResponseWriter, *http.Request) error, query ...string) 
 	return handleLong(web.Within(fn), query...)
 }
 
-// bulkLimit is how long may take what can be about a hundred thousand letters. A
-// gateway waits for longer.
+// bulkLimit is how long a change of up to a hundred thousand letters may take,
+// a single statement of it included. A gateway waits for longer.
 const bulkLimit = 25 * time.Second
 
 // handleBulk is handle for what changes many letters at once.
 func handleBulk(fn func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return handleLong(func(w http.ResponseWriter, r *http.Request) error {
-		ctx, cancel := context.WithTimeout(r.Context(), bulkLimit)
+		ctx, cancel := context.WithTimeout(postgres.Patient(r.Context()), bulkLimit)
 		defer cancel()
 		return fn(w, r.WithContext(ctx))
 	})
