@@ -60,7 +60,7 @@ var services = []string{"orders", "products", "customers", "gateway"}
 type Runner struct {
 	*stack.Stack
 	Out *console.Console
-	// Look is called when each half is judged, while it still runs, with an order of it; nil goes on at once.
+	// Look is called after each half is judged, with one of its orders, while the system still runs; nil: no pause.
 	Look func(ctx context.Context, order string) error
 }
 

@@ -29,7 +29,7 @@ type trial struct {
 	product  uuid.UUID
 	customer uuid.UUID
 	poison   uuid.UUID   // a customer whose orders count for nothing
-	placed   []uuid.UUID // that the client was told of
+	placed   []uuid.UUID // orders whose ids the client received
 	wanted   int         // orders that the client meant to place
 	undo     []func(ctx context.Context) error
 }
