@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"orderflow.internal/deadletters/internal/api"
 	"orderflow.internal/deadletters/internal/letter"
@@ -33,6 +35,7 @@ type client struct {
 	t     *testing.T
 	url   string
 	store *store.Store
+	pool  *pgxpool.Pool
 }
 
 func setup(t *testing.T) *client {
@@ -70,7 +73,7 @@ func setup(t *testing.T) *client {
 	server := httptest.NewServer(api.New(s, asked, identity.New(identity.Config{})))
 	t.Cleanup(server.Close)
 	document := webtest.New(t, "../../openapi.yaml")
-	return &client{Client: &http.Client{Transport: document.Transport(t, server.Client().Transport)}, t: t, url: server.URL, store: s}
+	return &client{Client: &http.Client{Transport: document.Transport(t, server.Client().Transport)}, t: t, url: server.URL, store: s, pool: pool}
 }
 
 // ingest stores letters with these bodies, one second after the other.
@@ -199,6 +202,36 @@ func TestGroupsHaveNotes(t *testing.T) {
 	}
 	c.call(422, "PUT", path, `{}`)
 	c.call(404, "PUT", "/groups/999/note", `{"text":"x"}`)
+}
+
+// A plan of a hundred thousand letters takes longer than the four seconds that
+// other statements have.
+func TestAPlanMayTakeLongerThanOtherStatements(t *testing.T) {
+	t.Parallel()
+	c := setup(t)
+	c.ingest("1")
+	ctx, cancel := context.WithTimeout(postgres.Patient(t.Context()), time.Minute)
+	defer cancel()
+	unlocked := make(chan error, 1)
+	go func() {
+		_, err := c.pool.Exec(ctx, "lock table letters in access exclusive mode; select pg_sleep(6)")
+		unlocked <- err
+	}()
+	kittest.Eventually(t, "the letters are locked", func() (locked bool) {
+		err := c.pool.QueryRow(ctx, `
+select exists (
+  select
+  from pg_locks
+  where relation = 'letters'::regclass
+    and mode = 'AccessExclusiveLock'
+    and granted
+)`).Scan(&locked)
+		return err == nil && locked
+	})
+	c.call(201, "POST", "/redrives", `{"selection":{"queue":"`+queue+`"},"why":"repaired"}`)
+	if err := <-unlocked; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAPlanIsFrozenAndWalksThroughItsStates(t *testing.T) {
