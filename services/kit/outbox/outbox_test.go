@@ -261,6 +261,44 @@ func TestCommittedEventsArePublishedAtOnceAndKept(t *testing.T) {
 	}
 }
 
+// laggard delays every batch on its way to the database.
+type laggard struct{}
+
+func (laggard) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+func (laggard) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (laggard) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	<-time.After(time.Second)
+	return ctx
+}
+func (laggard) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (laggard) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+
+func TestNoEventSeemsPublishedAfterItWasConsumed(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	config, err := pgxpool.ParseConfig(f.pool.Config().ConnString())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ConnConfig.Tracer = laggard{}
+	slow, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(slow.Close)
+	f.pool = slow
+	r, _ := f.relay(t)
+	r.Committed(f.store(t, "thing.made", 0, 10))
+	once(t, f.consume(t, "things", 10))
+	consumed := query[time.Time](t, f, "select clock_timestamp()")
+	f.awaitUnpublished(t, 0)
+	if n := query[int](t, f, "select count(*) from outbox_events where published_at between created_at and $1", consumed); n != 10 {
+		t.Errorf("%d of 10 events were published between their storing and their consumption", n)
+	}
+}
+
 func TestStopFlushesWhatWasHandedOver(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -77,10 +77,16 @@ select set_config('synchronous_commit', 'off', true),
        set_config('plan_cache_mode', 'force_generic_plan', true),
        set_config('enable_nestloop', 'off', true)`)
 	published, owed := split(outcomes)
-	queuePublished(b, published)
-	queueOwed(b, owed)
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
+	var now time.Time
+	if len(published) > 0 {
+		if err := r.pool.QueryRow(ctx, "select clock_timestamp()").Scan(&now); err != nil {
+			return fmt.Errorf("ask for the time: %w", err)
+		}
+	}
+	queuePublished(b, published, now)
+	queueOwed(b, owed)
 	if err := r.pool.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("record outcomes: %w", err)
 	}
@@ -104,25 +110,29 @@ func split(outcomes []outcome) (published, owed []outcome) {
 // queuePublished marks what the broker has. The bounds choose the partitions;
 // the condition on the array makes the plan go by the key even while a new
 // table is thought to be empty.
-func queuePublished(b *pgx.Batch, published []outcome) {
+//
+// now is the database's clock, read just before. The time that its answer took
+// makes published_at too early, never too late: what consumers did with an event
+// must not seem to come before it was published.
+func queuePublished(b *pgx.Batch, published []outcome, now time.Time) {
 	if len(published) == 0 {
 		return
 	}
-	ids, ago := make([]uuid.UUID, len(published)), make([]float64, len(published))
+	ids, at := make([]uuid.UUID, len(published)), make([]time.Time, len(published))
 	for i, o := range published {
 		ids[i] = o.id
-		ago[i] = time.Since(o.sent).Seconds()
+		at[i] = now.Add(-time.Since(o.sent))
 	}
 	b.Queue(`
 update outbox_events as e
-set published_at = statement_timestamp() - make_interval(secs => o.ago),
+set published_at = greatest(e.created_at, o.at),
     next_attempt_at = null,
     queues = null
-from unnest($1::uuid[], $2::float8[]) as o(id, ago)
+from unnest($1::uuid[], $2::timestamptz[]) as o(id, at)
 where e.id = o.id
   and e.id = any($1)
   and e.id between $3 and $4
-  and e.published_at is null`, ids, ago, ids[0], ids[len(ids)-1])
+  and e.published_at is null`, ids, at, ids[0], ids[len(ids)-1])
 }
 
 // queueOwed leaves events to a later attempt: after a second, then twice as
