@@ -44,6 +44,11 @@ func Classify(err error) fault.Kind {
 	case errors.Is(err, context.Canceled):
 		return fault.Other
 	case errors.As(err, &pg):
+		if pg.Code == "0A000" && pg.Routine == "RevalidateCachedQuery" {
+			// A migration gave a column another type. pgx forgets the statement,
+			// and this connection's next try prepares it again.
+			return fault.Conflict
+		}
 		return classifyCode(pg.Code)
 	case errors.As(err, &connect), errors.As(err, new(waited)):
 		return fault.Unavailable

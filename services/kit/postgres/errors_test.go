@@ -87,6 +87,46 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// A rolling update migrates while the release before still runs.
+func TestStatementsSurviveAColumnOfAnotherType(t *testing.T) {
+	t.Parallel()
+	for name, read := range map[string]func(*pgxpool.Conn) error{
+		"query": func(conn *pgxpool.Conn) error {
+			return conn.QueryRow(t.Context(), "select n from counts where n > $1", 0).Scan(new(int64))
+		},
+		"batch": func(conn *pgxpool.Conn) error {
+			b := &pgx.Batch{}
+			b.Queue("select n from counts where n > $1", 0).QueryRow(func(row pgx.Row) error { return row.Scan(new(int64)) })
+			return conn.SendBatch(t.Context(), b).Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := open(t)
+			if _, err := pool.Exec(t.Context(), "create table counts as select 1 as n"); err != nil {
+				t.Fatal(err)
+			}
+			conn, err := pool.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Release()
+			if err := read(conn); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := pool.Exec(t.Context(), "alter table counts alter column n type bigint"); err != nil {
+				t.Fatal(err)
+			}
+			if err := read(conn); postgres.Classify(err) != fault.Conflict {
+				t.Errorf("%v is %s, want a conflict", err, postgres.Classify(err))
+			}
+			if err := read(conn); err != nil {
+				t.Errorf("the second try failed: %v", err)
+			}
+		})
+	}
+}
+
 func TestWaitForAConnectionIsNotASlowQuery(t *testing.T) {
 	t.Parallel()
 	pool := open(t)
