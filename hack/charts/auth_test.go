@@ -11,7 +11,8 @@ import (
 // Production is closed unless somebody says that it shall be open.
 func TestProductionWantsAnIssuer(t *testing.T) {
 	values := filepath.Join(absolute(t), "charts/orderflow", production)
-	if _, err := Template(t.Context(), root, "orderflow", "--values", values); err == nil || !strings.Contains(err.Error(), "set global.auth.issuer") {
+	if _, err := Template(t.Context(), root, "orderflow", "--values", values); err == nil ||
+		!strings.Contains(err.Error(), "set global.auth.issuer") {
 		t.Errorf("without an issuer: %v", err)
 	}
 	open := render(t, "orderflow", "--values", values, "--set", "global.auth.open=true")
@@ -40,7 +41,8 @@ func TestProductionWantsAnIssuer(t *testing.T) {
 
 // A client's secret comes as a file, so that it can change without a restart.
 func TestAClientsSecretIsAFile(t *testing.T) {
-	d := render(t, "orderflow", Values(filepath.Join(absolute(t), "charts/orderflow", production))...).get(t, "Deployment/orderflow-audit")
+	d := render(t, "orderflow", Values(filepath.Join(absolute(t), "charts/orderflow", production))...).
+		get(t, "Deployment/orderflow-audit")
 	for name, want := range map[string]string{
 		"AUTH_CLIENT_ID_FILE": "/etc/secrets/client/id", "AUTH_CLIENT_SECRET_FILE": "/etc/secrets/client/secret",
 	} {
@@ -77,7 +79,8 @@ func TestAnAuthorityOfOnesOwnIsTrusted(t *testing.T) {
 // The provider whose passwords everybody knows runs on a laptop and nowhere else.
 func TestTheDevelopmentProviderIsNotForProduction(t *testing.T) {
 	folder := filepath.Join(absolute(t), "charts/orderflow")
-	dev := []string{"--values", filepath.Join(folder, "values-kind.yaml"), "--values", filepath.Join(folder, "values-kind-auth.yaml")}
+	dev := []string{"--values", filepath.Join(folder, "values-kind.yaml"),
+		"--values", filepath.Join(folder, "values-kind-auth.yaml")}
 	kind := render(t, "orderflow", append(dev, "--set", "global.networkPolicy.enabled=true")...)
 	callers := fmt.Sprint(kind.get(t, "NetworkPolicy/orderflow-idp")["spec"])
 	asking := 0
@@ -102,7 +105,8 @@ func TestTheDevelopmentProviderIsNotForProduction(t *testing.T) {
 		t.Errorf("the pages may talk to %q", got)
 	}
 	args := append(Values(filepath.Join(folder, production)), "--set", "idp.enabled=true")
-	if _, err := Template(t.Context(), root, "orderflow", args...); err == nil || !strings.Contains(err.Error(), "idp is for development") {
+	if _, err := Template(t.Context(), root, "orderflow", args...); err == nil ||
+		!strings.Contains(err.Error(), "idp is for development") {
 		t.Errorf("production renders it: %v", err)
 	}
 }

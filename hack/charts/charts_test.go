@@ -45,12 +45,17 @@ func TestScenarios(t *testing.T) {
 	}
 	t.Run("is strict", func(t *testing.T) {
 		for manifest, want := range map[string]string{
-			"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {portz: []}\n":                                           "portz",
-			"apiVersion: rabbitmq.com/v1beta1\nkind: Queue\nmetadata: {name: a}\nspec: {name: a}\n":                             "rabbitmqClusterReference",
-			"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {spec: {containers: [{name: 1}]}}}\n": "name",
-			"apiVersion: example.com/v1\nkind: Nothing\nmetadata: {name: a}\n":                                                  "could not find schema",
+			"apiVersion: v1\nkind: Service\n" +
+				"metadata: {name: a}\nspec: {portz: []}\n": "portz",
+			"apiVersion: rabbitmq.com/v1beta1\nkind: Queue\n" +
+				"metadata: {name: a}\nspec: {name: a}\n": "rabbitmqClusterReference",
+			"apiVersion: apps/v1\nkind: Deployment\n" +
+				"metadata: {name: a}\nspec: {template: {spec: {containers: [{name: 1}]}}}\n": "name",
+			"apiVersion: example.com/v1\nkind: Nothing\n" +
+				"metadata: {name: a}\n": "could not find schema",
 		} {
-			if err := Validate(t.Context(), root, schemas, []byte(manifest)); err == nil || !strings.Contains(err.Error(), want) {
+			if err := Validate(t.Context(), root, schemas, []byte(manifest)); err == nil ||
+				!strings.Contains(err.Error(), want) {
 				t.Errorf("error %v, want one about %s", err, want)
 			}
 		}

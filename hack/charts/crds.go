@@ -19,7 +19,8 @@ var crdModules = map[string]string{
 }
 
 // optionalKinds are those that the charts use, as their definitions' files are named.
-var optionalKinds = []string{"certificates", "httproutes", "podmonitors", "prometheusrules", "scaledobjects", "triggerauthentications"}
+var optionalKinds = []string{"certificates", "httproutes", "podmonitors", "prometheusrules", "scaledobjects",
+	"triggerauthentications"}
 
 // OptionalCRDs are the definitions of the resources that the charts render only when asked to, of which a cluster may
 // have none.

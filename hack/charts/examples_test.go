@@ -48,11 +48,13 @@ func TestFluxExample(t *testing.T) {
 		chart := strings.TrimPrefix(release.text("spec", "chart", "spec", "chart"), "charts/")
 		releases[name] = render(t, chart, args...)
 	}
-	if after := d.get(t, "HelmRelease/orderflow").objects("spec", "dependsOn"); len(after) != 1 || after[0].text("name") != "broker" {
+	if after := d.get(t, "HelmRelease/orderflow").objects("spec", "dependsOn"); len(after) != 1 ||
+		after[0].text("name") != "broker" {
 		t.Errorf("orderflow comes after %v", after)
 	}
 	releases["broker"].get(t, "RabbitmqCluster/orderflow-rabbitmq")
-	if host := env(releases["orderflow"].get(t, "Deployment/orderflow-orders"))["AMQP_URL"]; host != "amqp://orderflow-rabbitmq.default.svc:5672" {
+	host := env(releases["orderflow"].get(t, "Deployment/orderflow-orders"))["AMQP_URL"]
+	if host != "amqp://orderflow-rabbitmq.default.svc:5672" {
 		t.Errorf("orders looks for its broker at %s", host)
 	}
 	for _, kind := range []string{"RabbitmqCluster", "Exchange"} {
@@ -76,18 +78,21 @@ func TestArgoCDExample(t *testing.T) {
 	files, _ := object(asMap(source)).at("helm", "valueFiles").([]any)
 	args := []string{"--values", filepath.Join(absolute(t), object(asMap(source)).text("path"), files[0].(string))}
 	r := render(t, "orderflow", append(args, with(t, object(asMap(source)).at("helm", "valuesObject"))...)...)
-	if wave := r.get(t, "RabbitmqCluster/orderflow-rabbitmq").text("metadata", "annotations", "argocd.argoproj.io/sync-wave"); wave != "-4" {
+	if wave := r.get(t, "RabbitmqCluster/orderflow-rabbitmq").
+		text("metadata", "annotations", "argocd.argoproj.io/sync-wave"); wave != "-4" {
 		t.Errorf("the broker is in wave %q", wave)
 	}
 }
 
-// Production reads the Secrets that CloudNativePG writes for the example's clusters, which lose no commit with one server.
+// Production reads the Secrets that CloudNativePG writes for the example's clusters, which lose no commit when they
+// lose a server.
 func TestCloudNativePGExample(t *testing.T) {
 	r := render(t, "orderflow", Values(filepath.Join(absolute(t), "charts/orderflow", production))...)
 	clusters := documents(t, "cloudnative-pg/databases.yaml")
 	for _, service := range []string{"orders", "products", "customers"} {
 		cluster := clusters.get(t, "Cluster/"+service+"-db")
-		if cluster.at("spec", "instances") != 3 || cluster.text("spec", "postgresql", "synchronous", "dataDurability") != "required" {
+		if cluster.at("spec", "instances") != 3 ||
+			cluster.text("spec", "postgresql", "synchronous", "dataDurability") != "required" {
 			t.Errorf("%s: %v", service, cluster.at("spec"))
 		}
 		mounted := map[string]bool{}

@@ -14,8 +14,8 @@ import (
 
 var monitored = []string{
 	"--set", "monitoring.dashboards.enabled=true,monitoring.rules.enabled=true,monitoring.brokerPodMonitor.enabled=true",
-	"--set", "gateway.podMonitor.enabled=true,orders.podMonitor.enabled=true,products.podMonitor.enabled=true,customers.podMonitor.enabled=true",
-	"--set", "deadletters.podMonitor.enabled=true",
+	"--set", "gateway.podMonitor.enabled=true,orders.podMonitor.enabled=true,products.podMonitor.enabled=true",
+	"--set", "customers.podMonitor.enabled=true,deadletters.podMonitor.enabled=true",
 }
 
 func TestMonitoring(t *testing.T) {
@@ -65,7 +65,8 @@ func TestMonitoring(t *testing.T) {
 	t.Run("services", func(t *testing.T) {
 		for _, name := range []string{"gateway", "orders", "products", "customers", "deadletters"} {
 			monitor, pod := r.get(t, "PodMonitor/orderflow-"+name), r.get(t, "Deployment/orderflow-"+name)
-			if label := monitor.objects("spec", "podMetricsEndpoints")[0].objects("relabelings")[0]; label.text("replacement") != "default/orderflow" {
+			label := monitor.objects("spec", "podMetricsEndpoints")[0].objects("relabelings")[0]
+			if label.text("replacement") != "default/orderflow" {
 				t.Errorf("%s: relabelled with %v", name, label)
 			}
 			labels, _ := pod.at("spec", "template", "metadata", "labels").(map[string]any)
@@ -81,10 +82,13 @@ func TestMonitoring(t *testing.T) {
 	})
 	t.Run("broker", func(t *testing.T) {
 		for port, args := range map[string][]string{
-			"prometheus":     nil,
-			"prometheus-tls": {"--set", "global.rabbitmq.tls.enabled=true,global.rabbitmq.tls.caSecret=ca,messaging.cluster.tls.secret=cert"},
+			"prometheus": nil,
+			"prometheus-tls": {
+				"--set", "global.rabbitmq.tls.enabled=true,global.rabbitmq.tls.caSecret=ca,messaging.cluster.tls.secret=cert",
+			},
 		} {
-			endpoints := render(t, "orderflow", slices.Concat(monitored, args)...).get(t, "PodMonitor/orderflow-broker").objects("spec", "podMetricsEndpoints")
+			endpoints := render(t, "orderflow", slices.Concat(monitored, args)...).get(t, "PodMonitor/orderflow-broker").
+				objects("spec", "podMetricsEndpoints")
 			var paths []string
 			for _, e := range endpoints {
 				paths = append(paths, e.text("path"))
@@ -96,7 +100,8 @@ func TestMonitoring(t *testing.T) {
 				t.Error(diff)
 			}
 		}
-		elsewhere := render(t, "orderflow", slices.Concat(monitored, []string{"--set", "global.rabbitmq.namespace=brokers,global.rabbitmq.cluster=shared"})...)
+		elsewhere := render(t, "orderflow",
+			slices.Concat(monitored, []string{"--set", "global.rabbitmq.namespace=brokers,global.rabbitmq.cluster=shared"})...)
 		spec := elsewhere.get(t, "PodMonitor/orderflow-broker")
 		if diff := cmp.Diff([]any{"brokers"}, spec.at("spec", "namespaceSelector", "matchNames")); diff != "" {
 			t.Error(diff)
@@ -114,11 +119,14 @@ func rulesOf(t *testing.T, r rendered) {
 	have := map[string]string{}
 	for _, g := range rule.objects("spec", "groups") {
 		for _, one := range g.objects("rules") {
-			have[one.text("alert")+one.text("record")+one.text("labels", "sloth_slo")+one.text("labels", "severity")] = one.text("expr")
-			if strings.Contains(one.text("expr"), `orderflow_release=~".*"`) || strings.Contains(one.text("expr"), `sloth_service="orderflow"`) {
+			id := one.text("alert") + one.text("record") + one.text("labels", "sloth_slo") + one.text("labels", "severity")
+			have[id] = one.text("expr")
+			if strings.Contains(one.text("expr"), `orderflow_release=~".*"`) ||
+				strings.Contains(one.text("expr"), `sloth_service="orderflow"`) {
 				t.Errorf("%s looks at all releases", one.text("alert"))
 			}
-			if link := one.text("annotations", "runbook_url"); one.text("alert") != "" && !strings.HasPrefix(link, "https://git.example.com/orderflow/blob/main/docs/runbooks/") {
+			if link := one.text("annotations", "runbook_url"); one.text("alert") != "" &&
+				!strings.HasPrefix(link, "https://git.example.com/orderflow/blob/main/docs/runbooks/") {
 				t.Errorf("%s has the runbook %q", one.text("alert"), link)
 			}
 		}
@@ -129,8 +137,10 @@ func rulesOf(t *testing.T, r rendered) {
 			t.Fatal(err)
 		}
 		scoped := strings.NewReplacer(
-			`orderflow_release=~".*"`, `orderflow_release="default/orderflow"`, `name=~".+-rabbitmq-tls"`, `name="orderflow-rabbitmq-tls"`,
-			`sloth_service="orderflow"`, `sloth_service="default/orderflow"`, `sloth_id="orderflow-`, `sloth_id="default/orderflow/`,
+			`orderflow_release=~".*"`, `orderflow_release="default/orderflow"`,
+			`name=~".+-rabbitmq-tls"`, `name="orderflow-rabbitmq-tls"`,
+			`sloth_service="orderflow"`, `sloth_service="default/orderflow"`,
+			`sloth_id="orderflow-`, `sloth_id="default/orderflow/`,
 			"0.0009999999999999432", "0.001", "0.9990000000000001", "0.999",
 		).Replace(string(text))
 		var file map[string]any
@@ -150,7 +160,8 @@ func rulesOf(t *testing.T, r rendered) {
 
 func objectives(t *testing.T) {
 	r := render(t, "orderflow", slices.Concat(monitored, []string{
-		"--set-json", `monitoring.objectives.orders={"percent":99.5,"seconds":0.5},monitoring.rules.thresholds.OrderflowOrdersWaiting=30`,
+		"--set-json",
+		`monitoring.objectives.orders={"percent":99.5,"seconds":0.5},monitoring.rules.thresholds.OrderflowOrdersWaiting=30`,
 	})...)
 	exprs := map[string]string{}
 	for _, g := range r.get(t, "PrometheusRule/orderflow").objects("spec", "groups") {

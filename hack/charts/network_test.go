@@ -21,7 +21,8 @@ type pod struct {
 func pods(r rendered) []pod {
 	all := []pod{
 		{name: "stranger", labels: map[string]any{"app.kubernetes.io/instance": "orderflow"}},
-		{name: "rabbitmq", labels: map[string]any{"app.kubernetes.io/name": "orderflow-rabbitmq", "app.kubernetes.io/component": "rabbitmq"}},
+		{name: "rabbitmq",
+			labels: map[string]any{"app.kubernetes.io/name": "orderflow-rabbitmq", "app.kubernetes.io/component": "rabbitmq"}},
 	}
 	for _, kind := range []string{"Deployment", "StatefulSet"} {
 		for _, o := range r.kinds(kind) {

@@ -13,7 +13,8 @@ import (
 func TestReleasedCharts(t *testing.T) {
 	dir := t.TempDir()
 	const version, registry, source = "1.2.3-rc.1", "ghcr.example.com/acme", "https://github.example.com/acme/orderflow"
-	cmd := exec.CommandContext(t.Context(), filepath.Join(absolute(t), "hack/package-charts"), version, registry, source, dir)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(absolute(t), "hack/package-charts"), version, registry,
+		source, dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -38,7 +39,8 @@ func TestReleasedCharts(t *testing.T) {
 	}
 	for _, g := range r.get(t, "PrometheusRule/orderflow").objects("spec", "groups") {
 		for _, one := range g.objects("rules") {
-			if link := one.text("annotations", "runbook_url"); link != "" && !strings.HasPrefix(link, source+"/blob/v"+version+"/docs/runbooks/") {
+			if link := one.text("annotations", "runbook_url"); link != "" &&
+				!strings.HasPrefix(link, source+"/blob/v"+version+"/docs/runbooks/") {
 				t.Errorf("runbook %s", link)
 			}
 		}

@@ -128,7 +128,8 @@ func restricted(t *testing.T, r rendered) {
 				c.at("securityContext", "readOnlyRootFilesystem") != true || !slices.Contains(drop, any("ALL")) {
 				t.Errorf("%s: container %v", name, c.at("securityContext"))
 			}
-			if c.at("resources", "requests", "cpu") == nil || c.at("resources", "requests", "memory") == nil || c.at("resources", "limits", "memory") == nil ||
+			if c.at("resources", "requests", "cpu") == nil || c.at("resources", "requests", "memory") == nil ||
+				c.at("resources", "limits", "memory") == nil ||
 				c.at("resources", "limits", "ephemeral-storage") == nil {
 				t.Errorf("%s: resources %v", name, c.at("resources"))
 			}
@@ -147,14 +148,16 @@ func TestService(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if name := regexp.MustCompile(`\b(orders|products|customers|gateway)\b`).Find(bytes.ReplaceAll(text, []byte("gateway.networking.k8s.io"), nil)); name != nil {
+			if name := regexp.MustCompile(`\b(orders|products|customers|gateway)\b`).
+				Find(bytes.ReplaceAll(text, []byte("gateway.networking.k8s.io"), nil)); name != nil {
 				t.Errorf("%s says %q", filepath.Base(file), name)
 			}
 		}
 	})
 	t.Run("a plain workload has no part in the broker and no secrets", func(t *testing.T) {
 		r := render(t, "service", "--set", plain)
-		for _, kind := range []string{"User", "Permission", "TopicPermission", "Queue", "Binding", "Policy", "PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy", "Ingress"} {
+		for _, kind := range []string{"User", "Permission", "TopicPermission", "Queue", "Binding", "Policy",
+			"PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy", "Ingress"} {
 			if len(r.kinds(kind)) > 0 {
 				t.Errorf("it has a %s", kind)
 			}
@@ -164,13 +167,15 @@ func TestService(t *testing.T) {
 			t.Error("it has volumes")
 		}
 		for name := range env(d) {
-			if strings.HasPrefix(name, "AMQP") || strings.HasPrefix(name, "DATABASE") || strings.HasPrefix(name, "OTEL") || strings.HasPrefix(name, "BUS") {
+			if strings.HasPrefix(name, "AMQP") || strings.HasPrefix(name, "DATABASE") || strings.HasPrefix(name, "OTEL") ||
+				strings.HasPrefix(name, "BUS") {
 				t.Errorf("it has %s", name)
 			}
 		}
 	})
 	t.Run("the grace period fits the drain", func(t *testing.T) {
-		d := render(t, "service", "--set", plain+",shutdown.drainDelaySeconds=7,shutdown.timeoutSeconds=31").get(t, "Deployment/orderflow-service")
+		d := render(t, "service", "--set", plain+",shutdown.drainDelaySeconds=7,shutdown.timeoutSeconds=31").
+			get(t, "Deployment/orderflow-service")
 		if got := d.at("spec", "template", "spec", "terminationGracePeriodSeconds"); got != 36 {
 			t.Errorf("grace period %v", got)
 		}
@@ -194,10 +199,12 @@ func TestService(t *testing.T) {
 	t.Run("a queue scales through KEDA as the workload's own user", func(t *testing.T) {
 		r := render(t, "service", "--values", filepath.Join(absolute(t), "charts/service/ci/consumer-values.yaml"))
 		trigger := r.get(t, "ScaledObject/orderflow-service").objects("spec", "triggers")[0]
-		if trigger.text("metadata", "queueName") != "shop.parcel.sent" || trigger.text("metadata", "host") != "amqps://shared.messaging.svc:5671/" {
+		if trigger.text("metadata", "queueName") != "shop.parcel.sent" ||
+			trigger.text("metadata", "host") != "amqps://shared.messaging.svc:5671/" {
 			t.Errorf("trigger %v", trigger)
 		}
-		if secret := r.get(t, "TriggerAuthentication/orderflow-service").objects("spec", "secretTargetRef")[0].text("name"); secret != "orderflow-service-user-credentials" {
+		if secret := r.get(t, "TriggerAuthentication/orderflow-service").
+			objects("spec", "secretTargetRef")[0].text("name"); secret != "orderflow-service-user-credentials" {
 			t.Errorf("credentials from %s", secret)
 		}
 		if len(r.kinds("HorizontalPodAutoscaler")) > 0 {
@@ -207,17 +214,21 @@ func TestService(t *testing.T) {
 	t.Run("TLS, virtual host and native retry reach the workload", func(t *testing.T) {
 		r := render(t, "service", "--values", filepath.Join(absolute(t), "charts/service/ci/consumer-values.yaml"))
 		e := env(r.get(t, "Deployment/orderflow-service"))
-		if e["AMQP_URL"] != "amqps://shared.messaging.svc:5671/shop" || e["AMQP_CA_FILE"] == "" || e["BUS_RETRY_DELAY"] != "0" {
+		if e["AMQP_URL"] != "amqps://shared.messaging.svc:5671/shop" || e["AMQP_CA_FILE"] == "" ||
+			e["BUS_RETRY_DELAY"] != "0" {
 			t.Errorf("environment %v", e)
 		}
 		policy := r.get(t, "Policy/orderflow-shop.parcel.sent")
-		if policy.at("spec", "definition", "delayed-retry-type") != "failed" || policy.at("spec", "definition", "max-length") != 100000 || policy.at("spec", "definition", "delivery-limit") != 3 {
+		if policy.at("spec", "definition", "delayed-retry-type") != "failed" ||
+			policy.at("spec", "definition", "max-length") != 100000 || policy.at("spec", "definition", "delivery-limit") != 3 {
 			t.Errorf("policy %v", policy.at("spec", "definition"))
 		}
 	})
 	t.Run("a digest wins over a tag", func(t *testing.T) {
-		d := render(t, "service", "--values", filepath.Join(absolute(t), "charts/service/ci/consumer-values.yaml"), "--set", "image.tag=v1").get(t, "Deployment/orderflow-service")
-		if image := d.objects("spec", "template", "spec", "containers")[0].text("image"); !strings.HasPrefix(image, "registry.example.com/example/worker@sha256:") {
+		d := render(t, "service", "--values", filepath.Join(absolute(t), "charts/service/ci/consumer-values.yaml"),
+			"--set", "image.tag=v1").get(t, "Deployment/orderflow-service")
+		if image := d.objects("spec", "template", "spec", "containers")[0].text("image"); !strings.HasPrefix(image,
+			"registry.example.com/example/worker@sha256:") {
 			t.Errorf("image %s", image)
 		}
 	})
@@ -228,13 +239,15 @@ func TestLostNodesCountForLittle(t *testing.T) {
 	for set, want := range map[string]any{"0": nil, "5000": 5000} {
 		r := render(t, "orderflow", "--set", "global.rabbitmq.consumerDisconnectedMilliseconds="+set)
 		for _, queue := range []string{"orders.stock.reserved", "products.order.created", "customers.order.created"} {
-			if got := r.get(t, "Policy/orderflow-"+queue).at("spec", "definition", "consumer-disconnected-timeout"); got != want {
+			if got := r.get(t, "Policy/orderflow-"+queue).
+				at("spec", "definition", "consumer-disconnected-timeout"); got != want {
 				t.Errorf("%s: messages of consumers on a lost node return after %v, want %v", queue, got, want)
 			}
 		}
 	}
 	for replicas, several := range map[string]bool{"1": false, "3": true} {
-		r := render(t, "orderflow", "--set", "messaging.cluster.additionalConfig=mine = 1,messaging.cluster.replicas="+replicas)
+		r := render(t, "orderflow",
+			"--set", "messaging.cluster.additionalConfig=mine = 1,messaging.cluster.replicas="+replicas)
 		config := r.get(t, "RabbitmqCluster/orderflow-rabbitmq").text("spec", "rabbitmq", "additionalConfig")
 		for _, line := range []string{"net_ticktime = ", "continuous_membership_reconciliation.enabled = true"} {
 			if strings.Contains(config, line) != several {
@@ -249,18 +262,21 @@ func TestLostNodesCountForLittle(t *testing.T) {
 
 func TestMemoryLimitLeavesRoom(t *testing.T) {
 	for limit, want := range map[string]string{
-		"192Mi": "181193932", "1Gi": "966367641", "1.5Gi": "1449551462", "200M": "180000000", "1000000": "900000", "209715200000m": "188743680",
+		"192Mi": "181193932", "1Gi": "966367641", "1.5Gi": "1449551462", "200M": "180000000", "1000000": "900000",
+		"209715200000m": "188743680",
 	} {
 		set := "--set-string"
 		if !strings.ContainsAny(limit, "MGim") {
 			set = "--set" // a number
 		}
-		d := render(t, "service", "--set", plain, set, "resources.limits.memory="+limit).get(t, "Deployment/orderflow-service")
+		d := render(t, "service", "--set", plain, set, "resources.limits.memory="+limit).
+			get(t, "Deployment/orderflow-service")
 		if got := env(d)["GOMEMLIMIT"]; got != want {
 			t.Errorf("limit %s: GOMEMLIMIT %s, want %s", limit, got, want)
 		}
 	}
-	if got, ok := env(render(t, "service", "--set", plain+",resources.limits=null").get(t, "Deployment/orderflow-service"))["GOMEMLIMIT"]; ok {
+	if got, ok := env(render(t, "service", "--set", plain+",resources.limits=null").
+		get(t, "Deployment/orderflow-service"))["GOMEMLIMIT"]; ok {
 		t.Errorf("without a limit: GOMEMLIMIT %s", got)
 	}
 }
@@ -273,7 +289,8 @@ func TestKeepOnUninstall(t *testing.T) {
 				t.Errorf("keep %s: %s has %s", keep, q.text("metadata", "name"), got)
 			}
 		}
-		annotation := r.get(t, "RabbitmqCluster/orderflow-rabbitmq").text("metadata", "annotations", "helm.sh/resource-policy")
+		annotation := r.get(t, "RabbitmqCluster/orderflow-rabbitmq").
+			text("metadata", "annotations", "helm.sh/resource-policy")
 		if (annotation == "keep") != (keep == "true") {
 			t.Errorf("keep %s: the cluster has the resource policy %q", keep, annotation)
 		}
@@ -311,7 +328,8 @@ func TestReleaseHoldsTogether(t *testing.T) {
 		sql := r.get(t, "Secret/orderflow-postgres").text("stringData", "databases.sql")
 		for _, db := range []string{"orders", "products", "customers", "deadletters"} {
 			uri := r.get(t, "Secret/orderflow-postgres-"+db).text("stringData", "uri")
-			m := regexp.MustCompile(`^postgres://` + db + `:([0-9a-f]{40})@orderflow-postgres\.default\.svc:5432/` + db + `$`).FindStringSubmatch(uri)
+			m := regexp.MustCompile(`^postgres://` + db + `:([0-9a-f]{40})@orderflow-postgres\.default\.svc:5432/` + db + `$`).
+				FindStringSubmatch(uri)
 			if m == nil || !strings.Contains(sql, `alter role "`+db+`" login password '`+m[1]+`'`) {
 				t.Errorf("%s: %s", db, uri)
 			}
@@ -319,12 +337,13 @@ func TestReleaseHoldsTogether(t *testing.T) {
 	})
 }
 
-// A database that a newer chart adds is made on a disk that an older one filled: the server starts again, and makes what
-// is missing before anybody is let in.
+// A database that a newer chart adds is made on a disk that an older one filled: the server starts again, and makes
+// what is missing before anybody is let in.
 func TestAnUpgradeBringsItsDatabases(t *testing.T) {
 	r := render(t, "orderflow")
 	pod := asMap(r.get(t, "StatefulSet/orderflow-postgres").at("spec", "template"))
-	if got := object(pod).text("metadata", "annotations", "orderflow/databases"); got != "orders,products,customers,deadletters" {
+	if got := object(pod).
+		text("metadata", "annotations", "orderflow/databases"); got != "orders,products,customers,deadletters" {
 		t.Errorf("a change of the databases %q does not start the server again", got)
 	}
 	container := object(pod).objects("spec", "containers")[0]
@@ -340,7 +359,8 @@ func TestAnUpgradeBringsItsDatabases(t *testing.T) {
 	}
 }
 
-// Every pod of production names the class that the release makes: the API server takes no pod with one that is not there.
+// Every pod of production names the class that the release makes: the API server takes no pod with one that is not
+// there.
 func TestProductionNamesItsPriorityClass(t *testing.T) {
 	r := render(t, "orderflow", Values(filepath.Join(absolute(t), "charts/orderflow", production))...)
 	classes := map[string]string{}
@@ -373,7 +393,8 @@ func TestRefuses(t *testing.T) {
 		{"service", plain + ",global.rabbitmq.vhost=a/b", "/global/rabbitmq/vhost"},
 		{"service", plain + ",global.otel.protocol=zipkin", "/global/otel/protocol"},
 		{"service", plain + ",global.networkPolicy.public[0].podSelectr.a=b", "/global/networkPolicy/public/0"},
-		{"service", plain + ",broker.publishes[0]=a", "global.rabbitmq.exchange, deadLetterExchange and redeliveryExchange are required"},
+		{"service", plain + ",broker.publishes[0]=a",
+			"global.rabbitmq.exchange, deadLetterExchange and redeliveryExchange are required"},
 		{"service", plain + ",shutdown.drainDelaySeconds=20", "service.shutdown.timeoutSeconds includes drainDelaySeconds"},
 		{"service", plain + ",autoscaling.enabled=true,autoscaling.by=queue", "service.autoscaling.by is queue"},
 		{"service", plain + ",ingress.enabled=true", "service.ingress.host or ingress.hosts is required"},
@@ -386,7 +407,8 @@ func TestRefuses(t *testing.T) {
 		{"orderflow", "orders.replicas=many", "/replicas"},
 		{"orderflow", "global.rabbitmq.deliveryLimit=0", "/global/rabbitmq/deliveryLimit"},
 		{"orderflow", "global.auth.open=false", "set global.auth.issuer to your OpenID Connect issuer"},
-		{"orderflow", "global.auth.open=false,global.auth.issuer=http://id.example.com", "global.auth.issuer must be https://"},
+		{"orderflow", "global.auth.open=false,global.auth.issuer=http://id.example.com",
+			"global.auth.issuer must be https://"},
 		{"orderflow", "global.auth.issuer=id.example.com", "/global/auth/issuer"},
 		{"orderflow", "deadletters.replicas=2", "deadletters must be one pod"},
 		{"orderflow", "deadletters.autoscaling.enabled=true", "deadletters must be one pod"},

@@ -34,7 +34,8 @@ func Schemas(ctx context.Context, dir, rabbitmqCRDs string) error {
 		return err
 	}
 	for _, group := range []string{
-		"api__v1", "apis__apps__v1", "apis__autoscaling__v2", "apis__batch__v1", "apis__networking.k8s.io__v1", "apis__policy__v1", "apis__rbac.authorization.k8s.io__v1", "apis__scheduling.k8s.io__v1",
+		"api__v1", "apis__apps__v1", "apis__autoscaling__v2", "apis__batch__v1", "apis__networking.k8s.io__v1",
+		"apis__policy__v1", "apis__rbac.authorization.k8s.io__v1", "apis__scheduling.k8s.io__v1",
 	} {
 		if err := builtinSchemas(dir, filepath.Join(module, "api/openapi-spec/v3", group+"_openapi.json")); err != nil {
 			return err
@@ -66,7 +67,8 @@ func Validate(ctx context.Context, root, schemas string, manifests []byte) error
 	if err := file.Close(); err != nil {
 		return err
 	}
-	_, err = run(ctx, root, "kubeconform", "-strict", "-schema-location", schemas+"/{{.Group}}_{{.ResourceAPIVersion}}_{{.ResourceKind}}.json", file.Name())
+	_, err = run(ctx, root, "kubeconform", "-strict", "-schema-location",
+		schemas+"/{{.Group}}_{{.ResourceAPIVersion}}_{{.ResourceKind}}.json", file.Name())
 	return err
 }
 

@@ -52,41 +52,46 @@ func TestServiceHatches(t *testing.T) {
 		t.Errorf("volumes (-want +got):\n%s", diff)
 	}
 	want = []string{
-		"database /etc/secrets/database", "database-ca /etc/secrets/database-ca", "database-client /etc/secrets/database-client",
-		"broker /etc/secrets/broker", "broker-ca /etc/secrets/broker-ca", "broker-client /etc/secrets/broker-client", "scratch /scratch",
+		"database /etc/secrets/database", "database-ca /etc/secrets/database-ca",
+		"database-client /etc/secrets/database-client", "broker /etc/secrets/broker", "broker-ca /etc/secrets/broker-ca",
+		"broker-client /etc/secrets/broker-client", "scratch /scratch",
 	}
 	if diff := cmp.Diff(want, mounted); diff != "" {
 		t.Errorf("mounts (-want +got):\n%s", diff)
 	}
 	for what, pair := range map[string][2]any{
-		"envFrom":             {container.objects("envFrom")[0].text("configMapRef", "name"), "orderflow-shared"},
-		"preStop":             {container.at("lifecycle", "preStop", "sleep", "seconds"), 5},
-		"image":               {container.text("image"), "registry.example.com/shop/example/worker:1.2"},
-		"init container":      {spec.objects("initContainers")[0].text("name"), "wait"},
-		"sidecar":             {spec.objects("containers")[1].text("name"), "proxy"},
-		"service account":     {spec.text("serviceAccountName"), "orderflow-shared"},
-		"its object":          {len(r.kinds("ServiceAccount")), 0},
-		"user":                {spec.at("securityContext", "runAsUser"), nil},
-		"fsGroup":             {spec.at("securityContext", "fsGroup"), nil},
-		"not root":            {spec.at("securityContext", "runAsNonRoot"), true},
-		"reloader":            {d.text("metadata", "annotations", "reloader.example.com/auto"), "true"},
-		"annotation of all":   {d.text("metadata", "annotations", "example.com/owner"), "shop"},
-		"of pods as well":     {d.text("spec", "template", "metadata", "annotations", "example.com/owner"), "shop"},
-		"label of pods":       {d.text("spec", "template", "metadata", "labels", "cost-center"), "shop"},
-		"no label selects":    {d.at("spec", "selector", "matchLabels", "cost-center"), nil},
-		"second constraint":   {spec.objects("topologySpreadConstraints")[1].text("labelSelector", "matchLabels", "app.kubernetes.io/instance"), "orderflow"},
+		"envFrom":           {container.objects("envFrom")[0].text("configMapRef", "name"), "orderflow-shared"},
+		"preStop":           {container.at("lifecycle", "preStop", "sleep", "seconds"), 5},
+		"image":             {container.text("image"), "registry.example.com/shop/example/worker:1.2"},
+		"init container":    {spec.objects("initContainers")[0].text("name"), "wait"},
+		"sidecar":           {spec.objects("containers")[1].text("name"), "proxy"},
+		"service account":   {spec.text("serviceAccountName"), "orderflow-shared"},
+		"its object":        {len(r.kinds("ServiceAccount")), 0},
+		"user":              {spec.at("securityContext", "runAsUser"), nil},
+		"fsGroup":           {spec.at("securityContext", "fsGroup"), nil},
+		"not root":          {spec.at("securityContext", "runAsNonRoot"), true},
+		"reloader":          {d.text("metadata", "annotations", "reloader.example.com/auto"), "true"},
+		"annotation of all": {d.text("metadata", "annotations", "example.com/owner"), "shop"},
+		"of pods as well":   {d.text("spec", "template", "metadata", "annotations", "example.com/owner"), "shop"},
+		"label of pods":     {d.text("spec", "template", "metadata", "labels", "cost-center"), "shop"},
+		"no label selects":  {d.at("spec", "selector", "matchLabels", "cost-center"), nil},
+		"second constraint": {spec.objects("topologySpreadConstraints")[1].text("labelSelector", "matchLabels",
+			"app.kubernetes.io/instance"), "orderflow"},
 		"type of Service":     {r.get(t, "Service/orderflow-service").text("spec", "type"), "LoadBalancer"},
 		"budget":              {r.get(t, "PodDisruptionBudget/orderflow-service").at("spec", "minAvailable"), 1},
 		"budget's other half": {r.get(t, "PodDisruptionBudget/orderflow-service").at("spec", "maxUnavailable"), nil},
-		"filter":              {r.get(t, "HTTPRoute/orderflow-service").objects("spec", "rules")[0].objects("filters")[0].text("type"), "ResponseHeaderModifier"},
-		"user's credentials":  {r.get(t, "User/orderflow-service").text("spec", "importCredentialsSecret", "name"), "worker-broker"},
+		"filter": {r.get(t, "HTTPRoute/orderflow-service").
+			objects("spec", "rules")[0].objects("filters")[0].text("type"), "ResponseHeaderModifier"},
+		"user's credentials": {r.get(t, "User/orderflow-service").text("spec", "importCredentialsSecret", "name"),
+			"worker-broker"},
 	} {
 		if diff := cmp.Diff(pair[1], pair[0]); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
 	for _, o := range r {
-		if o.text("metadata", "labels", "cost-center") != "shop" || o.text("metadata", "annotations", "example.com/owner") != "shop" {
+		if o.text("metadata", "labels", "cost-center") != "shop" ||
+			o.text("metadata", "annotations", "example.com/owner") != "shop" {
 			t.Errorf("%s lacks the common label or annotation: %v", o.text("kind"), o.at("metadata"))
 		}
 	}
@@ -163,7 +168,8 @@ func TestRegistryReachesEveryImage(t *testing.T) {
 			t.Errorf("only %d images", images)
 		}
 	}
-	own, err := Template(t.Context(), root, "messaging", append(scenario(t, "messaging", "everything"), "--set", "cluster.image=quay.example.com/own/rabbitmq:4.3")...)
+	own, err := Template(t.Context(), root, "messaging",
+		append(scenario(t, "messaging", "everything"), "--set", "cluster.image=quay.example.com/own/rabbitmq:4.3")...)
 	if err != nil || !strings.Contains(string(own), `image: "quay.example.com/own/rabbitmq:4.3"`) {
 		t.Errorf("an image with a registry of its own does not keep it (%v)", err)
 	}
@@ -172,9 +178,9 @@ func TestRegistryReachesEveryImage(t *testing.T) {
 // A cluster that lacks a kind is named it, with what to do; one that is not asked renders.
 func TestMissingKindsAreNamed(t *testing.T) {
 	all := []string{
-		"apps/v1/Deployment", "rabbitmq.com/v1beta1/RabbitmqCluster", "rabbitmq.com/v1beta1/Exchange", "rabbitmq.com/v1beta1/User",
-		"keda.sh/v1alpha1/ScaledObject", "gateway.networking.k8s.io/v1/HTTPRoute", "cert-manager.io/v1/Certificate",
-		"monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule",
+		"apps/v1/Deployment", "rabbitmq.com/v1beta1/RabbitmqCluster", "rabbitmq.com/v1beta1/Exchange",
+		"rabbitmq.com/v1beta1/User", "keda.sh/v1alpha1/ScaledObject", "gateway.networking.k8s.io/v1/HTTPRoute",
+		"cert-manager.io/v1/Certificate", "monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule",
 	}
 	values := Values(filepath.Join(absolute(t), "charts/orderflow", production))
 	for _, missing := range all {
@@ -217,7 +223,8 @@ func TestNoOperators(t *testing.T) {
 			t.Errorf("%s uses %s", service, got)
 		}
 	}
-	_, err := Template(t.Context(), root, "orderflow", append(scenario(t, "orderflow", "no-operators"), "--set", "products.broker.secret=")...)
+	_, err := Template(t.Context(), root, "orderflow",
+		append(scenario(t, "orderflow", "no-operators"), "--set", "products.broker.secret=")...)
 	if err == nil || !strings.Contains(err.Error(), "products.broker.secret is required") {
 		t.Errorf("without credentials: %v", err)
 	}
@@ -248,16 +255,18 @@ func TestMigrationJob(t *testing.T) {
 	}
 }
 
-// Argo CD makes the broker first, then what refers to nothing else, then bindings, and then permissions, so that nobody publishes
-// an event that one of its queues would miss; workloads last.
+// Argo CD makes the broker first, then what refers to nothing else, then bindings, and then permissions, so that nobody
+// publishes an event that one of its queues would miss; workloads last.
 func TestWaves(t *testing.T) {
 	const key = "argocd.argoproj.io/sync-wave"
 	waves := map[string]string{
 		"RabbitmqCluster": "-4", "Certificate": "-4", "Exchange": "-3", "Queue": "-3", "Policy": "-3", "User": "-3",
-		"Binding": "-2", "Permission": "-1", "TopicPermission": "-1", "Deployment": "", "Service": "", "PodDisruptionBudget": "",
+		"Binding": "-2", "Permission": "-1", "TopicPermission": "-1", "Deployment": "", "Service": "",
+		"PodDisruptionBudget": "",
 	}
 	seen := map[string]bool{}
-	r := render(t, "orderflow", append(Values(filepath.Join(absolute(t), "charts/orderflow", production)), "--set", "global.argoCD.waves=true")...)
+	r := render(t, "orderflow",
+		append(Values(filepath.Join(absolute(t), "charts/orderflow", production)), "--set", "global.argoCD.waves=true")...)
 	for name, o := range r {
 		kind, _, _ := strings.Cut(name, "/")
 		want, ordered := waves[kind]
@@ -308,7 +317,8 @@ func TestReleasesDoNotCollide(t *testing.T) {
 			}
 		}
 	}
-	if _, err := helm(t.Context(), root, "template", strings.Repeat("x", 41), folder(root, "orderflow")); err == nil || !strings.Contains(err.Error(), "at most 40") {
+	if _, err := helm(t.Context(), root, "template", strings.Repeat("x", 41), folder(root, "orderflow")); err == nil ||
+		!strings.Contains(err.Error(), "at most 40") {
 		t.Errorf("a release whose names would not fit: %v", err)
 	}
 }
@@ -321,20 +331,28 @@ func TestBrokerHatches(t *testing.T) {
 	spec := object(r.get(t, "RabbitmqCluster/orderflow-rabbitmq").at("spec").(map[string]any))
 	pod := object(asMap(spec.at("override", "statefulSet", "spec", "template", "spec")))
 	for what, pair := range map[string][2]any{
-		"type of Service":  {spec.text("service", "type"), "LoadBalancer"},
-		"environment":      {spec.text("rabbitmq", "envConfig"), "ERL_MAX_PORTS=65536\n"},
-		"administrator":    {spec.text("secretBackend", "externalSecret", "name"), "broker-admin"},
-		"node selector":    {pod.text("nodeSelector", "example.com/storage"), "fast"},
-		"priority":         {pod.text("priorityClassName"), "shop"},
-		"zones":            {pod.objects("topologySpreadConstraints")[0].text("whenUnsatisfiable"), "DoNotSchedule"},
-		"container":        {pod.objects("containers")[0].text("name"), "rabbitmq"},
-		"mesh":             {spec.text("override", "statefulSet", "spec", "template", "metadata", "annotations", "example.com/mesh"), "off"},
-		"hosts":            {len(spec.objects("affinity", "podAntiAffinity", "requiredDuringSchedulingIgnoredDuringExecution")), 1},
-		"architecture":     {asMap(spec.at("affinity", "nodeAffinity")) != nil, true},
-		"certificate":      {spec.text("tls", "secretName"), "orderflow-rabbitmq-tls"},
-		"who backs it up":  {r.get(t, "RabbitmqCluster/orderflow-rabbitmq").text("metadata", "annotations", "example.com/backup"), "daily"},
-		"membership":       {strings.Contains(spec.text("rabbitmq", "additionalConfig"), "continuous_membership_reconciliation.enabled = true"), true},
-		"kept when pruned": {r.get(t, "RabbitmqCluster/orderflow-rabbitmq").text("metadata", "annotations", "argocd.argoproj.io/sync-options"), "Prune=false,Delete=false"},
+		"type of Service": {spec.text("service", "type"), "LoadBalancer"},
+		"environment":     {spec.text("rabbitmq", "envConfig"), "ERL_MAX_PORTS=65536\n"},
+		"administrator":   {spec.text("secretBackend", "externalSecret", "name"), "broker-admin"},
+		"node selector":   {pod.text("nodeSelector", "example.com/storage"), "fast"},
+		"priority":        {pod.text("priorityClassName"), "shop"},
+		"zones":           {pod.objects("topologySpreadConstraints")[0].text("whenUnsatisfiable"), "DoNotSchedule"},
+		"container":       {pod.objects("containers")[0].text("name"), "rabbitmq"},
+		"mesh": {
+			spec.text("override", "statefulSet", "spec", "template", "metadata", "annotations", "example.com/mesh"), "off",
+		},
+		"hosts": {
+			len(spec.objects("affinity", "podAntiAffinity", "requiredDuringSchedulingIgnoredDuringExecution")), 1,
+		},
+		"architecture": {asMap(spec.at("affinity", "nodeAffinity")) != nil, true},
+		"certificate":  {spec.text("tls", "secretName"), "orderflow-rabbitmq-tls"},
+		"who backs it up": {
+			r.get(t, "RabbitmqCluster/orderflow-rabbitmq").text("metadata", "annotations", "example.com/backup"), "daily",
+		},
+		"membership": {strings.Contains(spec.text("rabbitmq", "additionalConfig"),
+			"continuous_membership_reconciliation.enabled = true"), true},
+		"kept when pruned": {r.get(t, "RabbitmqCluster/orderflow-rabbitmq").
+			text("metadata", "annotations", "argocd.argoproj.io/sync-options"), "Prune=false,Delete=false"},
 	} {
 		if diff := cmp.Diff(pair[1], pair[0]); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
@@ -342,13 +360,15 @@ func TestBrokerHatches(t *testing.T) {
 	}
 	certificate := r.get(t, "Certificate/orderflow-rabbitmq-tls")
 	want := []any{
-		"orderflow-rabbitmq", "orderflow-rabbitmq.default", "orderflow-rabbitmq.default.svc", "orderflow-rabbitmq.default.svc.cluster.local",
-		"*.orderflow-rabbitmq-nodes.default.svc.cluster.local", "localhost", "broker.example.com",
+		"orderflow-rabbitmq", "orderflow-rabbitmq.default", "orderflow-rabbitmq.default.svc",
+		"orderflow-rabbitmq.default.svc.cluster.local", "*.orderflow-rabbitmq-nodes.default.svc.cluster.local", "localhost",
+		"broker.example.com",
 	}
 	if diff := cmp.Diff(any(want), certificate.at("spec", "dnsNames")); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}
-	if certificate.text("spec", "secretName") != "orderflow-rabbitmq-tls" || certificate.text("spec", "issuerRef", "kind") != "ClusterIssuer" {
+	if certificate.text("spec", "secretName") != "orderflow-rabbitmq-tls" ||
+		certificate.text("spec", "issuerRef", "kind") != "ClusterIssuer" {
 		t.Errorf("certificate %v", certificate.at("spec"))
 	}
 }
@@ -359,7 +379,8 @@ func TestOpenShift(t *testing.T) {
 	for _, kind := range []string{"Deployment", "StatefulSet"} {
 		for _, o := range r.kinds(kind) {
 			context := object(asMap(o.at("spec", "template", "spec", "securityContext")))
-			if context["runAsUser"] != nil || context["runAsGroup"] != nil || context["fsGroup"] != nil || context["runAsNonRoot"] != true {
+			if context["runAsUser"] != nil || context["runAsGroup"] != nil || context["fsGroup"] != nil ||
+				context["runAsNonRoot"] != true {
 				t.Errorf("%s: %v", o.text("metadata", "name"), context)
 			}
 		}
@@ -395,7 +416,8 @@ func TestTopologyIsTriedAgain(t *testing.T) {
 	}
 	declared := map[string]bool{}
 	for name, o := range r {
-		if kind, _, _ := strings.Cut(name, "/"); strings.HasPrefix(o.text("apiVersion"), "rabbitmq.com/") && kind != "RabbitmqCluster" {
+		if kind, _, _ := strings.Cut(name, "/"); strings.HasPrefix(o.text("apiVersion"), "rabbitmq.com/") &&
+			kind != "RabbitmqCluster" {
 			declared[strings.TrimSuffix(strings.Replace(strings.ToLower(kind), "policy", "policie", 1), "s")+"s"] = true
 		}
 	}
@@ -406,16 +428,19 @@ func TestTopologyIsTriedAgain(t *testing.T) {
 			t.Errorf("it may not look at %s", kind)
 		}
 	}
-	if !cmp.Equal(rules[0].at("verbs"), any([]any{"list", "patch"})) || !cmp.Equal(rules[1].at("verbs"), any([]any{"get"})) || len(rules) != 2 {
+	if !cmp.Equal(rules[0].at("verbs"), any([]any{"list", "patch"})) ||
+		!cmp.Equal(rules[1].at("verbs"), any([]any{"get"})) || len(rules) != 2 {
 		t.Errorf("it may %v", rules)
 	}
 	// A Job can never be changed, so that an upgrade that changes it has to make another.
-	other := render(t, "orderflow", "--set", "messaging.cluster.image=rabbitmq:4.4.0").kinds("Job")[0].text("metadata", "name")
+	other := render(t, "orderflow", "--set", "messaging.cluster.image=rabbitmq:4.4.0").
+		kinds("Job")[0].text("metadata", "name")
 	if other == jobs[0].text("metadata", "name") {
 		t.Error("another image has the same Job")
 	}
 	for _, off := range []string{
-		"messaging.retry.enabled=false", "messaging.cluster.enabled=false,global.rabbitmq.connectionSecret=broker", "global.argoCD.waves=true",
+		"messaging.retry.enabled=false", "messaging.cluster.enabled=false,global.rabbitmq.connectionSecret=broker",
+		"global.argoCD.waves=true",
 	} {
 		if n := len(render(t, "orderflow", "--set", off).kinds("Job")); n != 0 {
 			t.Errorf("with %s: %d Jobs", off, n)

@@ -95,7 +95,8 @@ func newVersion(t *testing.T) (values []string) {
 	for service, table := range migrated {
 		folder := migrations(service)
 		sql := filepath.Join(t.TempDir(), service+".sql")
-		text := "-- +goose Up\n" + "alter table " + table + " add column added_by_clustertest text not null default 'new';\n" +
+		text := "-- +goose Up\n" + "alter table " + table +
+			" add column added_by_clustertest text not null default 'new';\n" +
 			"create index " + table + "_by_clustertest on " + table + " (added_by_clustertest);\n"
 		if err := os.WriteFile(sql, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -182,7 +183,8 @@ func underLoad(t *testing.T, limit time.Duration, tolerated tolerance, change fu
 }
 
 // underLoadOf is underLoad at another door.
-func underLoadOf(t *testing.T, o bench.Options, limit time.Duration, tolerated tolerance, change func(ctx context.Context, t *testing.T)) {
+func underLoadOf(t *testing.T, o bench.Options, limit time.Duration, tolerated tolerance,
+	change func(ctx context.Context, t *testing.T)) {
 	t.Helper()
 	ctx := testContext(t, limit)
 	done := make(chan struct{})
@@ -276,7 +278,8 @@ func TestUninstall(t *testing.T) {
 	var messages []struct {
 		Payload string `json:"payload"`
 	}
-	ours.broker(ctx, t, "POST", "/queues/%2F/"+queue+"/get", `{"count":1,"ackmode":"ack_requeue_false","encoding":"auto"}`, &messages)
+	ours.broker(ctx, t, "POST", "/queues/%2F/"+queue+"/get",
+		`{"count":1,"ackmode":"ack_requeue_false","encoding":"auto"}`, &messages)
 	if len(messages) != 1 || messages[0].Payload != "kept" {
 		t.Errorf("the message is gone: %v", messages)
 	}

@@ -16,12 +16,12 @@ import (
 var somebody = map[string]string{
 	"X-User": "ops", "X-User-Id": "ops", "X-Remote-User": "ops", "Remote-User": "ops", "X-Forwarded-User": "ops",
 	"X-Auth-Request-User": "ops", "X-Subject": "ops", "X-Scope": "operations stock", "X-Scopes": "operations stock",
-	"X-Forwarded-Scope": "operations", "X-Internal": "true", "X-Orderflow-Subject": "ops", "X-Orderflow-Scope": "operations",
-	"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1;by=gateway",
+	"X-Forwarded-Scope": "operations", "X-Internal": "true", "X-Orderflow-Subject": "ops",
+	"X-Orderflow-Scope": "operations", "X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1;by=gateway",
 }
 
-// Who goes past the gateway, and who claims in headers to be somebody, gets nothing: what a service believes is a token of
-// the issuer's and nothing else. It is skipped unless there are accounts: hack/kind-up --values
+// Who goes past the gateway, and who claims in headers to be somebody, gets nothing: what a service believes is a token
+// of the issuer's and nothing else. It is skipped unless there are accounts: hack/kind-up --values
 // charts/orderflow/values-kind-auth.yaml.
 func TestNobodyIsBelievedWithoutAToken(t *testing.T) {
 	ctx := testContext(t, 5*time.Minute)
@@ -63,8 +63,10 @@ func TestNobodyIsBelievedWithoutAToken(t *testing.T) {
 		}{
 			{"without a token", "", nil, "/orders/" + order.ID, http.StatusUnauthorized},
 			{"without a token, as somebody", "", somebody, "/orders/" + order.ID, http.StatusUnauthorized},
-			{"without a token, as the order's customer", "", claiming(order.Customer), "/orders/" + order.ID, http.StatusUnauthorized},
-			{"with a token of the cluster for its service account", strings.TrimSpace(clusters), somebody, "/orders/" + order.ID, http.StatusUnauthorized},
+			{"without a token, as the order's customer", "", claiming(order.Customer), "/orders/" + order.ID,
+				http.StatusUnauthorized},
+			{"with a token of the cluster for its service account", strings.TrimSpace(clusters), somebody, "/orders/" + order.ID,
+				http.StatusUnauthorized},
 			{"with a token that nobody signed", unsigned(t, ben), somebody, "/orders/" + order.ID, http.StatusUnauthorized},
 			{"another customer, as somebody", ada, somebody, "/orders/" + order.ID, http.StatusNotFound},
 			{"another customer, as the order's", ada, claiming(order.Customer), "/orders/" + order.ID, http.StatusNotFound},
@@ -146,7 +148,8 @@ func unsigned(t *testing.T, token string) string {
 	return strings.Join([]string{parts[0], parts[1], ""}, ".")
 }
 
-func get(ctx context.Context, t *testing.T, client *http.Client, where, token string, headers map[string]string) (int, string) {
+func get(ctx context.Context, t *testing.T, client *http.Client, where, token string,
+	headers map[string]string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
 	if err != nil {

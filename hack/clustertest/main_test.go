@@ -51,7 +51,8 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	ours = &system{Cluster: kube.Cluster{Root: root, Name: name}}
-	ours.release = kube.Release{Cluster: &ours.Cluster, Name: release, Namespace: namespace, Chart: filepath.Join(root, "charts", "orderflow")}
+	ours.release = kube.Release{Cluster: &ours.Cluster, Name: release, Namespace: namespace,
+		Chart: filepath.Join(root, "charts", "orderflow")}
 	var stop context.CancelFunc
 	interrupted, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := m.Run()
@@ -105,7 +106,8 @@ func (s *system) putBack(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			s.helm(context.WithoutCancel(t.Context()), t, "upgrade", release, s.release.Chart, "--values", values, "--force-conflicts")
+			s.helm(context.WithoutCancel(t.Context()), t, "upgrade", release, s.release.Chart, "--values", values,
+				"--force-conflicts")
 		}
 	})
 }
@@ -179,7 +181,8 @@ func (s *system) broker(ctx context.Context, t *testing.T, method, path, body st
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.SetBasicAuth(s.secret(ctx, t, release+"-rabbitmq-default-user", "username"), s.secret(ctx, t, release+"-rabbitmq-default-user", "password"))
+	req.SetBasicAuth(s.secret(ctx, t, release+"-rabbitmq-default-user", "username"),
+		s.secret(ctx, t, release+"-rabbitmq-default-user", "password"))
 	req.Header.Set("Content-Type", "application/json")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {

@@ -38,14 +38,16 @@ func TestNetworkPolicies(t *testing.T) {
 		`global.networkPolicy.collectors[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=jaeger`)
 	ours.ready(ctx, t)
 
-	broker, databases, services := []string{brokerAddress, pagesAddress}, []string{databaseAddress}, []string{ordersAddress, productsAddress, historyAddress}
+	broker, databases, services := []string{brokerAddress, pagesAddress}, []string{databaseAddress},
+		[]string{ordersAddress, productsAddress, historyAddress}
 	for _, from := range []struct {
 		*probe
 		open, closed []string
 	}{
 		{stranger, []string{gatewayAddress}, slices.Concat(broker, databases, services)},
 		{neighbor, []string{gatewayAddress}, slices.Concat(broker, databases, services)},
-		{orders, []string{brokerAddress, databaseAddress}, []string{pagesAddress, gatewayAddress, productsAddress, historyAddress}},
+		{orders, []string{brokerAddress, databaseAddress},
+			[]string{pagesAddress, gatewayAddress, productsAddress, historyAddress}},
 		{gatewayPod, services, slices.Concat(broker, databases)},
 	} {
 		for i, address := range slices.Concat(from.open, from.closed) {
@@ -83,8 +85,10 @@ func enforced(ctx context.Context, t *testing.T, p *probe) {
 		t.Fatal("the gateway cannot be reached without any policy")
 	}
 	const policy = `{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"nothing"},
-"spec":{"podSelector":{},"policyTypes":["Egress"],"egress":[{"ports":[{"port":53,"protocol":"UDP"},{"port":53,"protocol":"TCP"}]}]}}`
-	if _, err := p.Kubectl(ctx, strings.NewReader(policy), "apply", "--namespace", p.namespace, "--filename", "-"); err != nil {
+"spec":{"podSelector":{},"policyTypes":["Egress"],
+  "egress":[{"ports":[{"port":53,"protocol":"UDP"},{"port":53,"protocol":"TCP"}]}]}}`
+	if _, err := p.Kubectl(ctx, strings.NewReader(policy), "apply", "--namespace", p.namespace,
+		"--filename", "-"); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(30 * time.Second); p.reaches(ctx, t, gatewayAddress); <-time.After(time.Second) {

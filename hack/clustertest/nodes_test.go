@@ -41,7 +41,8 @@ func TestLostNodes(t *testing.T) {
 	ours.wholeQueues(ctx, t)
 	gateways := ours.doors(ctx, t)
 	t.Run("a worker's power is cut", func(t *testing.T) {
-		outlives(t, gateways, acceptedPower, powerCut, func() { docker(t, "kill", worker) }, func() { docker(t, "start", worker) })
+		outlives(t, gateways, acceptedPower, powerCut,
+			func() { docker(t, "kill", worker) }, func() { docker(t, "start", worker) })
 	})
 	recovered := testContext(t, 10*time.Minute)
 	ours.ready(recovered, t)
@@ -63,7 +64,8 @@ func TestCutOffBrokerNodes(t *testing.T) {
 		t.Run(pod, func(t *testing.T) {
 			ours.ready(ctx, t)
 			ours.wholeQueues(ctx, t)
-			where := strings.Fields(ours.kubectl(ctx, t, "get", "pod", pod, "--output", "jsonpath={.spec.nodeName} {.status.podIP}"))
+			where := strings.Fields(ours.kubectl(ctx, t, "get", "pod", pod,
+				"--output", "jsonpath={.spec.nodeName} {.status.podIP}"))
 			rule := func(action string) {
 				for _, direction := range []string{"--source", "--destination"} {
 					docker(t, "exec", where[0], "iptables", action, "FORWARD", direction, where[1], "-j", "DROP")
@@ -76,7 +78,8 @@ func TestCutOffBrokerNodes(t *testing.T) {
 	ours.wholeQueues(ctx, t)
 }
 
-// What an operator does on purpose costs no order: the broker restarts node by node, a worker is emptied and taken back.
+// What an operator does on purpose costs no order: the broker restarts node by node, a worker is emptied and taken
+// back.
 func TestMaintenance(t *testing.T) {
 	ctx := testContext(t, 30*time.Minute)
 	worker := ours.lostWorker(ctx, t)
@@ -200,7 +203,8 @@ func (s *system) doors(ctx context.Context, t *testing.T) *doors {
 	policy(ctx, "Local") // each node leads to its own pod
 	t.Cleanup(func() { policy(context.WithoutCancel(ctx), "Cluster") })
 	port := s.kubectl(ctx, t, "get", "service", service, "--output", "jsonpath={.spec.ports[0].nodePort}")
-	hosts := s.kubectl(ctx, t, "get", "pods", "--selector", "app.kubernetes.io/name=gateway", "--output", "jsonpath={.items[*].status.hostIP}")
+	hosts := s.kubectl(ctx, t, "get", "pods", "--selector", "app.kubernetes.io/name=gateway",
+		"--output", "jsonpath={.items[*].status.hostIP}")
 	for _, host := range strings.Fields(hosts) {
 		d.addresses = append(d.addresses, net.JoinHostPort(host, strings.TrimSpace(port)))
 	}
@@ -311,15 +315,17 @@ func judge(t *testing.T, r bench.Report, accepted, began, ended time.Duration) {
 	if p99 >= calm {
 		t.Errorf("p99 of the orders placed later than %s after the fault is %s, want less than %s", calmAgainAfter, p99, calm)
 	}
-	t.Logf("fault from %.0f s to %.0f s; %d orders, %v %v; slowest acceptance %.1f s; p99 before the fault %d ms, after it %d ms; "+
-		"the last order slower than %s was due %.1f s after its end", began.Seconds(), ended.Seconds(), r.Accepted, r.States, r.Reasons,
-		slowest.Seconds(), percentile99(before).Milliseconds(), p99.Milliseconds(), calm, (over - ended).Seconds())
+	t.Logf("fault from %.0f s to %.0f s; %d orders, %v %v; slowest acceptance %.1f s; p99 before the fault %d ms, "+
+		"after it %d ms; the last order slower than %s was due %.1f s after its end",
+		began.Seconds(), ended.Seconds(), r.Accepted, r.States, r.Reasons, slowest.Seconds(),
+		percentile99(before).Milliseconds(), p99.Milliseconds(), calm, (over - ended).Seconds())
 	var course []string
 	for _, ten := range tens {
 		course = append(course, fmt.Sprintf("%.1f", percentile99(ten).Seconds()))
 	}
 	t.Logf("p99 of the orders due in each 10 s: %s s", strings.Join(course, " "))
-	t.Logf("all orders: p50 %.0f ms, p95 %.0f ms, p99 %.0f ms, max %.0f ms; errors %v", r.Latency.P50, r.Latency.P95, r.Latency.P99, r.Latency.Max, r.Errors)
+	t.Logf("all orders: p50 %.0f ms, p95 %.0f ms, p99 %.0f ms, max %.0f ms; errors %v",
+		r.Latency.P50, r.Latency.P95, r.Latency.P99, r.Latency.Max, r.Errors)
 }
 
 func percentile99(of []time.Duration) time.Duration {

@@ -35,7 +35,8 @@ func (s *system) elsewhere(ctx context.Context, t *testing.T) string {
 func (s *system) probe(ctx context.Context, t *testing.T, namespace, name string, labels map[string]string) *probe {
 	t.Helper()
 	p := &probe{s, namespace, name}
-	image := s.kubectl(ctx, t, "get", "statefulset", release+"-postgres", "--output", "jsonpath={.spec.template.spec.containers[0].image}")
+	image := s.kubectl(ctx, t, "get", "statefulset", release+"-postgres",
+		"--output", "jsonpath={.spec.template.spec.containers[0].image}")
 	all := map[string]string{"app.kubernetes.io/part-of": "probes"}
 	maps.Copy(all, labels)
 	manifest, err := json.Marshal(map[string]any{
@@ -59,14 +60,16 @@ func (s *system) probe(ctx context.Context, t *testing.T, namespace, name string
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := s.Kubectl(context.WithoutCancel(ctx), nil, "delete", "pod", name, "--namespace", namespace, "--ignore-not-found"); err != nil {
+		if _, err := s.Kubectl(context.WithoutCancel(ctx), nil, "delete", "pod", name, "--namespace", namespace,
+			"--ignore-not-found"); err != nil {
 			t.Error(err)
 		}
 	})
 	if _, err := s.Kubectl(ctx, strings.NewReader(string(manifest)), "apply", "--filename", "-"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Kubectl(ctx, nil, "wait", "--for=condition=Ready", "pod/"+name, "--namespace", namespace, "--timeout=60s"); err != nil {
+	if _, err := s.Kubectl(ctx, nil, "wait", "--for=condition=Ready", "pod/"+name, "--namespace", namespace,
+		"--timeout=60s"); err != nil {
 		t.Fatal(err)
 	}
 	return p

@@ -33,10 +33,10 @@ const (
 	shop       = "orders.example.com"
 )
 
-// values-production.yaml, with no more changed than hosts, sizes and registries, comes up by helm install --wait alone, from
-// databases of CloudNativePG and certificates of cert-manager, and confirms an order that came in over TLS; a lost primary
-// costs no order. It is skipped unless cert-manager and CloudNativePG run in the cluster. Where CloudNativePG's image of
-// PostgreSQL cannot be had, ORDERFLOW_KIND_POSTGRES names another, in which postgres is the user 999.
+// values-production.yaml, with no more changed than hosts, sizes and registries, comes up by helm install --wait alone,
+// from databases of CloudNativePG and certificates of cert-manager, and confirms an order that came in over TLS; a lost
+// primary costs no order. It is skipped unless cert-manager and CloudNativePG run in the cluster. Where CloudNativePG's
+// image of PostgreSQL cannot be had, ORDERFLOW_KIND_POSTGRES names another, in which postgres is the user 999.
 func TestProduction(t *testing.T) {
 	ctx := testContext(t, 30*time.Minute)
 	ours.needs(ctx, t, "certificates.cert-manager.io", "clusters.postgresql.cnpg.io")
@@ -54,8 +54,10 @@ func TestProduction(t *testing.T) {
 	})
 	p.ready(ctx, t)
 
-	product := p.call(ctx, t, p.stock, http.MethodPost, "/products", `{"name":"Bolt","priceCents":250,"stock":5}`, http.StatusCreated)
-	order := p.call(ctx, t, p.customer, http.MethodPost, "/orders", fmt.Sprintf(`{"productId":%q,"quantity":2}`, product["productId"]), http.StatusCreated)
+	product := p.call(ctx, t, p.stock, http.MethodPost, "/products", `{"name":"Bolt","priceCents":250,"stock":5}`,
+		http.StatusCreated)
+	order := p.call(ctx, t, p.customer, http.MethodPost, "/orders",
+		fmt.Sprintf(`{"productId":%q,"quantity":2}`, product["productId"]), http.StatusCreated)
 	if order["status"] != "Confirmed" {
 		t.Fatalf("the order: %v", order)
 	}
@@ -98,8 +100,8 @@ type productive struct {
 	stock, customer string        // access tokens
 }
 
-// around makes what an installation for production finds: definitions of all kinds, an authority that the operators trust,
-// databases, an issuer of tokens and a public door.
+// around makes what an installation for production finds: definitions of all kinds, an authority that the operators
+// trust, databases, an issuer of tokens and a public door.
 func (s *system) around(ctx context.Context, t *testing.T) *productive {
 	t.Helper()
 	definitions, err := charts.OptionalCRDs(ctx)
@@ -153,10 +155,12 @@ func (p *productive) identity(ctx context.Context, t *testing.T) map[string]stri
 	files := map[string]string{
 		"configuration": fmt.Sprintf(`{"issuer":%q,"jwks_uri":"%[1]s/keys","token_endpoint":"%[1]s/token"}`, issuer.URL),
 		"keys":          keys,
-		"token":         fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":3000}`, issuer.Scoped(t, "operations")),
+		"token": fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":3000}`,
+			issuer.Scoped(t, "operations")),
 	}
 	text, err := json.Marshal(map[string]any{
-		"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "issuer", "namespace": front}, "data": files,
+		"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "issuer", "namespace": front},
+		"data": files,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -209,11 +213,14 @@ func (s *system) databases(ctx context.Context, t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	small := sizes.ReplaceAllString(string(text), "  resources:\n    requests:\n      cpu: 20m\n      memory: 128Mi\n  storage:\n    size: 1Gi\n")
+	small := sizes.ReplaceAllString(string(text),
+		"  resources:\n    requests:\n      cpu: 20m\n      memory: 128Mi\n  storage:\n    size: 1Gi\n")
 	if image := os.Getenv("ORDERFLOW_KIND_POSTGRES"); image != "" {
-		small = another.ReplaceAllString(small, "  instances: 3\n  imageName: "+image+"\n  postgresUID: 999\n  postgresGID: 999")
+		small = another.ReplaceAllString(small,
+			"  instances: 3\n  imageName: "+image+"\n  postgresUID: 999\n  postgresGID: 999")
 	}
-	if _, err := s.Kubectl(ctx, strings.NewReader(small), "apply", "--namespace", production, "--filename", "-"); err != nil {
+	if _, err := s.Kubectl(ctx, strings.NewReader(small), "apply", "--namespace", production,
+		"--filename", "-"); err != nil {
 		t.Fatal(err)
 	}
 	started := time.Now()
@@ -243,8 +250,8 @@ func (s *system) atTheDoor(ctx context.Context, t *testing.T, authority string) 
 	return &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}
 }
 
-// mirrored gives the images of the installation that hack/kind-up made the names that a registry's have, and returns the
-// chart's values that name them.
+// mirrored gives the images of the installation that hack/kind-up made the names that a registry's have, and returns
+// the chart's values that name them.
 func (s *system) mirrored(ctx context.Context, t *testing.T, registry string) (values []string) {
 	t.Helper()
 	var set map[string]struct {
@@ -274,7 +281,8 @@ func (s *system) mirrored(ctx context.Context, t *testing.T, registry string) (v
 }
 
 // call sends a request to the public door and returns its answer.
-func (p *productive) call(ctx context.Context, t *testing.T, token, method, path, body string, want int) (answer map[string]any) {
+func (p *productive) call(ctx context.Context, t *testing.T, token, method, path, body string,
+	want int) (answer map[string]any) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, method, "https://"+shop+path, strings.NewReader(body))
 	if err != nil {
@@ -304,9 +312,11 @@ func (p *productive) call(ctx context.Context, t *testing.T, token, method, path
 func (p *productive) encrypted(ctx context.Context, t *testing.T) {
 	t.Helper()
 	exec := func(pod, container string, command ...string) string {
-		return strings.TrimSpace(p.kubectl(ctx, t, append([]string{"exec", pod, "--container", container, "--"}, command...)...))
+		return strings.TrimSpace(p.kubectl(ctx, t,
+			append([]string{"exec", pod, "--container", container, "--"}, command...)...))
 	}
-	connections := strings.Fields(exec(release+"-rabbitmq-server-0", "rabbitmq", "rabbitmqctl", "list_connections", "ssl", "--quiet", "--no-table-headers"))
+	connections := strings.Fields(exec(release+"-rabbitmq-server-0", "rabbitmq", "rabbitmqctl", "list_connections", "ssl",
+		"--quiet", "--no-table-headers"))
 	if len(connections) == 0 {
 		t.Error("nobody is connected to the broker")
 	}
@@ -316,11 +326,13 @@ func (p *productive) encrypted(ctx context.Context, t *testing.T) {
 		}
 	}
 	for _, service := range []string{"orders", "products", "customers", "deadletters"} {
-		primary := p.kubectl(ctx, t, "get", "clusters.postgresql.cnpg.io/"+service+"-db", "--output", "jsonpath={.status.currentPrimary}")
+		primary := p.kubectl(ctx, t, "get", "clusters.postgresql.cnpg.io/"+service+"-db",
+			"--output", "jsonpath={.status.currentPrimary}")
 		const sql = "select count(*) filter (where s.ssl) || ' of ' || count(*) " +
 			"from pg_stat_ssl s join pg_stat_activity a using (pid) where a.usename = '%s'"
 		var secure, all int
-		out := exec(strings.TrimSpace(primary), "postgres", "psql", "--tuples-only", "--no-align", "--command", fmt.Sprintf(sql, service))
+		out := exec(strings.TrimSpace(primary), "postgres", "psql",
+			"--tuples-only", "--no-align", "--command", fmt.Sprintf(sql, service))
 		if _, err := fmt.Sscanf(out, "%d of %d", &secure, &all); err != nil || all == 0 || secure != all {
 			t.Errorf("connections of %s to its database with TLS: %s (%v)", service, out, err)
 		}
@@ -329,7 +341,8 @@ func (p *productive) encrypted(ctx context.Context, t *testing.T) {
 
 func secretOf(namespace, name string, values map[string]string) string {
 	text, _ := json.Marshal(map[string]any{ // strings alone
-		"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": name, "namespace": namespace}, "stringData": values,
+		"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": name, "namespace": namespace},
+		"stringData": values,
 	})
 	return string(text)
 }
@@ -352,7 +365,8 @@ func (s *system) applyFile(ctx context.Context, t *testing.T, path string) {
 
 func (s *system) wait(ctx context.Context, t *testing.T, namespace, what, condition string) {
 	t.Helper()
-	if _, err := s.Kubectl(ctx, nil, "wait", what, "--namespace", namespace, "--for=condition="+condition, "--timeout=10m"); err != nil {
+	if _, err := s.Kubectl(ctx, nil, "wait", what, "--namespace", namespace, "--for=condition="+condition,
+		"--timeout=10m"); err != nil {
 		t.Fatal(err)
 	}
 }

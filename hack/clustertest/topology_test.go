@@ -12,8 +12,8 @@ import (
 	"orderflow.internal/hack/topology"
 )
 
-// The broker must hold exactly what the release declares, which the services are tested with elsewhere, converted in the
-// same way (topology.Path).
+// The broker must hold exactly what the release declares, which the services are tested with elsewhere, converted in
+// the same way (topology.Path).
 func TestBrokerHoldsTheTopology(t *testing.T) {
 	ctx := testContext(t, 2*time.Minute)
 	want, err := topology.Convert([]byte(ours.helm(ctx, t, "get", "manifest", release)))
@@ -84,7 +84,8 @@ func lines(t *testing.T, d topology.Definitions, names map[string]string) []stri
 // Services and database run as the restricted pod security standard asks, which the namespace enforces.
 func TestPodsAreRestricted(t *testing.T) {
 	ctx := testContext(t, time.Minute)
-	out, err := ours.Kubectl(ctx, nil, "get", "namespace", namespace, "--output", "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}")
+	out, err := ours.Kubectl(ctx, nil, "get", "namespace", namespace,
+		"--output", "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}")
 	if err != nil || out != "restricted" {
 		t.Errorf("the namespace enforces %q, %v", out, err)
 	}

@@ -44,7 +44,8 @@ func (c *Console) Step(ctx context.Context, what string, part func(context.Conte
 }
 
 // Watch is a Step whose part can say what it does or waits for just now, which the reminders show.
-func (c *Console) Watch(ctx context.Context, what string, part func(ctx context.Context, say func(string)) error) error {
+func (c *Console) Watch(ctx context.Context, what string,
+	part func(ctx context.Context, say func(string)) error) error {
 	started := time.Now()
 	var mu sync.Mutex
 	var detail string

@@ -20,7 +20,8 @@ import (
 )
 
 //go:generate go tool oapi-codegen -config oapi-codegen.yaml ../../services/gateway/openapi.yaml
-//go:generate go tool ogen -config ogen.yaml -loglevel error -target gen/ogen -package ogen -clean ../../services/gateway/openapi.yaml
+//go:generate -command ogen go tool ogen -config ogen.yaml -loglevel error
+//go:generate ogen -target gen/ogen -package ogen -clean ../../services/gateway/openapi.yaml
 
 func gateway(t *testing.T) (context.Context, string) {
 	t.Helper()
@@ -46,7 +47,9 @@ func TestAClientOfOapiCodegen(t *testing.T) {
 	product := added.JSON201.ProductId
 
 	var request oapi.PlaceOrderRequest
-	if err := request.FromPlaceOrderOfOneProduct(oapi.PlaceOrderOfOneProduct{CustomerId: new(uuid.New()), ProductId: product, Quantity: 2}); err != nil {
+	if err := request.FromPlaceOrderOfOneProduct(oapi.PlaceOrderOfOneProduct{
+		CustomerId: new(uuid.New()), ProductId: product, Quantity: 2,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	placed, err := client.PlaceOrderWithResponse(ctx, &oapi.PlaceOrderParams{Prefer: new("respond-async")}, request)
@@ -70,16 +73,20 @@ func TestAClientOfOapiCodegen(t *testing.T) {
 		t.Fatalf("cancel: %v %s", err, cancelled.Body)
 	}
 
-	if err := request.FromPlaceOrder(oapi.PlaceOrder{CustomerId: new(uuid.New()), Items: []oapi.OrderItem{{ProductId: product, Quantity: 6}}}); err != nil {
+	if err := request.FromPlaceOrder(oapi.PlaceOrder{
+		CustomerId: new(uuid.New()), Items: []oapi.OrderItem{{ProductId: product, Quantity: 6}},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	short, err := client.PlaceOrderWithResponse(ctx, &oapi.PlaceOrderParams{Prefer: new("wait=30")}, request)
-	if err != nil || short.JSON201 == nil || *short.JSON201.Reason != oapi.CancelReasonStockNotAvailable || (*short.JSON201.Shortages)[0].RequestedQuantity != 6 {
+	if err != nil || short.JSON201 == nil || *short.JSON201.Reason != oapi.CancelReasonStockNotAvailable ||
+		(*short.JSON201.Shortages)[0].RequestedQuantity != 6 {
 		t.Fatalf("place items: %v %s", err, short.Body)
 	}
 
 	nowhere, err := client.GetOrderWithResponse(ctx, uuid.New())
-	if err != nil || nowhere.ApplicationproblemJSON404 == nil || nowhere.ApplicationproblemJSON404.Type != "/problems/not-found" {
+	if err != nil || nowhere.ApplicationproblemJSON404 == nil ||
+		nowhere.ApplicationproblemJSON404.Type != "/problems/not-found" {
 		t.Errorf("read what is not there: %v %s", err, nowhere.Body)
 	}
 }
@@ -107,10 +114,12 @@ func TestAClientOfOgen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	added := must[*ogen.ProductHeaders](t)(client.AddProduct(ctx, &ogen.AddProduct{Name: "Ogen", PriceCents: 250, Stock: 5}))
+	added := must[*ogen.ProductHeaders](t)(client.AddProduct(ctx,
+		&ogen.AddProduct{Name: "Ogen", PriceCents: 250, Stock: 5}))
 	product := added.Response.ProductId
 
-	one := ogen.NewPlaceOrderOfOneProductPlaceOrderRequest(ogen.PlaceOrderOfOneProduct{CustomerId: someone(), ProductId: product, Quantity: 2})
+	one := ogen.NewPlaceOrderOfOneProductPlaceOrderRequest(ogen.PlaceOrderOfOneProduct{CustomerId: someone(),
+		ProductId: product, Quantity: 2})
 	async := ogen.PlaceOrderParams{Prefer: ogen.NewOptString("respond-async")}
 	order := must[*ogen.PlaceOrderAccepted](t)(client.PlaceOrder(ctx, one, async)).Response.OrderId
 	stream := must[*ogen.FollowOrderOK](t)(client.FollowOrder(ctx, ogen.FollowOrderParams{OrderId: order}))
@@ -138,8 +147,10 @@ func TestAClientOfOgen(t *testing.T) {
 		t.Errorf("cancel: %+v", cancelled)
 	}
 
-	items := ogen.NewPlaceOrderPlaceOrderRequest(ogen.PlaceOrder{CustomerId: someone(), Items: []ogen.OrderItem{{ProductId: product, Quantity: 6}}})
-	short := must[*ogen.PlaceOrderCreated](t)(client.PlaceOrder(ctx, items, ogen.PlaceOrderParams{Prefer: ogen.NewOptString("wait=30")})).Response
+	items := ogen.NewPlaceOrderPlaceOrderRequest(ogen.PlaceOrder{CustomerId: someone(),
+		Items: []ogen.OrderItem{{ProductId: product, Quantity: 6}}})
+	short := must[*ogen.PlaceOrderCreated](t)(client.PlaceOrder(ctx, items,
+		ogen.PlaceOrderParams{Prefer: ogen.NewOptString("wait=30")})).Response
 	if short.Reason.Value != ogen.CancelReasonStockNotAvailable || short.Shortages[0].RequestedQuantity != 6 {
 		t.Errorf("place items: %+v", short)
 	}

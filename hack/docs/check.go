@@ -13,8 +13,8 @@ import (
 	"unicode/utf8"
 )
 
-// MaxWidth is the longest line of a page, in characters. Tables, pictures and links cannot be broken; generated pages are as
-// their sources are.
+// MaxWidth is the longest line of a page, in characters. Tables, pictures and links cannot be broken; generated pages
+// are as their sources are.
 const MaxWidth = 120
 
 // Checker knows what is in the repository.
@@ -214,7 +214,8 @@ func widths(p Page) (all []string) {
 		return nil
 	}
 	for i, line := range p.Prose() {
-		fixed := strings.HasPrefix(line, "|") || strings.Contains(line, "<") || strings.Contains(line, "](") || strings.Contains(line, "://")
+		fixed := strings.HasPrefix(line, "|") || strings.Contains(line, "<") || strings.Contains(line, "](") ||
+			strings.Contains(line, "://")
 		if n := utf8.RuneCountInString(line); n > MaxWidth && !fixed {
 			all = append(all, fmt.Sprintf("%s:%d: %d characters, at most %d", p.Path, i+1, n, MaxWidth))
 		}

@@ -68,8 +68,8 @@ func TestMistakesAreFound(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := &Checker{
-			root: dir, pages: []Page{p}, tests: map[string][]string{"TestKnown": {"x_test.go"}}, workflows: "      - run: hack/up\n",
-			anchors: map[string]map[string]bool{"a.md": anchors(p), "b.md": anchors(b)},
+			root: dir, pages: []Page{p}, tests: map[string][]string{"TestKnown": {"x_test.go"}},
+			workflows: "      - run: hack/up\n", anchors: map[string]map[string]bool{"a.md": anchors(p), "b.md": anchors(b)},
 		}
 		if err := os.WriteFile(filepath.Join(dir, "a.md"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -103,13 +103,17 @@ func TestReference(t *testing.T) {
 		read func(context.Context, string) (string, error)
 		want []string
 	}{
-		"configuration": {configuration, []string{"`ORDER_DEADLINE` | duration | `15m`", "| `orders` | `:5003` | `:6003` |", "`BUS_PREFETCH` | number | `256`",
-			"`LOG_LEVEL`", "; never logged"}},
-		"events": {eventsPage, []string{"| [OrderCreated](#ordercreated) | `order.created` | `orderflow.order.created.v1` | orders | " +
-			"`customers.order.created`, `products.order.created` |", "`orderId` | UUID | yes |", "## ReservedItem"}},
-		"metrics": {metricsPage, []string{"| `orderflow_saga_duration_seconds` | histogram |", "| `messaging_client_sent_messages_total` | counter |",
-			"| `db_client_connection_count` | gauge |", "OrderflowOrdersStuck"}},
-		"http": {httpPage, []string{"| `POST /orders` | Place an order. | `Prefer`, `Idempotency-Key` | the customer, scope `operations` | 201 202 400"}},
+		"configuration": {configuration, []string{"`ORDER_DEADLINE` | duration | `15m`", "| `orders` | `:5003` | `:6003` |",
+			"`BUS_PREFETCH` | number | `256`", "`LOG_LEVEL`", "; never logged"}},
+		"events": {eventsPage,
+			[]string{"| [OrderCreated](#ordercreated) | `order.created` | `orderflow.order.created.v1` | orders | " +
+				"`customers.order.created`, `products.order.created` |", "`orderId` | UUID | yes |", "## ReservedItem"}},
+		"metrics": {metricsPage,
+			[]string{"| `orderflow_saga_duration_seconds` | histogram |", "| `messaging_client_sent_messages_total` | counter |",
+				"| `db_client_connection_count` | gauge |", "OrderflowOrdersStuck"}},
+		"http": {httpPage, []string{
+			"| `POST /orders` | Place an order. | `Prefer`, `Idempotency-Key` | the customer, scope `operations` | 201 202 400",
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text, err := c.read(t.Context(), root)

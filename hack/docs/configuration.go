@@ -99,7 +99,8 @@ func (s *sources) variables(pkg, structName string) ([]variable, error) {
 			}
 			tag := reflect.StructTag(text)
 			if name, _, _ := strings.Cut(tag.Get("env"), ","); name != "" {
-				all = append(all, variable{name, typeName(f.Type), tag.Get("envDefault"), tag.Get("help"), tag.Get("secret") == "true", pkg, structName})
+				all = append(all, variable{name, typeName(f.Type), tag.Get("envDefault"), tag.Get("help"),
+					tag.Get("secret") == "true", pkg, structName})
 				continue
 			}
 		}
@@ -142,7 +143,8 @@ func (s *sources) field(pkg string, file *ast.File, t ast.Expr) ([]variable, err
 // kinds are what types are called in the page.
 var kinds = map[string]string{
 	"string": "text", "int": "number", "int32": "number", "bool": "true or false", "time.Duration": "duration",
-	"url.URL": "URL", "[]url.URL": "URLs", "[]string": "texts", "[]netip.Prefix": "networks", "slog.Level": "level", "Quota": "quota",
+	"url.URL": "URL", "[]url.URL": "URLs", "[]string": "texts", "[]netip.Prefix": "networks", "slog.Level": "level",
+	"Quota": "quota",
 }
 
 func typeName(t ast.Expr) string {
@@ -217,7 +219,15 @@ func described(file *ast.File) (summary string, defaults map[string]string) {
 	return summary, defaults
 }
 
+// literal is the text of a string literal, or of several that are added; empty for anything else.
 func literal(e ast.Expr) string {
+	if sum, ok := e.(*ast.BinaryExpr); ok && sum.Op == token.ADD {
+		x, y := literal(sum.X), literal(sum.Y)
+		if x == "" || y == "" {
+			return ""
+		}
+		return x + y
+	}
 	lit, ok := e.(*ast.BasicLit)
 	if !ok {
 		return ""
@@ -251,11 +261,11 @@ func configuration(_ context.Context, root string) (string, error) {
 
 Generated from the configuration structs of the services by ` + "`hack/generate`" + `; do not edit.
 
-Services are configured by environment variables alone. A variable that is set but empty counts as not set. Before a service
-opens anything it validates all of them and reports every mistake at once; each service's ` + "`--help`" + ` prints its own. In the
-charts any of them can be set in a service's ` + "`env`" + ` value. Durations are written like ` + "`200ms`, `5s`, `15m` or `168h`" + `.
-OpenTelemetry's own variables (` + "`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`" + ` and so on) work as its specification
-says; without an endpoint nothing is exported.
+Services are configured by environment variables alone. A variable that is set but empty counts as not set. Before a
+service opens anything it validates all of them and reports every mistake at once; each service's ` + "`--help`" + `
+prints its own. In the charts any of them can be set in a service's ` + "`env`" + ` value. Durations are written like
+` + "`200ms`, `5s`, `15m` or `168h`" + `. OpenTelemetry's own variables (` + "`OTEL_EXPORTER_OTLP_ENDPOINT`" + `,
+` + "`OTEL_TRACES_SAMPLER`" + ` and so on) work as its specification says; without an endpoint nothing is exported.
 
 ## Ports
 

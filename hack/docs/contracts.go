@@ -108,18 +108,20 @@ func eventsPage(_ context.Context, root string) (string, error) {
 	var page strings.Builder
 	page.WriteString(`# Events
 
-Generated from [asyncapi.yaml](../../services/events/asyncapi.yaml) by ` + "`hack/generate`" + `; do not edit. The document itself has
-the limits of each field, the envelope and examples; the same types in Go are in [events.go](../../services/events/events.go).
+Generated from [asyncapi.yaml](../../services/events/asyncapi.yaml) by ` + "`hack/generate`" + `; do not edit. The
+document itself has the limits of each field, the envelope and examples; the same types in Go are in
+[events.go](../../services/events/events.go).
 
-Every event goes to the topic exchange ` + "`orders.exchange`" + ` with its routing key. The body is JSON, the event alone; the envelope is
-CloudEvents 1.0 in binary mode, in AMQP headers, along with W3C trace context. Delivery is at least once and in no
-particular order: readers know duplicates by ` + "`cloudEvents_id`" + ` and late events by ` + "`version`" + `, and ignore fields they do not
-know. [Change an event](../build/change-an-event.md) says what may change and how.
+Every event goes to the topic exchange ` + "`orders.exchange`" + ` with its routing key. The body is JSON, the event alone;
+the envelope is CloudEvents 1.0 in binary mode, in AMQP headers, along with W3C trace context. Delivery is at least once
+and in no particular order: readers know duplicates by ` + "`cloudEvents_id`" + ` and late events by ` + "`version`" + `,
+and ignore fields they do not know. [Change an event](../build/change-an-event.md) says what may change and how.
 
 `)
 	var overview table
 	overview.head("event", "routing key", "type", "published by", "queues")
-	names := slices.SortedFunc(maps.Keys(doc.Components.Messages), func(a, b string) int { return strings.Compare(keys[a], keys[b]) })
+	names := slices.SortedFunc(maps.Keys(doc.Components.Messages),
+		func(a, b string) int { return strings.Compare(keys[a], keys[b]) })
 	for _, name := range names {
 		m := doc.Components.Messages[name]
 		slices.Sort(queues[name])
@@ -127,7 +129,8 @@ know. [Change an event](../build/change-an-event.md) says what may change and ho
 		for _, q := range queues[name] {
 			readers = append(readers, code(q))
 		}
-		overview.row("["+name+"](#"+strings.ToLower(name)+")", code(keys[name]), code(m.Name), doc.publisher(name), strings.Join(readers, ", "))
+		overview.row("["+name+"](#"+strings.ToLower(name)+")", code(keys[name]), code(m.Name), doc.publisher(name),
+			strings.Join(readers, ", "))
 	}
 	page.WriteString(overview.String())
 	shown := map[string]bool{}
@@ -227,9 +230,10 @@ func httpPage(_ context.Context, root string) (string, error) {
 	var page strings.Builder
 	page.WriteString(`# HTTP
 
-Generated from [openapi.yaml](../../services/gateway/openapi.yaml) by ` + "`hack/generate`" + `; do not edit. The document itself has
-schemas, examples and every error, and the running gateway serves it at ` + "`/openapi.yaml`" + `. Errors are
-` + "`application/problem+json`" + ` (RFC 9457). The column *who* is about tokens: [Who may do what](../identity.md).
+Generated from [openapi.yaml](../../services/gateway/openapi.yaml) by ` + "`hack/generate`" + `; do not edit. The
+document itself has schemas, examples and every error, and the running gateway serves it at ` + "`/openapi.yaml`" + `.
+Errors are ` + "`application/problem+json`" + ` (RFC 9457). The column *who* is about tokens:
+[Who may do what](../identity.md).
 
 `)
 	for _, tag := range doc.Tags {

@@ -132,8 +132,8 @@ func changedTopology(t *testing.T, page string) []byte {
 }
 
 func config(url string) bus.Config {
-	return bus.Config{URL: url, Prefetch: 16, Batch: 8, RetryDelay: 10 * time.Millisecond, ConfirmTimeout: 10 * time.Second,
-		DrainTimeout: 4 * time.Second}
+	return bus.Config{URL: url, Prefetch: 16, Batch: 8, RetryDelay: 10 * time.Millisecond,
+		ConfirmTimeout: 10 * time.Second, DrainTimeout: 4 * time.Second}
 }
 
 // publisher publishes as orders; the error is that of the first event that was not taken.
@@ -227,7 +227,8 @@ func (r *totals) await(t *testing.T, what string, orders []uuid.UUID) {
 // consume reads as customers until it is stopped, which finishes what is in hand.
 func consume(t *testing.T, v kittest.Vhost, subscriptions ...bus.Subscription) (stop func()) {
 	t.Helper()
-	c := bus.NewConsumer(config(v.UserURLs["customers"]), "test", events.DeadLetterExchange, postgres.Classify, subscriptions...)
+	c := bus.NewConsumer(config(v.UserURLs["customers"]), "test", events.DeadLetterExchange, postgres.Classify,
+		subscriptions...)
 	return running(t, c.Run)
 }
 

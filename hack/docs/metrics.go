@@ -71,7 +71,8 @@ func instrumentOf(call *ast.CallExpr) (i instrument, ok bool) {
 		}
 	}
 	i.kind = strings.ToLower(strings.TrimPrefix(makes.FindStringSubmatch(method.Sel.Name)[1], "UpDown"))
-	i.name = strings.ReplaceAll(literal(call.Args[0]), ".", "_") + map[string]string{"s": "_seconds", "By": "_bytes"}[options["WithUnit"]]
+	suffix := map[string]string{"s": "_seconds", "By": "_bytes"}[options["WithUnit"]]
+	i.name = strings.ReplaceAll(literal(call.Args[0]), ".", "_") + suffix
 	switch {
 	case strings.Contains(method.Sel.Name, "UpDown"):
 		i.kind = "gauge"
@@ -95,8 +96,8 @@ func metricsPage(ctx context.Context, root string) (string, error) {
 	var page strings.Builder
 	page.WriteString(`# Metrics in the code
 
-Generated from the instruments of the services and from the alert rules by ` + "`hack/generate`" + `; do not edit. Labels, and the metrics
-of the runtime, the process and the broker, are in [Metrics](../metrics.md).
+Generated from the instruments of the services and from the alert rules by ` + "`hack/generate`" + `; do not edit.
+Labels, and the metrics of the runtime, the process and the broker, are in [Metrics](../metrics.md).
 
 `)
 	var t table

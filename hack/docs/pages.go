@@ -50,7 +50,8 @@ func Pages(ctx context.Context, root string) ([]Page, error) {
 
 // tracked lists files that are there and that Git does not ignore, by pathspec.
 func tracked(ctx context.Context, root string, specs ...string) ([]string, error) {
-	cmd := exec.CommandContext(ctx, "git", append([]string{"ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"}, specs...)...)
+	cmd := exec.CommandContext(ctx, "git",
+		append([]string{"ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"}, specs...)...)
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {

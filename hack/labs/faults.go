@@ -111,9 +111,11 @@ func swallowedPublishes(ctx context.Context, t *trial) error {
 }
 
 func missingBinding(ctx context.Context, t *trial) error {
-	bindings := fmt.Sprintf("/api/bindings/%s/e/%s/q/%s", url.PathEscape(t.Broker.Vhost()), events.Exchange, events.QueueOrdersStockReserved)
+	bindings := fmt.Sprintf("/api/bindings/%s/e/%s/q/%s",
+		url.PathEscape(t.Broker.Vhost()), events.Exchange, events.QueueOrdersStockReserved)
 	restore := func(ctx context.Context) error {
-		return t.Broker.API(ctx, http.MethodPost, bindings, []byte(`{"routing_key":"`+events.StockReservedKey+`","arguments":{}}`), nil)
+		return t.Broker.API(ctx, http.MethodPost, bindings,
+			[]byte(`{"routing_key":"`+events.StockReservedKey+`","arguments":{}}`), nil)
 	}
 	t.undo = append(t.undo, restore)
 	if err := t.Broker.API(ctx, http.MethodDelete, bindings+"/"+events.StockReservedKey, nil, nil); err != nil {

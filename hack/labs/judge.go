@@ -67,12 +67,14 @@ func (t *trial) damage(ctx context.Context) (d Damage, err error) {
 	if err != nil {
 		return d, err
 	}
-	histories, err := rows[state](ctx, t, "customers", `select order_id, status from orders where customer_id <> $1`, t.poison)
+	histories, err := rows[state](ctx, t, "customers",
+		`select order_id, status from orders where customer_id <> $1`, t.poison)
 	if err != nil {
 		return d, err
 	}
 	reservations, err := rows[reservation](ctx, t, "products", `
-select order_id, status, coalesce((select sum((item->>'quantity')::int) from jsonb_array_elements(items) as item), 0)::int
+select order_id, status,
+  coalesce((select sum((item->>'quantity')::int) from jsonb_array_elements(items) as item), 0)::int
 from reservations`)
 	if err != nil {
 		return d, err
@@ -118,7 +120,9 @@ select count(*)::int from outbox_events where published_at is null and routing_k
 	if err != nil {
 		return err
 	}
-	for queue, missing := range map[string]int{events.QueueProductsOrderCreated: unheard, events.QueueCustomersOrderCreated: unrecorded} {
+	for queue, missing := range map[string]int{
+		events.QueueProductsOrderCreated: unheard, events.QueueCustomersOrderCreated: unrecorded,
+	} {
 		ready, err := t.ready(queue)
 		if err != nil {
 			return err

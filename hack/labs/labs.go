@@ -1,9 +1,9 @@
-// Package labs is hack/lab: each lab takes one guarantee away, breaks something, and shows in numbers what that costs and
-// that it costs nothing with the guarantee.
+// Package labs is hack/lab: each lab takes one guarantee away, breaks something, and shows in numbers what that costs
+// and that it costs nothing with the guarantee.
 //
-// A guarantee goes by its edit of hack/mutations.txt, in the one service that is compiled with it (go build -overlay). No
-// branch and no build tag in the code does it, so no other program can have it by mistake, and the edit is the one that
-// the entry's test is proven to notice.
+// A guarantee goes by its edit of hack/mutations.txt, in the one service that is compiled with it (go build -overlay).
+// No branch and no build tag in the code does it, so no other program can have it by mistake, and the edit is the one
+// that the entry's test is proven to notice.
 package labs
 
 import "context"

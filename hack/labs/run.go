@@ -70,8 +70,8 @@ func (r *Runner) Run(ctx context.Context, l Lab) (without, with Damage, err erro
 	if err != nil {
 		return without, with, err
 	}
-	r.Out.Printf("\nLab %s: %s\n\nWithout it, %s has this edit of services/%s:\n\n    %s\n\n%s\nWatch %s.\n", l.Name, l.Guarantee, l.Service,
-		m.File, strings.ReplaceAll(m.Edit(), "\n", "\n    "), l.Fault, l.Watch)
+	r.Out.Printf("\nLab %s: %s\n\nWithout it, %s has this edit of services/%s:\n\n    %s\n\n%s\nWatch %s.\n",
+		l.Name, l.Guarantee, l.Service, m.File, strings.ReplaceAll(m.Edit(), "\n", "\n    "), l.Fault, l.Watch)
 	var program string
 	if err := r.Out.Step(ctx, "build "+l.Service+" without the guarantee", func(ctx context.Context) (err error) {
 		program, err = r.build(ctx, l, m)
@@ -85,7 +85,8 @@ func (r *Runner) Run(ctx context.Context, l Lab) (without, with Damage, err erro
 	if with, err = r.half(ctx, l, ""); err != nil {
 		return without, with, fmt.Errorf("lab %s with the guarantee: %w", l.Name, err)
 	}
-	r.Out.Printf("\n%s\n%s tells what happened. %s in services/%s is the test that notices the edit.", table(without, with), l.Page(), m.Test, m.Pkg)
+	r.Out.Printf("\n%s\n%s tells what happened. %s in services/%s is the test that notices the edit.",
+		table(without, with), l.Page(), m.Test, m.Pkg)
 	return without, with, nil
 }
 
@@ -97,7 +98,8 @@ func table(without, with Damage) string {
 		name string
 		Damage
 	}{{"off", without}, {"on", with}} {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t\n", row.name, row.Orders, row.Lost, row.Duplicated, row.Stuck, row.Wrong, row.Dead)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t\n",
+			row.name, row.Orders, row.Lost, row.Duplicated, row.Stuck, row.Wrong, row.Dead)
 	}
 	_ = w.Flush() // into memory: cannot fail
 	return text.String()
@@ -122,13 +124,18 @@ func (r *Runner) half(ctx context.Context, l Lab, program string) (d Damage, err
 	what := map[bool]string{true: "without the guarantee", false: "with the guarantee"}[t.without]
 	r.Service(l.Service).Setprogram(program)
 	defer func() { err = errors.Join(err, r.end(context.WithoutCancel(ctx), t)) }()
-	if err := r.Out.Step(ctx, what+": empty databases and queues, start", func(ctx context.Context) error { return r.begin(ctx, l, t) }); err != nil {
+	if err := r.Out.Step(ctx, what+": empty databases and queues, start", func(ctx context.Context) error {
+		return r.begin(ctx, l, t)
+	}); err != nil {
 		return d, err
 	}
 	if err := r.Out.Step(ctx, what+": the fault", func(ctx context.Context) error { return l.fault(ctx, t) }); err != nil {
 		return d, err
 	}
-	if err := r.Out.Step(ctx, what+": wait, count", func(ctx context.Context) (err error) { d, err = t.settle(ctx); return err }); err != nil {
+	if err := r.Out.Step(ctx, what+": wait, count", func(ctx context.Context) (err error) {
+		d, err = t.settle(ctx)
+		return err
+	}); err != nil {
 		return d, err
 	}
 	if r.Look != nil && len(t.placed) > 0 {
@@ -175,7 +182,8 @@ func (r *Runner) begin(ctx context.Context, l Lab, t *trial) (err error) {
 	if err := starting.Wait(); err != nil {
 		return err
 	}
-	t.product, err = post(ctx, http.DefaultClient, r.BaseURL()+"/products", map[string]any{"name": "lab", "priceCents": 100, "stock": 1000}, "")
+	t.product, err = post(ctx, http.DefaultClient, r.BaseURL()+"/products",
+		map[string]any{"name": "lab", "priceCents": 100, "stock": 1000}, "")
 	return err
 }
 

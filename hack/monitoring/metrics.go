@@ -73,7 +73,8 @@ func Write(ctx context.Context, root string) error {
 		return err
 	}
 	folder := filepath.Join(root, Folder)
-	cmd := exec.CommandContext(ctx, sloth, "generate", "--no-log", "--input", filepath.Join(folder, "slo.yaml"), "--out", filepath.Join(root, ObjectivesFile))
+	cmd := exec.CommandContext(ctx, sloth, "generate", "--no-log", "--input", filepath.Join(folder, "slo.yaml"),
+		"--out", filepath.Join(root, ObjectivesFile))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("sloth generate: %w\n%s", err, out)
 	}
@@ -158,7 +159,8 @@ var (
 )
 
 var (
-	notNames = regexp.MustCompile(`\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)`)
+	notNames = regexp.MustCompile(
+		`\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)`)
 	calls    = regexp.MustCompile(`[a-z_0-9]+\s*\(`)
 	names    = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z_0-9:]*`)
 	keywords = []string{"and", "or", "unless", "bool", "offset", "group_left", "group_right"}
@@ -171,5 +173,6 @@ func metricsIn(expr string) []string {
 	for _, remove := range []*regexp.Regexp{groupedBefore, notNames, calls} {
 		expr = remove.ReplaceAllString(expr, " ")
 	}
-	return slices.DeleteFunc(names.FindAllString(expr, -1), func(name string) bool { return slices.Contains(keywords, name) })
+	return slices.DeleteFunc(names.FindAllString(expr, -1),
+		func(name string) bool { return slices.Contains(keywords, name) })
 }

@@ -162,9 +162,10 @@ func TestMetricsAreDocumented(t *testing.T) {
 
 func TestUndocumented(t *testing.T) {
 	const text = "| `a_seconds` | histogram |\n| `b_total`, `c_bytes` | counter |\n| `d_count` | gauge |"
-	names := []string{"up", "scrape_duration_seconds", "a_seconds_bucket", "a_seconds_sum", "a_seconds_count", "b_total", "c_bytes", "d_count",
-		"a_second", "b", "c_bytes_total", "d", "e_bucket"}
-	if diff := cmp.Diff([]string{"a_second", "b", "c_bytes_total", "d", "e_bucket"}, Undocumented(text, names)); diff != "" {
+	names := []string{"up", "scrape_duration_seconds", "a_seconds_bucket", "a_seconds_sum", "a_seconds_count", "b_total",
+		"c_bytes", "d_count", "a_second", "b", "c_bytes_total", "d", "e_bucket"}
+	if diff := cmp.Diff([]string{"a_second", "b", "c_bytes_total", "d", "e_bucket"},
+		Undocumented(text, names)); diff != "" {
 		t.Errorf("undocumented (-want +got):\n%s", diff)
 	}
 }
@@ -197,7 +198,8 @@ func TestDashboardsMatchGrafana(t *testing.T) {
 			{`"cellGap"`, `"gap"`},
 			{`"legendFormat"`, `"legend"`},
 		} {
-			args = append(args, write(t, dir, fmt.Sprintf("bad-%d.json", len(args)), bytes.ReplaceAll(text, []byte(change[0]), []byte(change[1]))))
+			args = append(args,
+				write(t, dir, fmt.Sprintf("bad-%d.json", len(args)), bytes.ReplaceAll(text, []byte(change[0]), []byte(change[1]))))
 		}
 		out, err := node(t, tool, args...)
 		for _, bad := range args[1:] {
@@ -291,7 +293,8 @@ func TestReleasesHearTheirOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := charts.Template(t.Context(), here, "orderflow", "--namespace", "shop", "--set", "monitoring.rules.enabled=true", "--show-only", "templates/monitoring.yaml")
+	text, err := charts.Template(t.Context(), here, "orderflow", "--namespace", "shop",
+		"--set", "monitoring.rules.enabled=true", "--show-only", "templates/monitoring.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,8 @@ func TestWithPasswords(t *testing.T) {
 	if err := json.Unmarshal(got, &d); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.Users) != 2 || d.Users[0].Name != "orders" || d.Users[1].Name != "admin" || d.Users[1].Tags[0] != "administrator" {
+	if len(d.Users) != 2 || d.Users[0].Name != "orders" || d.Users[1].Name != "admin" ||
+		d.Users[1].Tags[0] != "administrator" {
 		t.Errorf("users %+v", d.Users)
 	}
 	for _, u := range d.Users {
@@ -55,7 +56,8 @@ func TestWithPasswords(t *testing.T) {
 	}
 
 	failing := errors.New("disk full")
-	if _, err := WithPasswords(*parsed, func(string) (string, error) { return "", failing }, ""); !errors.Is(err, failing) {
+	if _, err := WithPasswords(*parsed, func(string) (string, error) { return "", failing }, ""); !errors.Is(err,
+		failing) {
 		t.Errorf("error %v, want %v", err, failing)
 	}
 }

@@ -51,7 +51,8 @@ func (c container) command(ctx context.Context, dir string, options, args []stri
 // remove deletes a container that was left; volumes stay.
 func (c container) remove(ctx context.Context) error {
 	_, err := docker(ctx, "rm", "--force", c.name)
-	if err != nil && (strings.Contains(err.Error(), "No such container") || strings.Contains(err.Error(), "already in progress")) {
+	if err != nil &&
+		(strings.Contains(err.Error(), "No such container") || strings.Contains(err.Error(), "already in progress")) {
 		return nil
 	}
 	return err

@@ -11,7 +11,8 @@ import (
 func TestInstallSaysWhatToDoWithoutAptGet(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	for packages, want := range map[string]string{
-		"nodejs":                     "not installed: nodejs; there is no apt-get here: install them with this system's package manager",
+		"nodejs": "not installed: nodejs; there is no apt-get here: " +
+			"install them with this system's package manager",
 		"postgresql rabbitmq-server": "docker compose up",
 	} {
 		err := Install(t.Context(), console.New(io.Discard), strings.Fields(packages)...)

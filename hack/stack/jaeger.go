@@ -23,7 +23,8 @@ func newJaeger(o Options) *Jaeger {
 	if !o.Jaeger {
 		return nil
 	}
-	return &Jaeger{process: newProcess(o.dir(), "jaeger"), container: newContainer("jaeger", o.dir(), jaegerImage), opts: o}
+	return &Jaeger{process: newProcess(o.dir(), "jaeger"),
+		container: newContainer("jaeger", o.dir(), jaegerImage), opts: o}
 }
 
 // jaegerConfig lets Jaeger listen only where the stack wants it; see its documentation,
@@ -79,7 +80,8 @@ func (j *Jaeger) Start(ctx context.Context) error {
 	if err := writeFiles(etc, map[string]string{"config.yaml": config}); err != nil {
 		return err
 	}
-	c, err := j.container.command(ctx, j.opts.dir(), []string{"--volume", etc + ":/etc/jaeger:ro", "--env", "GOMEMLIMIT=400MiB"},
+	c, err := j.container.command(ctx, j.opts.dir(),
+		[]string{"--volume", etc + ":/etc/jaeger:ro", "--env", "GOMEMLIMIT=400MiB"},
 		[]string{"--config", "/etc/jaeger/config.yaml"})
 	if err != nil {
 		return err

@@ -25,7 +25,8 @@ func (s *Stack) StartServers(ctx context.Context, build bool) error {
 		if service.alive() {
 			continue
 		}
-		if err := errors.Join(checkFree(service.port, service.name), checkFree(service.admin, service.name+" (admin)")); err != nil {
+		if err := errors.Join(checkFree(service.port, service.name),
+			checkFree(service.admin, service.name+" (admin)")); err != nil {
 			return err
 		}
 	}

@@ -72,8 +72,8 @@ func checkFree(port int, what string) error {
 	defer syscall.ForkLock.RUnlock()
 	l, err := net.Listen("tcp", address(port))
 	if err != nil {
-		return fmt.Errorf("port %d, needed for %s: %w (ss -ltnp shows who uses it): stop that, or choose other ports with --port-offset",
-			port, what, err)
+		return fmt.Errorf("port %d, needed for %s: %w (ss -ltnp shows who uses it): stop that, "+
+			"or choose other ports with --port-offset", port, what, err)
 	}
 	return l.Close()
 }

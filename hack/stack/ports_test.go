@@ -14,7 +14,8 @@ func TestAPortInUseIsNamed(t *testing.T) {
 	}
 	defer l.Close()
 	port := l.Addr().(*net.TCPAddr).Port
-	if err := checkFree(port, "orders"); err == nil || !strings.Contains(err.Error(), strconv.Itoa(port)+", needed for orders") {
+	if err := checkFree(port, "orders"); err == nil ||
+		!strings.Contains(err.Error(), strconv.Itoa(port)+", needed for orders") {
 		t.Errorf("error %v, want one that names port and part", err)
 	}
 }

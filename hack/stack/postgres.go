@@ -168,7 +168,8 @@ func (p *Postgres) createDatabases(ctx context.Context) error {
 			return err
 		}
 		var exists bool
-		if err := conn.QueryRow(ctx, `select exists (select from pg_database where datname = $1)`, s.name).Scan(&exists); err != nil {
+		if err := conn.QueryRow(ctx, `select exists (select from pg_database where datname = $1)`, s.name).
+			Scan(&exists); err != nil {
 			return err
 		}
 		if exists {

@@ -77,7 +77,8 @@ func newService(s *Stack, spec serviceSpec, number int) *Service {
 	if number > 1 {
 		name = fmt.Sprintf("%s-%d", spec.name, number)
 	}
-	service := &Service{process: newProcess(s.Dir, name), stack: s, spec: spec, number: number, env: make(map[string]string)}
+	service := &Service{process: newProcess(s.Dir, name), stack: s, spec: spec, number: number,
+		env: make(map[string]string)}
 	service.port, service.admin = s.Options.ports().portsOf(spec, number)
 	return service
 }

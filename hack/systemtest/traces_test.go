@@ -23,14 +23,15 @@ import (
 )
 
 // The attributes that trees show.
-var shown = []string{"http.response.status_code", "messaging.rabbitmq.destination.routing_key", "orderflow.delivery.attempt", "error.type"}
+var shown = []string{"http.response.status_code", "orderflow.delivery.attempt", "error.type"}
 
 // observed runs services that export to a collector of the test's own.
 func observed(t *testing.T, v variant) (*stack.Stack, *teletest.Collector) {
 	t.Helper()
 	c := teletest.Receiver(t) // before the services: they flush when they end
 	v.env = merged(v.env, map[string]string{
-		"OTEL_EXPORTER_OTLP_ENDPOINT": c.Addr(), "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_BSP_SCHEDULE_DELAY": "100",
+		"OTEL_EXPORTER_OTLP_ENDPOINT": c.Addr(), "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+		"OTEL_BSP_SCHEDULE_DELAY": "100",
 	})
 	return start(t, v), c
 }
@@ -42,7 +43,8 @@ func traceparent(flags string) (header, traceID string) {
 }
 
 // placeTraced places an order for one unit.
-func placeTraced(t testing.TB, s *stack.Stack, header http.Header, customer, product uuid.UUID, status int) (o orderState) {
+func placeTraced(t testing.TB, s *stack.Stack, header http.Header, customer, product uuid.UUID,
+	status int) (o orderState) {
 	t.Helper()
 	door := newDoor(s.BaseURL(), 1)
 	defer door.close()
@@ -58,7 +60,8 @@ func addProduct(t testing.TB, s *stack.Stack, stock int) uuid.UUID {
 	door := newDoor(s.BaseURL(), 1)
 	defer door.close()
 	var p struct{ ProductID uuid.UUID }
-	if err := door.call(t.Context(), "/products", nil, map[string]any{"name": "Traced", "priceCents": 100, "stock": stock}, &p, http.StatusCreated); err != nil {
+	if err := door.call(t.Context(), "/products", nil, map[string]any{"name": "Traced", "priceCents": 100, "stock": stock},
+		&p, http.StatusCreated); err != nil {
 		t.Fatal(err)
 	}
 	return p.ProductID
@@ -90,7 +93,8 @@ func TestTraceOfATimedOutOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	header, traceID := traceparent("01")
-	o := placeTraced(t, s, http.Header{"Traceparent": {header}, "Prefer": {"wait=20"}}, uuid.New(), uuid.New(), http.StatusCreated)
+	o := placeTraced(t, s, http.Header{"Traceparent": {header}, "Prefer": {"wait=20"}}, uuid.New(), uuid.New(),
+		http.StatusCreated)
 	if o.Reason != "TimedOut" {
 		t.Fatalf("order is %+v", o)
 	}
@@ -105,12 +109,12 @@ func TestTraceOfATimedOutOrder(t *testing.T) {
 POST /orders [gateway server] http.response.status_code=201 (parent elsewhere)
   POST [gateway client] http.response.status_code=201
     POST /api/orders [orders server] http.response.status_code=201
-      publish orders.exchange:order.created [orders producer] messaging.rabbitmq.destination.routing_key=order.created
-        process orders.exchange:order.created:customers.order.created [customers consumer] messaging.rabbitmq.destination.routing_key=order.created
+      publish orders.exchange:order.created [orders producer]
+        process orders.exchange:order.created:customers.order.created [customers consumer]
       time out order [orders internal]
-        publish orders.exchange:order.cancelled [orders producer] messaging.rabbitmq.destination.routing_key=order.cancelled
-          process orders.exchange:order.cancelled:customers.order.cancelled [customers consumer] messaging.rabbitmq.destination.routing_key=order.cancelled
-          process orders.exchange:order.cancelled:products.order.cancelled [products consumer] messaging.rabbitmq.destination.routing_key=order.cancelled
+        publish orders.exchange:order.cancelled [orders producer]
+          process orders.exchange:order.cancelled:customers.order.cancelled [customers consumer]
+          process orders.exchange:order.cancelled:products.order.cancelled [products consumer]
 `)
 }
 
@@ -132,7 +136,8 @@ func retriedOrder(t *testing.T, s *stack.Stack, c *teletest.Collector, dies bool
 	repair := refuseCreated(t, s, customer)
 	since := logSize(t, s.Service("customers"))
 	header, traceID := traceparent("01")
-	o := placeTraced(t, s, http.Header{"Traceparent": {header}, "Prefer": {"wait=20"}}, customer, product, http.StatusCreated)
+	o := placeTraced(t, s, http.Header{"Traceparent": {header}, "Prefer": {"wait=20"}}, customer, product,
+		http.StatusCreated)
 	if o.Status != "Confirmed" {
 		t.Fatalf("order is %+v", o)
 	}
@@ -165,7 +170,8 @@ func retriedOrder(t *testing.T, s *stack.Stack, c *teletest.Collector, dies bool
 	}
 	var publish teletest.Span
 	for _, span := range spans {
-		if span.Attributes["messaging.rabbitmq.destination.routing_key"] == events.OrderCreatedKey && span.Kind == "producer" {
+		if span.Attributes["messaging.rabbitmq.destination.routing_key"] == events.OrderCreatedKey &&
+			span.Kind == "producer" {
 			publish = span
 		}
 	}
@@ -173,12 +179,12 @@ func retriedOrder(t *testing.T, s *stack.Stack, c *teletest.Collector, dies bool
 POST /orders [gateway server] http.response.status_code=201 (parent elsewhere)
   POST [gateway client] http.response.status_code=201
     POST /api/orders [orders server] http.response.status_code=201
-      publish orders.exchange:order.created [orders producer] messaging.rabbitmq.destination.routing_key=order.created
-        process orders.exchange:order.created:products.order.created [products consumer] messaging.rabbitmq.destination.routing_key=order.created
-          publish orders.exchange:stock.reserved [products producer] messaging.rabbitmq.destination.routing_key=stock.reserved
-            process orders.exchange:stock.reserved:orders.stock.reserved [orders consumer] messaging.rabbitmq.destination.routing_key=stock.reserved
-              publish orders.exchange:order.confirmed [orders producer] messaging.rabbitmq.destination.routing_key=order.confirmed
-                process orders.exchange:order.confirmed:customers.order.confirmed [customers consumer] messaging.rabbitmq.destination.routing_key=order.confirmed
+      publish orders.exchange:order.created [orders producer]
+        process orders.exchange:order.created:products.order.created [products consumer]
+          publish orders.exchange:stock.reserved [products producer]
+            process orders.exchange:stock.reserved:orders.stock.reserved [orders consumer]
+              publish orders.exchange:order.confirmed [orders producer]
+                process orders.exchange:order.confirmed:customers.order.confirmed [customers consumer]
 `)
 	of := tries(spans)
 	loggedTries(t, s.Service("customers"), since, o.OrderID, of)
@@ -216,7 +222,8 @@ func loggedTries(t testing.TB, service *stack.Service, since int64, order uuid.U
 			TraceID string `json:"trace_id"`
 			SpanID  string `json:"span_id"`
 		}
-		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "message failed, will be retried" && entry.TraceID == tries[0].TraceID {
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "message failed, will be retried" &&
+			entry.TraceID == tries[0].TraceID {
 			logged[entry.SpanID] = entry.OrderID
 		}
 	}
@@ -259,7 +266,7 @@ func hopelessTrace(t *testing.T, s *stack.Stack, c *teletest.Collector) {
 		t.Errorf("the dead letter has headers %v", d.Headers)
 	}
 	compareTree(t, spansOf(t, c, traceID, 1), `
-process orders.stock.reserved [orders consumer] messaging.rabbitmq.destination.routing_key=orders.stock.reserved error.type=permanent ERROR (parent elsewhere)
+process orders.stock.reserved [orders consumer] error.type=permanent ERROR (parent elsewhere)
 `)
 }
 
@@ -274,7 +281,8 @@ func fiftyOrders(t *testing.T, s *stack.Stack, c *teletest.Collector) {
 	traces := make(map[string]bool)
 	for range orders {
 		header, traceID := traceparent("01")
-		placeTraced(t, s, http.Header{"Traceparent": {header}, "Prefer": {"respond-async"}}, uuid.New(), product, http.StatusAccepted)
+		placeTraced(t, s, http.Header{"Traceparent": {header}, "Prefer": {"respond-async"}}, uuid.New(), product,
+			http.StatusAccepted)
 		traces[traceID] = true
 	}
 	if err := s.Service("products").Start(t.Context()); err != nil {
@@ -285,13 +293,13 @@ func fiftyOrders(t *testing.T, s *stack.Stack, c *teletest.Collector) {
 POST /orders [gateway server] http.response.status_code=202 (parent elsewhere)
   POST [gateway client] http.response.status_code=202
     POST /api/orders [orders server] http.response.status_code=202
-      publish orders.exchange:order.created [orders producer] messaging.rabbitmq.destination.routing_key=order.created
-        process orders.exchange:order.created:customers.order.created [customers consumer] messaging.rabbitmq.destination.routing_key=order.created
-        process orders.exchange:order.created:products.order.created [products consumer] messaging.rabbitmq.destination.routing_key=order.created
-          publish orders.exchange:stock.reserved [products producer] messaging.rabbitmq.destination.routing_key=stock.reserved
-            process orders.exchange:stock.reserved:orders.stock.reserved [orders consumer] messaging.rabbitmq.destination.routing_key=stock.reserved
-              publish orders.exchange:order.confirmed [orders producer] messaging.rabbitmq.destination.routing_key=order.confirmed
-                process orders.exchange:order.confirmed:customers.order.confirmed [customers consumer] messaging.rabbitmq.destination.routing_key=order.confirmed
+      publish orders.exchange:order.created [orders producer]
+        process orders.exchange:order.created:customers.order.created [customers consumer]
+        process orders.exchange:order.created:products.order.created [products consumer]
+          publish orders.exchange:stock.reserved [products producer]
+            process orders.exchange:stock.reserved:orders.stock.reserved [orders consumer]
+              publish orders.exchange:order.confirmed [orders producer]
+                process orders.exchange:order.confirmed:customers.order.confirmed [customers consumer]
 `)
 	}
 	linked, largest := 0, 0
@@ -300,7 +308,8 @@ POST /orders [gateway server] http.response.status_code=202 (parent elsewhere)
 			if span.Name != "process batch "+events.QueueProductsOrderCreated {
 				continue
 			}
-			if span.Parent != "" || traces[traceID] || span.Attributes["messaging.batch.message_count"] != strconv.Itoa(len(span.Links)) {
+			if span.Parent != "" || traces[traceID] ||
+				span.Attributes["messaging.batch.message_count"] != strconv.Itoa(len(span.Links)) {
 				t.Errorf("batch %+v", span)
 			}
 			largest = max(largest, len(span.Links))
@@ -335,7 +344,8 @@ func traceHeaders(t *testing.T, s *stack.Stack, c *teletest.Collector) {
 		for _, key := range []string{events.OrderCreatedKey, events.StockReservedKey, events.OrderConfirmedKey} {
 			d := take(t, admin, queue.Name)
 			got, _ := d.Headers["traceparent"].(string)
-			if d.RoutingKey != key || d.CorrelationId != o.OrderID.String() || d.Headers["baggage"] != nil || d.Headers["tracestate"] != "shop=7" ||
+			if d.RoutingKey != key || d.CorrelationId != o.OrderID.String() || d.Headers["baggage"] != nil ||
+				d.Headers["tracestate"] != "shop=7" ||
 				!strings.HasPrefix(got, "00-"+traceID+"-") || !strings.HasSuffix(got, "-"+flags) {
 				t.Errorf("with flags %s, %s of order %s has headers %v", flags, d.RoutingKey, d.CorrelationId, d.Headers)
 			}

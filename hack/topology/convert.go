@@ -189,7 +189,8 @@ func (c *converter) sort() error {
 		sortUnique(&d.Exchanges, func(e Exchange) string { return fmt.Sprintf("exchange %s in %s", e.Name, e.Vhost) }),
 		sortUnique(&d.Queues, func(q Queue) string { return fmt.Sprintf("queue %s in %s", q.Name, q.Vhost) }),
 		sortUnique(&d.Bindings, func(b Binding) string {
-			return fmt.Sprintf("binding of %s %s to %s by %s in %s", b.DestinationType, b.Destination, b.Source, b.RoutingKey, b.Vhost)
+			return fmt.Sprintf("binding of %s %s to %s by %s in %s",
+				b.DestinationType, b.Destination, b.Source, b.RoutingKey, b.Vhost)
 		}),
 		sortUnique(&d.Policies, func(p Policy) string { return fmt.Sprintf("policy %s in %s", p.Name, p.Vhost) }),
 	)

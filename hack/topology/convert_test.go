@@ -54,12 +54,14 @@ spec: {name: shop, type: quorum, durable: true, deletionPolicy: retain, rabbitmq
 apiVersion: rabbitmq.com/v1beta1
 kind: Binding
 metadata: {name: r-shop-b}
-spec: {source: events, destination: shop, destinationType: queue, routingKey: order.b, rabbitmqClusterReference: {name: broker}}
+spec: {source: events, destination: shop, destinationType: queue, routingKey: order.b,
+  rabbitmqClusterReference: {name: broker}}
 ---
 apiVersion: rabbitmq.com/v1beta1
 kind: Binding
 metadata: {name: r-shop-a}
-spec: {source: events, destination: shop, destinationType: queue, routingKey: order.a, rabbitmqClusterReference: {name: broker}}
+spec: {source: events, destination: shop, destinationType: queue, routingKey: order.a,
+  rabbitmqClusterReference: {name: broker}}
 ---
 apiVersion: rabbitmq.com/v1beta1
 kind: Exchange
@@ -83,11 +85,15 @@ const definitions = `{
   "users": [{"name": "shop", "tags": []}],
   "permissions": [{"user": "shop", "vhost": "/", "configure": "^$", "write": "^events$", "read": "^shop$"}],
   "topic_permissions": [{"user": "shop", "vhost": "/", "exchange": "events", "write": "^shop\\.", "read": "^$"}],
-  "exchanges": [{"name": "events", "vhost": "/", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {}}],
-  "queues": [{"name": "shop", "vhost": "/", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}}],
+  "exchanges": [{"name": "events", "vhost": "/", "type": "topic", "durable": true, "auto_delete": false,
+    "internal": false, "arguments": {}}],
+  "queues": [{"name": "shop", "vhost": "/", "durable": true, "auto_delete": false,
+    "arguments": {"x-queue-type": "quorum"}}],
   "bindings": [
-    {"source": "events", "vhost": "/", "destination": "shop", "destination_type": "queue", "routing_key": "order.a", "arguments": {}},
-    {"source": "events", "vhost": "/", "destination": "shop", "destination_type": "queue", "routing_key": "order.b", "arguments": {}}
+    {"source": "events", "vhost": "/", "destination": "shop", "destination_type": "queue",
+      "routing_key": "order.a", "arguments": {}},
+    {"source": "events", "vhost": "/", "destination": "shop", "destination_type": "queue",
+      "routing_key": "order.b", "arguments": {}}
   ],
   "policies": [{"name": "shop", "vhost": "/", "pattern": "^shop$", "apply-to": "queues", "priority": 10,
     "definition": {"delivery-limit": 8, "overflow": "reject-publish"}}]
@@ -136,22 +142,26 @@ func TestConvertNothing(t *testing.T) {
 func TestConvertRefuses(t *testing.T) {
 	const queue = "apiVersion: rabbitmq.com/v1beta1\nkind: Queue\nmetadata: {name: q}\nspec: {name: q}\n"
 	for name, test := range map[string]struct{ manifests, want string }{
-		"broken YAML":    {"kind: [", "read document 1"},
-		"a kind unknown": {"apiVersion: rabbitmq.com/v1beta1\nkind: Shovel\nmetadata: {name: s}\n", "Shovel s: definitions have nothing"},
+		"broken YAML": {"kind: [", "read document 1"},
+		"a kind unknown": {"apiVersion: rabbitmq.com/v1beta1\nkind: Shovel\nmetadata: {name: s}\n",
+			"Shovel s: definitions have nothing"},
 		"a field unknown": {
 			"apiVersion: rabbitmq.com/v1beta1\nkind: Queue\nmetadata: {name: q}\nspec: {name: q, exclusive: true}\n",
 			"field exclusive not found",
 		},
 		"a queue twice": {queue + "---\n" + queue, "queue q in / is declared twice"},
 		"a user without a name": {
-			"apiVersion: rabbitmq.com/v1beta1\nkind: User\nmetadata: {name: u}\nspec: {}\n", "User u: no label app.kubernetes.io/name",
+			"apiVersion: rabbitmq.com/v1beta1\nkind: User\nmetadata: {name: u}\nspec: {}\n",
+			"User u: no label app.kubernetes.io/name",
 		},
 		"a permission for nobody": {
-			"apiVersion: rabbitmq.com/v1beta1\nkind: Permission\nmetadata: {name: p}\nspec: {vhost: /, userReference: {name: u}, permissions: {}}\n",
+			"apiVersion: rabbitmq.com/v1beta1\nkind: Permission\nmetadata: {name: p}\n" +
+				"spec: {vhost: /, userReference: {name: u}, permissions: {}}\n",
 			`Permission p: no User "u"`,
 		},
 		"a permission for a user by name": {
-			"apiVersion: rabbitmq.com/v1beta1\nkind: Permission\nmetadata: {name: p}\nspec: {vhost: /, user: u, permissions: {}}\n",
+			"apiVersion: rabbitmq.com/v1beta1\nkind: Permission\nmetadata: {name: p}\n" +
+				"spec: {vhost: /, user: u, permissions: {}}\n",
 			"field user not found",
 		},
 	} {

@@ -91,7 +91,9 @@ func TestTopology(t *testing.T) {
 			}
 			got[e.Name] = e.Type
 		}
-		if diff := cmp.Diff(map[string]string{"orders.exchange": "topic", "orders.dlx": "direct", "orders.redelivery": "topic"}, got); diff != "" {
+		if diff := cmp.Diff(map[string]string{
+			"orders.exchange": "topic", "orders.dlx": "direct", "orders.redelivery": "topic",
+		}, got); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -149,7 +151,8 @@ func TestTopology(t *testing.T) {
 	})
 	t.Run("permissions", func(t *testing.T) {
 		// What each user may do, tried with every name there is.
-		names := []string{"amq.default", "amq.topic", "orders.exchange", "orders.dlx", "orders.redelivery", "ordersxexchange", "new", "redrive.reports"}
+		names := []string{"amq.default", "amq.topic", "orders.exchange", "orders.dlx", "orders.redelivery", "ordersxexchange",
+			"new", "redrive.reports"}
 		for queue := range queues {
 			names = append(names, queue, queue+".dlq", queue+"x", "x"+queue)
 		}
@@ -220,7 +223,8 @@ func TestTopology(t *testing.T) {
 					"configure": nothing, "bind to orders.exchange": nothing, "bind to orders.redelivery": nothing,
 					"write to orders.exchange": nothing, "write to orders.redelivery": nothing,
 					"write": {"orders.dlx"},
-					"read":  slices.DeleteFunc(slices.Sorted(maps.Keys(queues)), func(q string) bool { return !strings.HasPrefix(q, consumer+".") }),
+					"read": slices.DeleteFunc(slices.Sorted(maps.Keys(queues)),
+						func(q string) bool { return !strings.HasPrefix(q, consumer+".") }),
 				}
 			}
 		}

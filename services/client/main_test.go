@@ -152,21 +152,25 @@ func TestNotModified(t *testing.T) {
 	h := newTestHandler(t, config{})
 	first, _ := get(t, h, http.MethodGet, "/", "Accept-Encoding", "br")
 	tag := first.Header.Get("ETag")
-	if again, body := get(t, h, http.MethodGet, "/", "Accept-Encoding", "br", "If-None-Match", tag); again.StatusCode != http.StatusNotModified || body != "" {
+	if again, body := get(t, h, http.MethodGet, "/", "Accept-Encoding", "br", "If-None-Match",
+		tag); again.StatusCode != http.StatusNotModified || body != "" {
 		t.Errorf("unchanged: %d %q", again.StatusCode, body)
 	}
 	// Another encoding is another representation, and so another tag.
-	if other, _ := get(t, h, http.MethodGet, "/", "Accept-Encoding", "gzip", "If-None-Match", tag); other.StatusCode != http.StatusOK {
+	if other, _ := get(t, h, http.MethodGet, "/", "Accept-Encoding", "gzip", "If-None-Match",
+		tag); other.StatusCode != http.StatusOK {
 		t.Errorf("in another encoding: %d", other.StatusCode)
 	}
 }
 
 func TestOtherMethods(t *testing.T) {
 	h := newTestHandler(t, config{})
-	if resp, body := get(t, h, http.MethodHead, "/"); resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Length") != "6" {
+	if resp, body := get(t, h, http.MethodHead, "/"); resp.StatusCode != http.StatusOK ||
+		resp.Header.Get("Content-Length") != "6" {
 		t.Errorf("HEAD: %d %q %q", resp.StatusCode, resp.Header, body)
 	}
-	if resp, _ := get(t, h, http.MethodPost, "/basket"); resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "GET, HEAD" {
+	if resp, _ := get(t, h, http.MethodPost, "/basket"); resp.StatusCode != http.StatusMethodNotAllowed ||
+		resp.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: %d, allowed %q", resp.StatusCode, resp.Header.Get("Allow"))
 	}
 }
@@ -176,7 +180,8 @@ func TestRuntimeConfig(t *testing.T) {
 		cfg  config
 		want string
 	}{
-		"with Jaeger":    {config{Jaeger: url.URL{Scheme: "https", Host: "jaeger.example", Path: "/ui/"}}, `{"jaegerUrl":"https://jaeger.example/ui"}`},
+		"with Jaeger": {config{Jaeger: url.URL{Scheme: "https", Host: "jaeger.example", Path: "/ui/"}},
+			`{"jaegerUrl":"https://jaeger.example/ui"}`},
 		"without Jaeger": {config{}, `{"jaegerUrl":""}`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -78,7 +78,8 @@ func load(dir string) (site, error) {
 		err = fmt.Errorf("%s: %w", indexName, fs.ErrNotExist)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("CLIENT_DIR=%s has no built client: run npm ci && npm run build in services/client: %w", dir, err)
+		return nil, fmt.Errorf("CLIENT_DIR=%s has no built client: run npm ci && npm run build in services/client: %w",
+			dir, err)
 	}
 	for name, f := range pages {
 		if f.contentType == "" {

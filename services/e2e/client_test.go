@@ -86,7 +86,8 @@ func open(t *testing.T) shop {
 		t.Fatal("ORDERFLOW_BASE_URL is not set: run these tests with hack/test e2e, or say where a gateway is")
 	}
 	document := webtest.New(t, "../gateway/openapi.yaml")
-	client := &http.Client{Timeout: 40 * time.Second, Transport: bearer{os.Getenv("ORDERFLOW_TOKEN"), document.Transport(t, nil)}}
+	client := &http.Client{Timeout: 40 * time.Second,
+		Transport: bearer{os.Getenv("ORDERFLOW_TOKEN"), document.Transport(t, nil)}}
 	return shop{t, strings.TrimSuffix(base, "/"), client}
 }
 
@@ -172,7 +173,8 @@ func (s shop) guideProduct() {
 	}
 	resp.Body.Close()
 	if resp.StatusCode == http.StatusNotFound {
-		s.do("POST", "/products", nil, product{ProductID: guideProduct, Name: "Guide", PriceCents: 12_900, Stock: 100}, 201, nil)
+		s.do("POST", "/products", nil,
+			product{ProductID: guideProduct, Name: "Guide", PriceCents: 12_900, Stock: 100}, 201, nil)
 	}
 }
 

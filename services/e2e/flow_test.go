@@ -24,7 +24,8 @@ func TestGuide(t *testing.T) {
 	}
 	s.do("POST", "/orders", nil, placing(guideCustomer, guideProduct, 10_000), 201, &tooMuch)
 	if tooMuch.Status != "Cancelled" || text(tooMuch.Reason) != "StockNotAvailable" || len(tooMuch.Shortages) != 1 ||
-		tooMuch.Shortages[0].ProductID != guideProduct || tooMuch.Shortages[0].RequestedQuantity != 10_000 || tooMuch.Shortages[0].AvailableQuantity >= 10_000 {
+		tooMuch.Shortages[0].ProductID != guideProduct || tooMuch.Shortages[0].RequestedQuantity != 10_000 ||
+		tooMuch.Shortages[0].AvailableQuantity >= 10_000 {
 		t.Errorf("too large an order is %+v", tooMuch)
 	}
 	s.history(guideCustomer, bought)
@@ -34,10 +35,12 @@ func TestGuide(t *testing.T) {
 func TestAllItemsOrNone(t *testing.T) {
 	s := open(t)
 	plenty, scarce := s.product(10), s.product(1)
-	body := map[string]any{"customerId": uuid.NewString(), "items": []item{{plenty.ProductID, 3}, {scarce.ProductID, 2}, {uuid.NewString(), 1}}}
+	body := map[string]any{"customerId": uuid.NewString(),
+		"items": []item{{plenty.ProductID, 3}, {scarce.ProductID, 2}, {uuid.NewString(), 1}}}
 	var o order
 	s.do("POST", "/orders", header{"Prefer": "wait=30"}, body, 201, &o)
-	if o.Status != "Cancelled" || len(o.Shortages) != 2 || o.Shortages[0] != (shortage{scarce.ProductID, 2, 1}) || o.Shortages[1].AvailableQuantity != 0 {
+	if o.Status != "Cancelled" || len(o.Shortages) != 2 || o.Shortages[0] != (shortage{scarce.ProductID, 2, 1}) ||
+		o.Shortages[1].AvailableQuantity != 0 {
 		t.Errorf("order is %+v", o)
 	}
 	if got := s.stock(plenty.ProductID); got != 10 {
@@ -71,7 +74,8 @@ func TestIdempotencyKey(t *testing.T) {
 	for i := range ids {
 		wg.Go(func() {
 			var o order
-			s.do("POST", "/orders", header{"Idempotency-Key": key, "Prefer": "wait=30"}, placing(customer, p.ProductID, 5), 201, &o)
+			s.do("POST", "/orders", header{"Idempotency-Key": key, "Prefer": "wait=30"},
+				placing(customer, p.ProductID, 5), 201, &o)
 			ids[i] = o.OrderID
 		})
 	}
@@ -90,8 +94,10 @@ func TestIdempotencyKey(t *testing.T) {
 func TestPreferRespondAsync(t *testing.T) {
 	s := open(t)
 	var o order
-	got := s.do("POST", "/orders", header{"Prefer": "respond-async"}, placing(uuid.NewString(), s.product(1).ProductID, 1), 202, &o)
-	if o.Status != "Pending" || got.Get("Location") != "/orders/"+o.OrderID || got.Get("Preference-Applied") != "respond-async" {
+	got := s.do("POST", "/orders", header{"Prefer": "respond-async"},
+		placing(uuid.NewString(), s.product(1).ProductID, 1), 202, &o)
+	if o.Status != "Pending" || got.Get("Location") != "/orders/"+o.OrderID ||
+		got.Get("Preference-Applied") != "respond-async" {
 		t.Errorf("order is %+v with headers %v", o, got)
 	}
 	eventually(t, "the order is confirmed", func() bool {
@@ -103,7 +109,8 @@ func TestPreferRespondAsync(t *testing.T) {
 func TestEventsFollowAnOrderToItsEnd(t *testing.T) {
 	s := open(t)
 	var o order
-	s.do("POST", "/orders", header{"Prefer": "respond-async"}, placing(uuid.NewString(), s.product(1).ProductID, 1), 202, &o)
+	s.do("POST", "/orders", header{"Prefer": "respond-async"},
+		placing(uuid.NewString(), s.product(1).ProductID, 1), 202, &o)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+"/orders/"+o.OrderID+"/events", nil)
@@ -204,10 +211,12 @@ func TestBadRequestsNameTheFieldAndStoreNothing(t *testing.T) {
 	}{
 		{"quantity 0", placing(customer, id, 0), 422, "quantity"},
 		{"quantity 10,001", placing(customer, id, 10_001), 422, "quantity"},
-		{"a product twice", map[string]any{"customerId": customer, "items": []item{{id, 1}, {id, 1}}}, 422, "items[1].productId"},
+		{"a product twice", map[string]any{"customerId": customer, "items": []item{{id, 1}, {id, 1}}}, 422,
+			"items[1].productId"},
 		{"101 items", map[string]any{"customerId": customer, "items": many}, 422, "items"},
 		{"no items", map[string]any{"customerId": customer, "items": []item{}}, 422, "items"},
-		{"unknown field", `{"customerId":"` + customer + `","productId":"` + id + `","quantity":1,"color":"red"}`, 400, "color"},
+		{"unknown field", `{"customerId":"` + customer + `","productId":"` + id + `","quantity":1,"color":"red"}`,
+			400, "color"},
 		{"wrong type", `{"customerId":"` + customer + `","productId":"` + id + `","quantity":"two"}`, 400, "quantity"},
 		{"bad UUID", placing("me", id, 1), 400, "customerId"},
 		{"not JSON", `{"customerId"`, 400, ""},
@@ -230,7 +239,8 @@ func TestBadRequestsNameTheFieldAndStoreNothing(t *testing.T) {
 	if len(list.Orders) != 0 {
 		t.Errorf("stored %+v", list.Orders)
 	}
-	for _, path := range []string{"/orders/", "/orders//", "/orders/.", "/orders/?"} { // with a key or without, no other address places an order
+	// with a key or without, no other address places an order
+	for _, path := range []string{"/orders/", "/orders//", "/orders/.", "/orders/?"} {
 		s.do("POST", path, header{"Idempotency-Key": customer}, placing(customer, id, 1), 404, nil)
 	}
 	s.do("GET", "/orders?customerId="+customer+";limit=1", nil, nil, 400, nil)

@@ -69,7 +69,8 @@ func TestJourneyOfAConfirmedThenCancelledOrder(t *testing.T) {
 	p := s.product(5)
 	traceparent, traceID := traced()
 	var o order
-	s.do("POST", "/orders", header{"traceparent": traceparent, "Prefer": "wait=30"}, placing(uuid.NewString(), p.ProductID, 1), 201, &o)
+	s.do("POST", "/orders", header{"traceparent": traceparent, "Prefer": "wait=30"},
+		placing(uuid.NewString(), p.ProductID, 1), 201, &o)
 	s.journey(o.OrderID, 10)
 	s.do("POST", "/orders/"+o.OrderID+"/cancel", nil, nil, 200, nil)
 	j := s.journey(o.OrderID, 16)

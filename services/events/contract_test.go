@@ -128,7 +128,8 @@ func TestDocumentNames(t *testing.T) {
 			}
 		}
 	}
-	if got := slices.Sorted(maps.Keys(at(t, doc, "components", "messages"))); !slices.Equal(got, slices.Sorted(slices.Values(names))) {
+	if got := slices.Sorted(maps.Keys(at(t, doc, "components", "messages"))); !slices.Equal(got,
+		slices.Sorted(slices.Values(names))) {
 		t.Errorf("messages are %v, want %v", got, names)
 	}
 

@@ -144,8 +144,10 @@ func TestDecodersCheckRanges(t *testing.T) {
 	tests := map[string]struct {
 		key, old, new, field string
 	}{
-		"nil order":           {OrderCreatedKey, "0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60", "00000000-0000-0000-0000-000000000000", "orderId"},
-		"uuid in braces":      {OrderCreatedKey, "0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60", "{0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60}", "orderId"},
+		"nil order": {OrderCreatedKey, "0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60",
+			"00000000-0000-0000-0000-000000000000", "orderId"},
+		"uuid in braces": {OrderCreatedKey, "0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60",
+			"{0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60}", "orderId"},
 		"quantity 0":          {OrderCreatedKey, `"quantity": 2`, `"quantity": 0`, "items[0].quantity"},
 		"quantity too large":  {OrderCreatedKey, `"quantity": 10000`, `"quantity": 10001`, "items[1].quantity"},
 		"quantity fractional": {OrderCreatedKey, `"quantity": 2`, `"quantity": 2.5`, "items[0].quantity"},
@@ -183,7 +185,8 @@ func TestDecodersCheckRanges(t *testing.T) {
 			}
 		})
 	}
-	many := `{"orderId":"` + product + `","releasedAt":"2026-11-05T09:31:00Z","items":[` + strings.Repeat(`{},`, MaxItems) + `{}]}`
+	many := `{"orderId":"` + product + `","releasedAt":"2026-11-05T09:31:00Z","items":[` +
+		strings.Repeat(`{},`, MaxItems) + `{}]}`
 	checkNamed(t, "StockReleased", hide(DecodeStockReleased), []byte(many), "items", "too long")
 }
 
@@ -201,16 +204,18 @@ func TestDecodersIgnoreUnknownFields(t *testing.T) {
 // in the contract.
 func TestDecodersRefuseAmbiguousNames(t *testing.T) {
 	for name, test := range map[string]struct{ key, old, new, field string }{
-		"twice":                         {OrderCreatedKey, `"version": 1`, `"version": 1, "version": 1`, "version"},
-		"twice, by an escape":           {OrderCreatedKey, `"version": 1`, `"version": 1, "versi\u006fn": 2`, "version"},
-		"twice in an item":              {OrderCreatedKey, `"quantity": 2`, `"quantity": 2, "quantity": 2`, "items[0].quantity"},
-		"items twice":                   {OrderCreatedKey, `"items"`, `"items": [], "items"`, "items"},
-		"an unknown name twice":         {OrderCreatedKey, `"version"`, `"gift": 1, "gift": 2, "version"`, "gift"},
-		"twice in an unknown field":     {OrderCreatedKey, `"version"`, `"gift": {"a": 1, "a": 2}, "version"`, "gift.a"},
-		"another case besides":          {OrderCreatedKey, `"version"`, `"VERSION": 1, "version"`, "version"},
-		"another case instead":          {OrderConfirmedKey, `"version"`, `"Version"`, "version"},
-		"another case of an optional":   {OrderCreatedKey, `"expiresAt"`, `"ExpiresAt"`, "expiresAt"},
-		"another case in an item":       {StockReservedKey, `"quantity": 2`, `"Quantity": 9, "quantity": 2`, "items[0].quantity"},
+		"twice":               {OrderCreatedKey, `"version": 1`, `"version": 1, "version": 1`, "version"},
+		"twice, by an escape": {OrderCreatedKey, `"version": 1`, `"version": 1, "versi\u006fn": 2`, "version"},
+		"twice in an item": {OrderCreatedKey, `"quantity": 2`, `"quantity": 2, "quantity": 2`,
+			"items[0].quantity"},
+		"items twice":                 {OrderCreatedKey, `"items"`, `"items": [], "items"`, "items"},
+		"an unknown name twice":       {OrderCreatedKey, `"version"`, `"gift": 1, "gift": 2, "version"`, "gift"},
+		"twice in an unknown field":   {OrderCreatedKey, `"version"`, `"gift": {"a": 1, "a": 2}, "version"`, "gift.a"},
+		"another case besides":        {OrderCreatedKey, `"version"`, `"VERSION": 1, "version"`, "version"},
+		"another case instead":        {OrderConfirmedKey, `"version"`, `"Version"`, "version"},
+		"another case of an optional": {OrderCreatedKey, `"expiresAt"`, `"ExpiresAt"`, "expiresAt"},
+		"another case in an item": {StockReservedKey, `"quantity": 2`, `"Quantity": 9, "quantity": 2`,
+			"items[0].quantity"},
 		"another case of a shortage":    {StockNotAvailableKey, `"reason"`, `"REASON"`, "items[1].reason"},
 		"text that is not UTF-8":        {OrderCancelledKey, `"version"`, "\"note\": \"\xff\", \"version\"", ""},
 		"a name that is not UTF-8":      {OrderCancelledKey, `"version"`, "\"\xff\": 1, \"version\"", ""},

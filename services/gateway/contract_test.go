@@ -20,7 +20,9 @@ var update = flag.Bool("update", false, "regenerate the services' documents from
 // as the services know them. So there is one contract to edit and none to
 // compare.
 func TestServiceDocuments(t *testing.T) {
-	for service, port := range map[string]string{"orders": "5003", "products": "5232", "customers": "5002", "deadletters": "5004"} {
+	for service, port := range map[string]string{
+		"orders": "5003", "products": "5232", "customers": "5002", "deadletters": "5004",
+	} {
 		t.Run(service, func(t *testing.T) {
 			file := filepath.Join("..", service, "openapi.yaml")
 			want := serviceDocument(t, service, port)
@@ -52,7 +54,8 @@ func serviceDocument(t *testing.T, service, port string) []byte {
 		t.Fatal(err)
 	}
 	doc := file.Content[0]
-	file.HeadComment, doc.HeadComment, doc.Content[0].HeadComment = "", "", "# Cut from gateway/openapi.yaml, do not edit:\n"+
+	file.HeadComment, doc.HeadComment = "", ""
+	doc.Content[0].HeadComment = "# Cut from gateway/openapi.yaml, do not edit:\n" +
 		"# go test ./gateway -run TestServiceDocuments -update"
 
 	title := value(value(doc, "info"), "title")
@@ -79,7 +82,8 @@ func serviceDocument(t *testing.T, service, port string) []byte {
 				// Only the gateway has someone behind it to fail.
 				retain(responses, func(_, response *yaml.Node) bool {
 					ref := value(response, "$ref")
-					return ref == nil || !strings.HasSuffix(ref.Value, "/BadGateway") && !strings.HasSuffix(ref.Value, "/UpstreamTimeout")
+					return ref == nil ||
+						!strings.HasSuffix(ref.Value, "/BadGateway") && !strings.HasSuffix(ref.Value, "/UpstreamTimeout")
 				})
 				if part {
 					value(operation, "tags").Content[0].Value = service

@@ -39,13 +39,15 @@ func TestOneUsersWaitingRequestsAreNotEverybodys(t *testing.T) {
 		return resp
 	}
 	ada, ben := issuer.Customer(t, uuid.New()), issuer.Customer(t, uuid.New())
-	for deadline := time.Now().Add(10 * time.Second); ask(http.MethodGet, "/products", ben, "").StatusCode != http.StatusOK; <-time.After(20 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); ask(http.MethodGet, "/products", ben, "").
+		StatusCode != http.StatusOK; <-time.After(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the gateway does not get the issuer's keys")
 		}
 	}
 	order := `{"productId":"550e8400-e29b-41d4-a716-446655440001","quantity":2}`
-	text := strings.Replace(request(http.MethodPost, "/orders", len(order)), "Accept: */*\r\n", "Accept: */*\r\nAuthorization: Bearer "+ada+"\r\n", 1) + order
+	text := strings.Replace(request(http.MethodPost, "/orders", len(order)), "Accept: */*\r\n",
+		"Accept: */*\r\nAuthorization: Bearer "+ada+"\r\n", 1) + order
 	waiting := webtest.NewCrowd(t, p.addr)
 	waiting.Join(t, crowd, text)
 	// A connection that was closed to make room had its answer, or would send again.
@@ -62,7 +64,8 @@ func TestOneUsersWaitingRequestsAreNotEverybodys(t *testing.T) {
 			}
 		}
 	}
-	if resp := ask(http.MethodPost, "/orders", ada, order); resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" {
+	if resp := ask(http.MethodPost, "/orders", ada, order); resp.StatusCode != http.StatusTooManyRequests ||
+		resp.Header.Get("Retry-After") == "" {
 		t.Errorf("one more of the same user: %d, Retry-After %q", resp.StatusCode, resp.Header.Get("Retry-After"))
 	}
 	if used := p.peak(t); used >= containerMemory {

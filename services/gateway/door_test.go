@@ -84,7 +84,8 @@ func TestOnlyVerifiedTokensReachTheServices(t *testing.T) {
 		}
 		for name, forgery := range forgeries {
 			resp := f.ask(t, o.method, o.path, forgery)
-			if resp.StatusCode != http.StatusUnauthorized || !strings.Contains(resp.Header.Get("WWW-Authenticate"), `error="invalid_token"`) {
+			if resp.StatusCode != http.StatusUnauthorized ||
+				!strings.Contains(resp.Header.Get("WWW-Authenticate"), `error="invalid_token"`) {
 				t.Errorf("%s %s with a token %s: %d", o.method, o.path, name, resp.StatusCode)
 			}
 		}
@@ -109,7 +110,8 @@ func TestClientsLearnWhereToSignIn(t *testing.T) {
 		}
 		return strings.TrimSpace(string(body))
 	}
-	want := fmt.Sprintf(`{"issuer":%q,"clientId":"orderflow-web","audience":"orderflow","scopes":["openid","offline_access","stock","operations"],`+
+	want := fmt.Sprintf(`{"issuer":%q,"clientId":"orderflow-web","audience":"orderflow","scopes":["openid",`+
+		`"offline_access","stock","operations"],`+
 		`"customerClaim":"customer_id","stockScope":"stock","operationsScope":"operations"}`, issuer.URL)
 	if got := read(); got != want {
 		t.Errorf("%s, want %s", got, want)
@@ -129,7 +131,8 @@ func TestRefusedTokensUseUpTheirAddressesQuota(t *testing.T) {
 			t.Errorf("forged token %d: %d, want %d", i, resp.StatusCode, status)
 		}
 	}
-	if resp := f.ask(t, http.MethodPost, "/orders", issuer.Customer(t, uuid.New())); resp.StatusCode != http.StatusOK || resp.Header.Get("RateLimit") == "" {
+	if resp := f.ask(t, http.MethodPost, "/orders", issuer.Customer(t, uuid.New())); resp.StatusCode != http.StatusOK ||
+		resp.Header.Get("RateLimit") == "" {
 		t.Errorf("a subject from the same address: %d", resp.StatusCode)
 	}
 }
@@ -159,7 +162,8 @@ func TestOneUsersStreamsAreNotEverybodys(t *testing.T) {
 		t.Errorf("another user: %d", resp.StatusCode)
 	}
 	_ = streams[0].Body.Close()
-	for deadline := time.Now().Add(10 * time.Second); f.ask(t, http.MethodGet, path, ada).StatusCode != http.StatusOK; <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); f.ask(t, http.MethodGet, path, ada).
+		StatusCode != http.StatusOK; <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a stream that ended is still counted")
 		}

@@ -20,7 +20,8 @@ var parts = map[string]string{
 	"orders": `{"orderId":"` + journeyID + `","traceId":"4bf92f3577b34da6a3ce929d0e0e4736","steps":[
 		{"step":"order.created","service":"orders","at":"2026-11-05T09:30:00.001Z","action":"stored"},
 		{"step":"order.created","service":"orders","at":"2026-11-05T09:30:00.002Z","action":"published"},
-		{"step":"order.cancelled","service":"orders","at":"2026-11-05T09:30:00.005Z","action":"stored","detail":"StockNotAvailable"}]}`,
+		{"step":"order.cancelled","service":"orders","at":"2026-11-05T09:30:00.005Z","action":"stored",
+			"detail":"StockNotAvailable"}]}`,
 	"products": `{"orderId":"` + journeyID + `","steps":[
 		{"step":"stock.notavailable","service":"products","at":"2026-11-05T09:30:00.004Z","action":"stored"},
 		{"step":"order.created","service":"products","at":"2026-11-05T09:30:00.004Z","action":"processed"}]}`,
@@ -62,18 +63,24 @@ func TestJourney(t *testing.T) {
 				`{"step":"order.created","service":"customers","at":"2026-11-05T09:30:00.003Z","action":"processed"},` +
 				`{"step":"order.created","service":"products","at":"2026-11-05T09:30:00.004Z","action":"processed"},` +
 				`{"step":"stock.notavailable","service":"products","at":"2026-11-05T09:30:00.004Z","action":"stored"},` +
-				`{"step":"order.cancelled","service":"orders","at":"2026-11-05T09:30:00.005Z","action":"stored","detail":"StockNotAvailable"}]}`},
-		{"a part is missing", refuse("products", 503, `{"type":"/problems/unavailable","title":"Later","status":503}`), journeyPath, 200,
+				`{"step":"order.cancelled","service":"orders","at":"2026-11-05T09:30:00.005Z","action":"stored",` +
+				`"detail":"StockNotAvailable"}]}`},
+		{"a part is missing", refuse("products", 503, `{"type":"/problems/unavailable","title":"Later","status":503}`),
+			journeyPath, 200,
 			`{"orderId":"` + journeyID + `","traceId":"4bf92f3577b34da6a3ce929d0e0e4736","steps":[` +
 				`{"step":"order.created","service":"orders","at":"2026-11-05T09:30:00.001Z","action":"stored"},` +
 				`{"step":"order.created","service":"orders","at":"2026-11-05T09:30:00.002Z","action":"published"},` +
 				`{"step":"order.created","service":"customers","at":"2026-11-05T09:30:00.003Z","action":"processed"},` +
-				`{"step":"order.cancelled","service":"orders","at":"2026-11-05T09:30:00.005Z","action":"stored","detail":"StockNotAvailable"}],` +
+				`{"step":"order.cancelled","service":"orders","at":"2026-11-05T09:30:00.005Z","action":"stored",` +
+				`"detail":"StockNotAvailable"}],` +
 				`"missing":["products"]}`},
-		{"no such order", refuse("orders", 404, `{"type":"/problems/not-found","title":"Not found","status":404,"detail":"There is no such order."}`), journeyPath, 404,
+		{"no such order", refuse("orders", 404, `{"type":"/problems/not-found","title":"Not found","status":404,`+
+			`"detail":"There is no such order."}`), journeyPath, 404,
 			`{"type":"/problems/not-found","title":"Not found","status":404,"detail":"There is no such order."}`},
-		{"orders cannot tell", refuse("orders", 503, `{"type":"/problems/unavailable","title":"Later","status":503}`), journeyPath, 503,
-			`{"type":"/problems/unavailable","title":"Temporarily unavailable","status":503,"detail":"The orders service is not ready."}`},
+		{"orders cannot tell", refuse("orders", 503, `{"type":"/problems/unavailable","title":"Later","status":503}`),
+			journeyPath, 503,
+			`{"type":"/problems/unavailable","title":"Temporarily unavailable","status":503,` +
+				`"detail":"The orders service is not ready."}`},
 		{"orders talks nonsense", refuse("orders", 200, "nonsense"), journeyPath, 502, ""},
 		{"no order id", tellPart, "/orders/nonsense/journey", 400, ""},
 		{"unknown parameter", tellPart, journeyPath + "?step=1", 400, ""},

@@ -51,7 +51,8 @@ func newFixture(t testing.TB, withClient bool) *fixture {
 		t.Cleanup(server.Close)
 		return []url.URL{{Scheme: "http", Host: server.Listener.Addr().String()}}
 	}
-	cfg := config{Orders: start("orders"), Products: start("products"), Customers: start("customers"), Deadletters: start("deadletters")}
+	cfg := config{Orders: start("orders"), Products: start("products"), Customers: start("customers"),
+		Deadletters: start("deadletters")}
 	if withClient {
 		cfg.Client = start("client")
 	}
@@ -191,7 +192,8 @@ func TestOtherPaths(t *testing.T) {
 				switch {
 				case want != "" && got != want:
 					t.Errorf("answer is %q, want %q", got, want)
-				case want == "" && (resp.StatusCode != http.StatusNotFound || resp.Header.Get("Content-Type") != "application/problem+json"):
+				case want == "" &&
+					(resp.StatusCode != http.StatusNotFound || resp.Header.Get("Content-Type") != "application/problem+json"):
 					t.Errorf("answer is %d %q, want a 404 problem", resp.StatusCode, got)
 				}
 			})
@@ -241,7 +243,8 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 		}
 	}
 	f.send(t, client, "GET", "/nowhere", "")
-	if resp, body := f.send(t, client, "GET", "/openapi.yaml", ""); resp.StatusCode != http.StatusOK || body != string(contract) {
+	if resp, body := f.send(t, client, "GET", "/openapi.yaml", ""); resp.StatusCode != http.StatusOK ||
+		body != string(contract) {
 		t.Errorf("/openapi.yaml answers %d with %d bytes", resp.StatusCode, len(body))
 	}
 
@@ -358,7 +361,8 @@ func TestConfig(t *testing.T) {
 // Whatever the path is, a service sees one that is under its prefix however it
 // is read, or nothing at all; and nobody but the client sees the rest.
 func FuzzPath(f *testing.F) {
-	for _, seed := range []string{"/orders", "/orders/%2e%2e/x", "/products/..;/x", "/customers/%5c..%5c", "//orders", "/orders/%252e%252e/", "/ORDERS", "/orders/\u202e", "*"} {
+	for _, seed := range []string{"/orders", "/orders/%2e%2e/x", "/products/..;/x", "/customers/%5c..%5c", "//orders",
+		"/orders/%252e%252e/", "/ORDERS", "/orders/\u202e", "*"} {
 		f.Add(seed)
 	}
 	fix := newFixture(f, true)

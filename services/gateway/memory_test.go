@@ -114,7 +114,8 @@ func TestMemory(t *testing.T) {
 			{"GET", "/products", ""},
 			{"POST", "/products", `{"name":"Espresso cup","priceCents":2499,"stock":1}`},
 		} {
-			req, err := http.NewRequestWithContext(t.Context(), request.method, "http://"+p.addr+request.path, strings.NewReader(request.body))
+			req, err := http.NewRequestWithContext(t.Context(), request.method, "http://"+p.addr+request.path,
+				strings.NewReader(request.body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -137,10 +138,12 @@ func TestMemory(t *testing.T) {
 
 	followers := webtest.NewCrowd(t, p.addr)
 	followers.Join(t, 2000, request("GET", "/orders/0198e1b2-7c3d-7a10-9f00-3c5f1d2b4a60/events", 0))
-	followers.Await(t, func(answers map[int]int) bool { return answers[200] == maxStreams && answers[503] == 2000-maxStreams })
+	followers.Await(t,
+		func(answers map[int]int) bool { return answers[200] == maxStreams && answers[503] == 2000-maxStreams })
 	serves("streams")
 
-	order := `{"customerId":"550e8400-e29b-41d4-a716-446655440000","productId":"550e8400-e29b-41d4-a716-446655440001","quantity":2}`
+	order := `{"customerId":"550e8400-e29b-41d4-a716-446655440000",` +
+		`"productId":"550e8400-e29b-41d4-a716-446655440001","quantity":2}`
 	waiting := webtest.NewCrowd(t, p.addr)
 	waiting.Join(t, 2000, request("POST", "/orders", len(order))+order)
 	// The others are not made to wait, or find too many at once.
@@ -155,13 +158,15 @@ func TestMemory(t *testing.T) {
 	serves("bodies")
 
 	headers := webtest.NewCrowd(t, p.addr)
-	headers.Join(t, 2000, strings.TrimSuffix(request("GET", "/products", 0), "\r\n")+"X-Large: "+strings.Repeat("x", maxHeaderBytes))
+	headers.Join(t, 2000,
+		strings.TrimSuffix(request("GET", "/products", 0), "\r\n")+"X-Large: "+strings.Repeat("x", maxHeaderBytes))
 	serves("headers")
 }
 
 // request is the head of a request like a browser's.
 func request(method, path string, length int) string {
-	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost:5108\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n"+
-		"Accept: */*\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\nPrefer: wait=30\r\nContent-Type: application/json\r\n"+
-		"Content-Length: %d\r\nConnection: keep-alive\r\n\r\n", method, path, length)
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost:5108\r\n"+
+		"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n"+
+		"Accept: */*\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\nPrefer: wait=30\r\n"+
+		"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n", method, path, length)
 }

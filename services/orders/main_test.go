@@ -54,8 +54,10 @@ func TestReadinessTellsOfEventsThatCannotBePublished(t *testing.T) {
 	}
 	defer postgres.Close(pool)
 	if _, err := pool.Exec(t.Context(), `
-insert into outbox_events (id, type, source, subject, routing_key, time, body, trace, attempts, next_attempt_at, last_error)
-values (gen_random_uuid(), 't', 's', '1', 'some.key', now(), '{}', '{}', 1, now() + interval '1 hour', '403 ACCESS_REFUSED')`); err != nil {
+insert into outbox_events (id, type, source, subject, routing_key, time, body, trace,
+  attempts, next_attempt_at, last_error)
+values (gen_random_uuid(), 't', 's', '1', 'some.key', now(), '{}', '{}',
+  1, now() + interval '1 hour', '403 ACCESS_REFUSED')`); err != nil {
 		t.Fatal(err)
 	}
 	reason := kittest.AwaitDegraded(t, func(ctx context.Context, addr, adminAddr string) error {

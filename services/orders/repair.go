@@ -15,8 +15,8 @@ const repairSummary = "make an order and its events agree, after the audit found
 const repairHelp = `Usage: repair --order ID ... [--yes]
 
 If the outbox has all events of an order, they decide: the order is set to what they say, and restored if it is gone. If
-the outbox lacks some, they are made from the order, and the service publishes them to everybody. A Pending order that is
-not on the list of pending orders is put there, due after ORDER_DEADLINE.
+the outbox lacks some, they are made from the order, and the service publishes them to everybody. A Pending order that
+is not on the list of pending orders is put there, due after ORDER_DEADLINE.
 
 ` + audit.RepairFlags
 

@@ -37,25 +37,28 @@ func (p program) deadletters() *cobra.Command {
 		Short: "Show and redrive the dead letters of a running system",
 		Long: `Shows messages that no consumer could handle, and sends them back to their queues: plan, start, watch.
 
-docs/runbooks/dead-letters.md is the way through it. Whatever is selected with --queue, --group, --order and --text has to
-match all of them.`,
+docs/runbooks/dead-letters.md is the way through it. Whatever is selected with --queue, --group, --order and --text has
+to match all of them.`,
 	}
 	cmd.PersistentFlags().StringVar(&l.base, "base-url", "http://localhost:5108", "the gateway's `url`")
-	add := func(use, short string, args int, run func(ctx context.Context, args []string) error, flags ...func(*cobra.Command)) {
-		sub := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, err := login.Context(cmd.Context(), l.base)
-			if err != nil {
-				return err
-			}
-			return run(ctx, args)
-		}}
+	add := func(use, short string, args int, run func(ctx context.Context, args []string) error,
+		flags ...func(*cobra.Command)) {
+		sub := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				ctx, err := login.Context(cmd.Context(), l.base)
+				if err != nil {
+					return err
+				}
+				return run(ctx, args)
+			}}
 		for _, flag := range flags {
 			flag(sub)
 		}
 		cmd.AddCommand(sub)
 	}
 	add("groups", "List the causes, the latest first", 0, l.get("/groups"))
-	add("list", "List letters, the latest first", 0, func(ctx context.Context, _ []string) error { return l.print(ctx, "?"+l.query()) }, l.selected)
+	add("list", "List letters, the latest first", 0,
+		func(ctx context.Context, _ []string) error { return l.print(ctx, "?"+l.query()) }, l.selected)
 	add("show LETTER", "Show one letter with its headers, body and history", 1, l.get("/%s"))
 	add("export", "Print letters as JSON lines", 0, func(ctx context.Context, _ []string) error {
 		return l.send(ctx, http.MethodGet, "/export?"+l.query(), nil, os.Stdout)
@@ -63,20 +66,25 @@ match all of them.`,
 	add("discard", "Discard letters: they will not be redriven", 0, func(ctx context.Context, _ []string) error {
 		return l.post(ctx, "/discard", map[string]any{"selection": l.selection(), "why": l.why})
 	}, l.selected, l.reasoned)
-	add("plan", "Plan a redrive of the letters there are now, without starting it", 0, func(ctx context.Context, _ []string) error {
-		selection := l.selection()
-		selection["unknown"] = l.unknown
-		return l.post(ctx, "/redrives", map[string]any{"selection": selection, "why": l.why, "rate": l.rate})
-	}, l.selected, l.reasoned, func(cmd *cobra.Command) {
-		cmd.Flags().IntVar(&l.rate, "rate", 100, "at most this many letters per second, up to 1000")
-		cmd.Flags().BoolVar(&l.unknown, "unknown", false, "redriven letters of which nothing was heard, too: they may be handled already")
-	})
+	add("plan", "Plan a redrive of the letters there are now, without starting it", 0,
+		func(ctx context.Context, _ []string) error {
+			selection := l.selection()
+			selection["unknown"] = l.unknown
+			return l.post(ctx, "/redrives", map[string]any{"selection": selection, "why": l.why, "rate": l.rate})
+		}, l.selected, l.reasoned, func(cmd *cobra.Command) {
+			cmd.Flags().IntVar(&l.rate, "rate", 100, "at most this many letters per second, up to 1000")
+			cmd.Flags().BoolVar(&l.unknown, "unknown", false,
+				"redriven letters of which nothing was heard, too: they may be handled already")
+		})
 	add("start REDRIVE", "Start a plan", 1, func(ctx context.Context, args []string) error {
-		return l.post(ctx, "/redrives/"+url.PathEscape(args[0])+"/start", map[string]any{"why": l.why, "skipTaken": l.skipTaken})
+		return l.post(ctx, "/redrives/"+url.PathEscape(args[0])+"/start",
+			map[string]any{"why": l.why, "skipTaken": l.skipTaken})
 	}, l.reasoned, func(cmd *cobra.Command) {
 		cmd.Flags().BoolVar(&l.skipTaken, "skip-taken", false, "leave out letters that other running redrives have")
 	})
-	for step, short := range map[string]string{"pause": "Pause a redrive", "resume": "Resume a redrive", "cancel": "Cancel a redrive"} {
+	for step, short := range map[string]string{
+		"pause": "Pause a redrive", "resume": "Resume a redrive", "cancel": "Cancel a redrive",
+	} {
 		add(step+" REDRIVE", short, 1, func(ctx context.Context, args []string) error {
 			return l.post(ctx, "/redrives/"+url.PathEscape(args[0])+"/"+step, map[string]any{"why": l.why})
 		}, l.reasoned)
@@ -194,7 +202,8 @@ func (l *letters) watch(ctx context.Context, args []string) error {
 		if err := json.Unmarshal(answer.Bytes(), &r); err != nil {
 			return err
 		}
-		line := fmt.Sprintf("%s: %d of %d handled, %d on their way, %d died again, %d unknown", r.State, r.Handled, r.Total, r.Sent, r.Died, r.Unknown)
+		line := fmt.Sprintf("%s: %d of %d handled, %d on their way, %d died again, %d unknown",
+			r.State, r.Handled, r.Total, r.Sent, r.Died, r.Unknown)
 		if r.State == "stopped" {
 			line += "; " + r.StoppedBecause + ", letter " + strconv.FormatInt(r.StoppedLetterID, 10)
 		}

@@ -32,7 +32,8 @@ func TestDefinitionsCanBeImported(t *testing.T) {
 	}
 	secrets := filepath.Join(t.TempDir(), "secrets.yaml")
 	prefix := vhost + "-"
-	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "hack/definitions"), "--vhost", vhost, "--prefix", prefix, "--secrets", secrets,
+	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "hack/definitions"), "--vhost", vhost, "--prefix", prefix,
+		"--secrets", secrets,
 		// No operator, as where this is for; and a broker that may be an old one.
 		"--values", filepath.Join(root, "charts/orderflow/ci/no-operators-values.yaml"),
 		"--set", "global.rabbitmq.consumerDisconnectedMilliseconds=0")
@@ -76,7 +77,8 @@ func TestDefinitionsCanBeImported(t *testing.T) {
 	}
 	u.User, u.Path = url.UserPassword(prefix+"orders", passwords[prefix+"orders"]), "/"+vhost
 	for key, want := range map[string]string{"order.created": "", "stock.reserved": "ACCESS_REFUSED"} {
-		if err := publish(t, u.String(), key); (want == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), want)) {
+		if err := publish(t, u.String(), key); (want == "") != (err == nil) ||
+			(err != nil && !strings.Contains(err.Error(), want)) {
 			t.Errorf("orders publishes %s: %v", key, err)
 		}
 	}
@@ -125,7 +127,8 @@ func publish(t *testing.T, broker, key string) error {
 	if err := channel.Confirm(false); err != nil {
 		t.Fatal(err)
 	}
-	confirm, err := channel.PublishWithDeferredConfirmWithContext(t.Context(), "orders.exchange", key, true, false, amqp.Publishing{Body: []byte("{}")})
+	confirm, err := channel.PublishWithDeferredConfirmWithContext(t.Context(), "orders.exchange", key, true, false,
+		amqp.Publishing{Body: []byte("{}")})
 	if err != nil {
 		return err
 	}

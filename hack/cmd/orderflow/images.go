@@ -50,7 +50,8 @@ With --push the images of all platforms go to the registry, with SBOM and proven
 	flags.StringVar(&f.registry, "registry", "", "`name` to put before orderflow/<service>")
 	flags.StringVar(&f.source, "source", "", "the repository's `URL`, for the labels")
 	flags.StringVar(&f.ref, "ref", "", "the whole name of the `image` instead, for a single service")
-	flags.StringSliceVar(&f.platforms, "platform", []string{"linux/" + runtime.GOARCH}, "`os/architecture` to build for; several only with --push")
+	flags.StringSliceVar(&f.platforms, "platform", []string{"linux/" + runtime.GOARCH},
+		"`os/architecture` to build for; several only with --push")
 	flags.BoolVar(&f.push, "push", false, "push to the registry")
 	flags.BoolVar(&f.list, "list", false, "print the services' names and build nothing")
 	return cmd

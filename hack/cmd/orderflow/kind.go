@@ -44,8 +44,8 @@ func (p program) kindUp() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kind-up",
 		Short: "Start the whole system in a Kubernetes cluster on this machine",
-		Long: `Creates a kind cluster (Kubernetes in Docker), installs the RabbitMQ operators and Jaeger, builds the services' images,
-installs charts/orderflow, places an order and shows its trace. It needs Docker and Go, nothing else.
+		Long: `Creates a kind cluster (Kubernetes in Docker), installs the RabbitMQ operators and Jaeger, builds the services'
+images, installs charts/orderflow, places an order and shows its trace. It needs Docker and Go, nothing else.
 
 Run it again after an interruption, a failure or a change of the code. Images that Docker has on this machine are not
 pulled; manifests in the folder given with --manifests are not downloaded.`,
@@ -57,11 +57,13 @@ pulled; manifests in the folder given with --manifests are not downloaded.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&f.infra, "infra", false, "only the cluster, the operators and Jaeger: what tilt up and skaffold dev need")
+	flags.BoolVar(&f.infra, "infra", false,
+		"only the cluster, the operators and Jaeger: what tilt up and skaffold dev need")
 	flags.StringVar(&f.cluster.Name, "name", kindCluster, "the kind cluster's `name`")
 	flags.StringVar(&f.config, "kind-config", filepath.Join(p.root, "k8s", "kind.yaml"), "kind configuration `file`")
 	flags.StringVar(&f.nodeImage, "node-image", "", "node `image` (default the one of this kind release)")
-	flags.StringVar(&f.manifests, "manifests", "", "`folder` with the manifests of k8s/*/kustomization.yaml that cannot be downloaded")
+	flags.StringVar(&f.manifests, "manifests", "",
+		"`folder` with the manifests of k8s/*/kustomization.yaml that cannot be downloaded")
 	flags.StringVar(&f.version, "version", "dev", "version of the images")
 	flags.StringArrayVarP(&f.values, "values", "f", nil, "values `file` for the chart, after values-kind.yaml")
 	flags.StringArrayVar(&f.set, "set", nil, "value for the chart (`key=value`)")
@@ -74,8 +76,9 @@ func (p program) kindDown() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kind-down",
 		Short: "Delete the cluster that hack/kind-up made",
-		Long:  "Deletes the cluster that hack/kind-up made, with all it holds. Images stay in Docker. No cluster is no error.",
-		Args:  cobra.NoArgs,
+		Long: "Deletes the cluster that hack/kind-up made, with all it holds. Images stay in Docker. " +
+			"No cluster is no error.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.Step(cmd.Context(), "delete the cluster "+cluster.Name, cluster.Delete)
 		},
@@ -90,8 +93,8 @@ func (p program) ready() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ready",
 		Short: "Wait until an installation in a Kubernetes cluster is ready",
-		Long: `Waits until broker, topology and services of a namespace are ready, and says meanwhile what is not. What does not get
-ready in time is shown with its events and logs. It needs kubectl.`,
+		Long: `Waits until broker, topology and services of a namespace are ready, and says meanwhile what is not. What does not
+get ready in time is shown with its events and logs. It needs kubectl.`,
 		Example: `  helm install orderflow charts/orderflow --namespace orderflow --create-namespace && hack/ready
   hack/ready --context kind-orderflow --namespace shop`,
 		Args: cobra.NoArgs,
@@ -117,7 +120,8 @@ func (p program) awaitRelease(ctx context.Context, k kube.Kubectl, namespace str
 	return p.await(ctx, k, "services are ready", namespace, kube.Workloads, timeout)
 }
 
-func (p program) await(ctx context.Context, k kube.Kubectl, what, namespace, kinds string, timeout time.Duration) error {
+func (p program) await(ctx context.Context, k kube.Kubectl, what, namespace, kinds string,
+	timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return p.Watch(ctx, what, func(ctx context.Context, say func(string)) error {
@@ -162,8 +166,8 @@ func (f *kindUp) run(ctx context.Context) error {
 	return f.show(ctx, started)
 }
 
-// refuseLeftovers says what another tool has left in the namespace, which Helm could not take over, and how to clear it. Without
-// an installation of ours (--infra) what is ours is left for who comes after to say.
+// refuseLeftovers says what another tool has left in the namespace, which Helm could not take over, and how to clear
+// it. Without an installation of ours (--infra) what is ours is left for who comes after to say.
 func (f *kindUp) refuseLeftovers(ctx context.Context, release *kube.Release) error {
 	left, stuck, err := release.Leftovers(ctx)
 	if err != nil {
@@ -171,19 +175,22 @@ func (f *kindUp) refuseLeftovers(ctx context.Context, release *kube.Release) err
 	}
 	kubectl := "kubectl --context kind-" + f.cluster.Name + " --namespace " + kindNamespace
 	if len(stuck) > 0 {
-		return fmt.Errorf("being deleted and not gone: %s\nGive them a minute. If they stay, their broker went before them, and this lets them go:\n"+
-			"  %s patch %s --type merge --patch '{\"metadata\":{\"finalizers\":null}}'", strings.Join(stuck, ", "), kubectl, strings.Join(stuck, " "))
+		return fmt.Errorf("being deleted and not gone: %s\n"+
+			"Give them a minute. If they stay, their broker went before them, and this lets them go:\n"+
+			"  %s patch %s --type merge --patch '{\"metadata\":{\"finalizers\":null}}'",
+			strings.Join(stuck, ", "), kubectl, strings.Join(stuck, " "))
 	}
 	if len(left) > 0 && !f.infra {
-		return fmt.Errorf("not installed by Helm, which cannot take them over: %s\nIf Tilt made them: tilt down. If Skaffold did: skaffold delete. If that is done, "+
+		return fmt.Errorf("not installed by Helm, which cannot take them over: %s\n"+
+			"If Tilt made them: tilt down. If Skaffold did: skaffold delete. If that is done, "+
 			"or to be rid of everything in the namespace:\n  kubectl --context kind-%s delete namespace %s",
 			strings.Join(left, ", "), f.cluster.Name, kindNamespace)
 	}
 	return nil
 }
 
-// standIn lets the broker run another patch release that Docker has where the chart's cannot be had: a machine without the
-// internet is not to need exactly that one.
+// standIn lets the broker run another patch release that Docker has where the chart's cannot be had: a machine without
+// the internet is not to need exactly that one.
 func (f *kindUp) standIn(ctx context.Context, release *kube.Release) error {
 	images, err := release.Images(ctx)
 	if err != nil {
@@ -198,7 +205,8 @@ func (f *kindUp) standIn(ctx context.Context, release *kube.Release) error {
 			return err // the node may have a way of its own
 		}
 		f.Printf("%s cannot be had, %s is here: the broker runs that", image, other)
-		release.Arguments = append(release.Arguments, "--set-string", "messaging.cluster.image="+other, "--set-string", "test.image="+other)
+		release.Arguments = append(release.Arguments, "--set-string", "messaging.cluster.image="+other,
+			"--set-string", "test.image="+other)
 		return nil
 	}
 	return nil
@@ -207,15 +215,18 @@ func (f *kindUp) standIn(ctx context.Context, release *kube.Release) error {
 // installInfrastructure applies what the cluster needs besides Orderflow. Operators that run already, installed in some
 // other way without cert-manager, are left as they are: our manifests of them would need it.
 func (f *kindUp) installInfrastructure(ctx context.Context) error {
-	operators, err := f.cluster.Kubectl(ctx, nil, "get", "deployments", "--namespace", "rabbitmq-system", "--output", "name")
+	operators, err := f.cluster.Kubectl(ctx, nil, "get", "deployments", "--namespace", "rabbitmq-system",
+		"--output", "name")
 	if err != nil {
 		return err
 	}
-	certManager, err := f.cluster.Kubectl(ctx, nil, "get", "namespace", "cert-manager", "--ignore-not-found", "--output", "name")
+	certManager, err := f.cluster.Kubectl(ctx, nil, "get", "namespace", "cert-manager",
+		"--ignore-not-found", "--output", "name")
 	if err != nil {
 		return err
 	}
-	foreign := certManager == "" && strings.Contains(operators, "cluster-operator") && strings.Contains(operators, "topology-operator")
+	foreign := certManager == "" && strings.Contains(operators, "cluster-operator") &&
+		strings.Contains(operators, "topology-operator")
 	for _, part := range []struct{ folder, namespace string }{
 		{"cert-manager", "cert-manager"}, {"operators", "rabbitmq-system"}, {"development", "jaeger"},
 	} {
@@ -227,7 +238,8 @@ func (f *kindUp) installInfrastructure(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := f.await(ctx, f.cluster.Kubectl, part.folder+" is ready", part.namespace, kube.Workloads, f.timeout); err != nil {
+		if err := f.await(ctx, f.cluster.Kubectl, part.folder+" is ready", part.namespace, kube.Workloads,
+			f.timeout); err != nil {
 			return err
 		}
 	}

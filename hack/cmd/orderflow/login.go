@@ -17,8 +17,8 @@ func (p program) login() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "login",
 		Short: "Print an access token",
-		Long: `Prints an access token for a system that wants one (hack/up --auth). You sign in with a browser, on any device; the
-token is valid for some minutes. At the development provider --user signs in by itself, for scripts.`,
+		Long: `Prints an access token for a system that wants one (hack/up --auth). You sign in with a browser, on any device;
+the token is valid for some minutes. At the development provider --user signs in by itself, for scripts.`,
 		Example: `  curl -H "Authorization: Bearer $(hack/login)" http://localhost:5108/orders
   hack/login --user ada      as the customer ada; also ben, kim (stock), ops (operations)
   hack/login --machine       as a program that may do everything`,
@@ -40,7 +40,8 @@ token is valid for some minutes. At the development provider --user signs in by 
 				token, err = issuer.AsDevice(ctx, client, login.Answer(ctx, user))
 			default:
 				token, err = issuer.AsDevice(ctx, client, func(d *oauth2.DeviceAuthResponse) error {
-					_, err := fmt.Fprintf(os.Stderr, "Open %s\nand sign in, if the code there is %s\n", d.VerificationURIComplete, d.UserCode)
+					_, err := fmt.Fprintf(os.Stderr, "Open %s\nand sign in, if the code there is %s\n",
+						d.VerificationURIComplete, d.UserCode)
 					return err
 				})
 			}

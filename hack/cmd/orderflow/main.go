@@ -49,8 +49,9 @@ func run(ctx context.Context) error {
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	cmd.AddCommand(p.up(), p.down(), p.status(), p.test(), p.generate(), p.new(), bench.Command(), past.Command(p.Console), p.images(),
-		p.kindUp(), p.kindDown(), p.kindTest(), p.ready(), p.definitions(), p.e2e(), p.order(), p.deadletters(), p.login(), p.lab())
+	cmd.AddCommand(p.up(), p.down(), p.status(), p.test(), p.generate(), p.new(), bench.Command(), past.Command(p.Console),
+		p.images(), p.kindUp(), p.kindDown(), p.kindTest(), p.ready(), p.definitions(), p.e2e(), p.order(), p.deadletters(),
+		p.login(), p.lab())
 	for _, sub := range cmd.Commands() {
 		// The scripts are hack/up, hack/down …: help shows them so.
 		sub.SetUsageTemplate(strings.ReplaceAll(sub.UsageTemplate(), "{{.UseLine}}", "hack/"+sub.Use+" [flags]"))

@@ -24,9 +24,9 @@ func (p program) up() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start the whole system on this machine",
-		Long: `Starts the whole system on this machine: its own RabbitMQ and PostgreSQL, the services, a small catalog and a first
-order, and then shows the services' logs. Ctrl-C stops everything. If Node.js is installed the web client runs as well;
-its pages are built when they have changed.
+		Long: `Starts the whole system on this machine: its own RabbitMQ and PostgreSQL, the services, a small catalog and a
+first order, and then shows the services' logs. Ctrl-C stops everything. If Node.js is installed the web client runs as
+well; its pages are built when they have changed.
 
 Missing Debian packages (rabbitmq-server, postgresql) are installed after saying so, which needs root or sudo. Data,
 logs and passwords are in .run/up; ports are on the loopback interface; instances that already run are left alone.
@@ -230,8 +230,8 @@ func (p program) printCurl(base string, auth bool) {
        -H "Content-Type: application/json" -d '{"productId":"%s","quantity":2}'`, base, base, demoProduct)
 		return
 	}
-	p.Printf(`  curl -X POST %s/orders -H "Content-Type: application/json" -d '{"customerId":"%s","productId":"%s","quantity":2}'`,
-		base, demoCustomer, demoProduct)
+	p.Printf(`  curl -X POST %s/orders -H "Content-Type: application/json" \
+       -d '{"customerId":"%s","productId":"%s","quantity":2}'`, base, demoCustomer, demoProduct)
 }
 
 // short shows a path below the root as people type it.

@@ -62,7 +62,8 @@ func supervise(original, newer string) error {
 }
 
 // watch returns when the process has ended; again is true when that was because there is a newer binary.
-func watch(process *os.Process, ended <-chan error, signals <-chan os.Signal, changed func() bool) (again bool, err error) {
+func watch(process *os.Process, ended <-chan error, signals <-chan os.Signal,
+	changed func() bool) (again bool, err error) {
 	look := time.NewTicker(100 * time.Millisecond)
 	defer look.Stop()
 	for {

@@ -134,7 +134,8 @@ func (a *api) send(req *http.Request, buf *bytes.Buffer, out any) error {
 }
 
 func newStatusError(resp *http.Response, body []byte) error {
-	e := &statusError{code: resp.StatusCode, retryAfter: resp.Header.Get("Retry-After"), location: resp.Header.Get("Location")}
+	e := &statusError{code: resp.StatusCode, retryAfter: resp.Header.Get("Retry-After"),
+		location: resp.Header.Get("Location")}
 	var problem struct {
 		Type, Title, Detail string
 		Errors              []struct{ Field, Detail string }

@@ -21,8 +21,9 @@ func Command() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench",
 		Short: "Load the system and report throughput, latency, CPU time and whether anything was lost",
-		Long: `Places orders through the gateway and reports orders/s until every order is final and in its customer's history,
-the latency from POST to the final state and, for what hack/up runs, the CPU seconds per 1,000 orders of each process.
+		Long: `Places orders through the gateway and reports orders/s until every order is final and in its customer's
+history, the latency from POST to the final state and, for what hack/up runs, the CPU seconds per 1,000 orders of each
+process.
 
 It uses its own products and customers, and deletes the products afterwards. It exits with 1 if an invariant does not
 hold: every order accepted, accepted = final, stored once, confirmed quantity = stock decrease, stock never below
@@ -59,8 +60,10 @@ its own, as hack/login --machine does.`,
 	f := c.Flags()
 	f.StringVar(&o.BaseURL, "base-url", o.BaseURL, "the gateway")
 	f.IntVar(&o.Orders, "orders", o.Orders, "orders to place")
-	f.IntVar(&o.Concurrency, "concurrency", o.Concurrency, "orders in flight; with --rate the most requests in flight (then 1024)")
-	f.Float64Var(&o.Rate, "rate", o.Rate, "open loop: orders per second, latency from when each was due (default closed loop)")
+	f.IntVar(&o.Concurrency, "concurrency", o.Concurrency,
+		"orders in flight; with --rate the most requests in flight (then 1024)")
+	f.Float64Var(&o.Rate, "rate", o.Rate,
+		"open loop: orders per second, latency from when each was due (default closed loop)")
 	f.IntVar(&o.Products, "products", o.Products, "spread the orders over this many products")
 	f.BoolVar(&o.Hot, "hot", o.Hot, "all orders want one product")
 	f.IntVar(&o.Items, "items", o.Items, "different products per order")
@@ -69,9 +72,12 @@ its own, as hack/login --machine does.`,
 	f.BoolVar(&o.Async, "async", o.Async, "do not wait in the POST: respond-async, then follow the orders by listing")
 	f.BoolVar(&o.Retry, "retry", o.Retry, "send Idempotency-Key, retry after 503 with Retry-After or a lost connection")
 	f.BoolVar(&o.Keyless, "keyless", o.Keyless, "with --retry: send no key, and retry only after 503 with Retry-After")
-	f.DurationVar(&o.RetryFor, "retry-for", o.RetryFor, "how long one order is retried, or looked for when its outcome is unknown")
-	f.IntVar(&o.PerCustomer, "per-customer", o.PerCustomer, "orders that share a customer; 1 proves of each that it is stored at most once")
-	f.DurationVar(&o.Settle, "settle", o.Settle, "how long orders may take to be final and in the histories after the last POST")
+	f.DurationVar(&o.RetryFor, "retry-for", o.RetryFor,
+		"how long one order is retried, or looked for when its outcome is unknown")
+	f.IntVar(&o.PerCustomer, "per-customer", o.PerCustomer,
+		"orders that share a customer; 1 proves of each that it is stored at most once")
+	f.DurationVar(&o.Settle, "settle", o.Settle,
+		"how long orders may take to be final and in the histories after the last POST")
 	f.BoolVar(&asJSON, "json", asJSON, "print the report as JSON")
 	c.MarkFlagsMutuallyExclusive("hot", "products")
 	return c

@@ -27,7 +27,8 @@ func (p *part) Usage() (stack.Usage, error) {
 
 func TestCPUPerOrder(t *testing.T) {
 	t.Parallel()
-	busy, restarted, down := &part{name: "busy", cpu: time.Hour}, &part{name: "restarted", cpu: time.Hour}, &part{name: "down", cpu: -1}
+	busy, restarted, down := &part{name: "busy", cpu: time.Hour}, &part{name: "restarted", cpu: time.Hour},
+		&part{name: "down", cpu: -1}
 	units := []stack.Unit{busy, restarted, down}
 	before := spent(units)
 	busy.cpu += 3 * time.Second
@@ -37,7 +38,8 @@ func TestCPUPerOrder(t *testing.T) {
 
 	r := Report{Accepted: 2000}
 	r.reportCPU(units, before, after)
-	if len(r.CPU.Processes) != 1 || r.CPU.Processes[0] != (ProcessCPU{"busy", 1.5}) || r.CPU.All != 1.5 || r.CPU.LoadClient != 0.5 {
+	if len(r.CPU.Processes) != 1 || r.CPU.Processes[0] != (ProcessCPU{"busy", 1.5}) || r.CPU.All != 1.5 ||
+		r.CPU.LoadClient != 0.5 {
 		t.Errorf("%+v", r.CPU)
 	}
 	notes := strings.Join(r.Notes, "\n")

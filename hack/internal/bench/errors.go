@@ -93,7 +93,8 @@ func kindOfLoss(err error) string {
 // closedWhileKept tells whether a kept connection turned out to be closed. net/http exports neither error.
 func closedWhileKept(err error) bool {
 	text := err.Error()
-	return strings.Contains(text, "server closed idle connection") || strings.Contains(text, "cannot rewind body after connection loss")
+	return strings.Contains(text, "server closed idle connection") ||
+		strings.Contains(text, "cannot rewind body after connection loss")
 }
 
 // Count is how often one kind of error came up, with the words of the first.

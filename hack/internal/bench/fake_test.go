@@ -20,7 +20,7 @@ type fake struct {
 	reserve func(o *fakeOrder) bool                                         // the stock rule; has the lock
 	finish  func(o *fakeOrder) bool                                         // false: the order stays Pending; has the lock
 	tell    func(o *fakeOrder) bool                                         // may change a history's copy, or leave it out
-	forget  func(w http.ResponseWriter, o *order)                           // answers for storeAndForget; nil: 503 with Retry-After
+	forget  func(w http.ResponseWriter, o *order)                           // instead of 503 with Retry-After
 
 	answered func(o *fakeOrder) // called after an order was answered; has the lock
 	looked   func(p *product)   // called after a product was told; has the lock

@@ -28,10 +28,10 @@ type Options struct {
 	Wait        int           // seconds an answer may wait for the final state; 0 leaves that to the server
 	Async       bool          // post with respond-async and follow the orders by listing the pending ones
 	Poll        time.Duration // shortest pause between two such listings: the resolution of an asynchronous latency
-	Retry       bool          // try again after 503 with Retry-After and, thanks to an Idempotency-Key, after a lost connection
+	Retry       bool          // after 503 with Retry-After and, thanks to an Idempotency-Key, after a lost connection
 	Keyless     bool          // with Retry: send no key, and try again only what the server says it has not done
 	AnswerLimit time.Duration // how long the server may be silent; a wait for the final state is part of it
-	RetryFor    time.Duration // how long one order is tried, or looked for when its outcome is unknown, before it counts as failed
+	RetryFor    time.Duration // until an order that is tried, or whose outcome is unknown, counts as failed
 	PerCustomer int           // orders that share a customer; 1 proves of each order that it is stored at most once
 	Settle      time.Duration // how long after the last post everything must be final and in the histories
 	Seed        uint64        // chooses the products; equal seeds give equal orders
@@ -100,12 +100,14 @@ func (o *Options) validate() error {
 		o.Products = 1
 	}
 	base, err := url.Parse(o.BaseURL)
-	check(err == nil && (base.Scheme == "http" || base.Scheme == "https") && base.Host != "", "base URL %q: want http://host:port", o.BaseURL)
+	check(err == nil && (base.Scheme == "http" || base.Scheme == "https") && base.Host != "",
+		"base URL %q: want http://host:port", o.BaseURL)
 	check(o.Orders > 0, "orders: want at least 1")
 	check(o.Concurrency > 0, "concurrency: want at least 1")
 	check(o.Rate >= 0, "rate: want 0 (closed loop) or more orders per second")
 	check(o.Products > 0, "products: want at least 1")
-	check(o.Items > 0 && o.Items <= min(o.Products, maxItems), "items: want 1 to %d, the number of products and at most %d", min(o.Products, maxItems), maxItems)
+	check(o.Items > 0 && o.Items <= min(o.Products, maxItems),
+		"items: want 1 to %d, the number of products and at most %d", min(o.Products, maxItems), maxItems)
 	check(o.Quantity > 0 && o.Quantity <= maxQuantity, "quantity: want 1 to %d", maxQuantity)
 	check(o.Stock >= 0, "stock: want 0 (enough) or more units")
 	check(o.stock() <= maxStock, "stock: at most %d units, not %d", maxStock, o.stock())

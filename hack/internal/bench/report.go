@@ -23,7 +23,7 @@ type Report struct {
 	Accepted        int              `json:"accepted"`
 	States          map[state]int    `json:"states"`
 	Reasons         map[string]int   `json:"reasons"` // of the cancelled orders
-	Seconds         float64          `json:"seconds"` // until every accepted order was final and in its customer's history; 0: they were not in time
+	Seconds         float64          `json:"seconds"` // until all accepted were final and in the histories; 0: not in time
 	OrdersPerSecond float64          `json:"ordersPerSecond"`
 	Latency         Latency          `json:"latency"`
 	LateSends       int              `json:"lateSends"`   // open loop: sent more than 5 ms after their time
@@ -98,7 +98,8 @@ func (l *load) report(e *evidence, checks []Check, end time.Duration) Report {
 		r.note("not every order was final and in its customer's history within %s after the last POST", o.Settle)
 	}
 	if o.Async {
-		r.note("final states were seen by listing the pending orders every %s or slower, which is part of the latency", o.Poll)
+		r.note("final states were seen by listing the pending orders every %s or slower, which is part of the latency",
+			o.Poll)
 	}
 	return r
 }
@@ -134,8 +135,10 @@ func latency(placements []placement) Latency {
 func (r *Report) Write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "%s\n\n", r.Setup)
-	fmt.Fprintf(t, "orders/s\t%s\t%.2f s until every order was final and in its customer's history\n", number(int(r.OrdersPerSecond)), r.Seconds)
-	fmt.Fprintf(t, "POST to final\tp50 %.1f ms  p95 %.1f ms  p99 %.1f ms  max %.1f ms\n", r.Latency.P50, r.Latency.P95, r.Latency.P99, r.Latency.Max)
+	fmt.Fprintf(t, "orders/s\t%s\t%.2f s until every order was final and in its customer's history\n",
+		number(int(r.OrdersPerSecond)), r.Seconds)
+	fmt.Fprintf(t, "POST to final\tp50 %.1f ms  p95 %.1f ms  p99 %.1f ms  max %.1f ms\n",
+		r.Latency.P50, r.Latency.P95, r.Latency.P99, r.Latency.Max)
 	fmt.Fprintf(t, "states\t%s\n", counts(r.States))
 	if len(r.Reasons) > 0 {
 		fmt.Fprintf(t, "cancelled for\t%s\n", counts(r.Reasons))
@@ -193,7 +196,9 @@ func (o *Options) String() string {
 }
 
 func writeErrors(w io.Writer, title string, kinds map[string]Count) {
-	for _, name := range slices.SortedFunc(maps.Keys(kinds), func(a, b string) int { return kinds[b].Count - kinds[a].Count }) {
+	for _, name := range slices.SortedFunc(maps.Keys(kinds), func(a, b string) int {
+		return kinds[b].Count - kinds[a].Count
+	}) {
 		c := kinds[name]
 		fmt.Fprintf(w, "%s\t%s × %s", title, number(c.Count), name)
 		if c.Retried > 0 {

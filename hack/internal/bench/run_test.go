@@ -306,7 +306,9 @@ func TestRetries(t *testing.T) {
 // Without --retry, nothing is sent twice, and an order of which nobody knows whether it was stored is no stranger.
 func TestUnclearOutcome(t *testing.T) {
 	t.Parallel()
-	f := &fake{forget: func(w http.ResponseWriter, _ *order) { problem(w, http.StatusBadGateway, "bad-gateway", "no answer") }}
+	f := &fake{
+		forget: func(w http.ResponseWriter, _ *order) { problem(w, http.StatusBadGateway, "bad-gateway", "no answer") },
+	}
 	f.before = f.storeAndForget
 	o := quick(f.serve(t))
 	r := mustRun(t, o)
@@ -383,7 +385,8 @@ func TestKeyless(t *testing.T) {
 		if err := r.Err(); err != nil {
 			t.Error(err)
 		}
-		if seen := total(r.Timeline); seen.Accepted != o.Orders || seen.Final != o.Orders || seen.Refused != r.Errors["503 unavailable"].Retried {
+		if seen := total(r.Timeline); seen.Accepted != o.Orders || seen.Final != o.Orders ||
+			seen.Refused != r.Errors["503 unavailable"].Retried {
 			t.Errorf("timeline %+v, errors %v", seen, r.Errors)
 		}
 	})
@@ -523,7 +526,9 @@ func TestReport(t *testing.T) {
 	if err := r.Write(&text); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"300 orders", "p99", "Confirmed 300", "postgres", "0.250", "history agrees", "left out"} {
+	for _, want := range []string{
+		"300 orders", "p99", "Confirmed 300", "postgres", "0.250", "history agrees", "left out",
+	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, &text)
 		}

@@ -41,7 +41,8 @@ type evidence struct {
 
 // gather reads the evidence, several requests at a time.
 func (l *load) gather(ctx context.Context, low lowest) (evidence, error) {
-	e := evidence{placements: l.placements, customers: l.customers, before: l.products, after: make([]product, len(l.products)), lowest: low}
+	e := evidence{placements: l.placements, customers: l.customers, before: l.products,
+		after: make([]product, len(l.products)), lowest: low}
 	orders := make([][]order, len(l.customers))
 	histories := make([][]order, len(l.customers))
 	err := parallel(ctx, len(l.customers), func(ctx context.Context, i int) (err error) {
@@ -78,7 +79,8 @@ func of(customer uuid.UUID, orders []order) []order {
 
 // checks judges the evidence.
 func (e *evidence) checks() []Check {
-	return []Check{e.everyAccepted(), e.acceptedFinal(), e.storedOnce(), e.stockAgrees(), e.neverNegative(), e.historyAgrees()}
+	return []Check{e.everyAccepted(), e.acceptedFinal(), e.storedOnce(), e.stockAgrees(), e.neverNegative(),
+		e.historyAgrees()}
 }
 
 func failed(checks []Check) []Check {

@@ -61,7 +61,8 @@ var Parts = []Part{
 		needs: []string{servers, pgbouncer}, run: unit},
 	{Name: "vet", Help: "go vet finds nothing", run: vet},
 	{Name: "lint", Help: "golangci-lint (.golangci.yml), actionlint and deadcode find nothing", run: lint},
-	{Name: "vuln", Help: "no known vulnerability is reachable; skipped where the data cannot be downloaded", run: vulnerabilities},
+	{Name: "vuln", Help: "no known vulnerability is reachable; skipped where the data cannot be downloaded",
+		run: vulnerabilities},
 	{Name: "contract", Help: "linters and parsers find nothing in openapi.yaml and asyncapi.yaml",
 		needs: []string{nodeJS}, run: contracts},
 	{Name: "charts", Help: "the charts pass their tests and render what a cluster knows", run: chartTests},
@@ -261,7 +262,8 @@ func (r *run) tool(ctx context.Context, name string) (path string, err error) {
 }
 
 // done is the last line of gotestsum.
-var done = regexp.MustCompile(`(?m)^DONE .*?(\d+) tests?(?:, (\d+) skipped)?(?:, (\d+) failures?)?(?:, (\d+) errors?)? in `)
+var done = regexp.MustCompile(`(?m)^DONE .*?(\d+) tests?(?:, (\d+) skipped)?(?:, (\d+) failures?)?(?:,` +
+	` (\d+) errors?)? in `)
 
 // goTest runs go test on the packages, which gotestsum shows, and counts their tests.
 func (r *run) goTest(ctx context.Context, module string, env []string, race bool, packages ...string) error {
@@ -277,8 +279,8 @@ func (r *run) goTest(ctx context.Context, module string, env []string, race bool
 	if slices.Contains(env, enduring) {
 		timeout = 2 * time.Hour
 	}
-	args := []string{"--no-color", "--format", show, "--format-hide-empty-pkg", "--", "-count=1", "-timeout=" + timeout.String(),
-		"-race=" + strconv.FormatBool(race), "-run=" + r.Run}
+	args := []string{"--no-color", "--format", show, "--format-hide-empty-pkg", "--", "-count=1",
+		"-timeout=" + timeout.String(), "-race=" + strconv.FormatBool(race), "-run=" + r.Run}
 	var out strings.Builder
 	cmd := exec.CommandContext(ctx, gotestsum, append(args, packages...)...)
 	cmd.Dir, cmd.Env = r.dir(module), append(os.Environ(), env...)

@@ -21,15 +21,19 @@ func TestWhatBreaksClientsIsRefused(t *testing.T) {
 		old, new string // the first of old becomes new
 		want     string // part of the error, "" when no client breaks
 	}{
-		"the same":             {"", "", ""},
-		"a text":               {"summary: Place an order", "summary: Order something", ""},
-		"one more answer":      {"required: [orderId, customerId, items, status,", "required: [orderId, customerId, items, status, gift,", ""},
-		"one more parameter":   {"        - $ref: '#/components/parameters/Limit'\n", "        - $ref: '#/components/parameters/Limit'\n        - {name: gift, in: query, schema: {type: boolean}}\n", ""},
-		"a path is gone":       {"  /orders/{orderId}/cancel:", "  /orders/{orderId}/undo:", "api-path-removed"},
-		"a field is gone":      {"        reserved:\n", "        elsewhere:\n", "response-required-property-removed"},
-		"a field is demanded":  {"required: [name, priceCents, stock]", "required: [name, priceCents, stock, currency]", "request-property-became-required"},
-		"a bound is narrower":  {"maximum: 10000\n", "maximum: 1000\n", "request-property-max-decreased"},
-		"one more state":       {"enum: [Pending, Confirmed, Cancelled]", "enum: [Pending, Confirmed, Cancelled, Shipped]", "response-property-enum-value-added"},
+		"the same": {"", "", ""},
+		"a text":   {"summary: Place an order", "summary: Order something", ""},
+		"one more answer": {"required: [orderId, customerId, items, status,",
+			"required: [orderId, customerId, items, status, gift,", ""},
+		"one more parameter": {"        - $ref: '#/components/parameters/Limit'\n",
+			"        - $ref: '#/components/parameters/Limit'\n        - {name: gift, in: query, schema: {type: boolean}}\n", ""},
+		"a path is gone":  {"  /orders/{orderId}/cancel:", "  /orders/{orderId}/undo:", "api-path-removed"},
+		"a field is gone": {"        reserved:\n", "        elsewhere:\n", "response-required-property-removed"},
+		"a field is demanded": {"required: [name, priceCents, stock]", "required: [name, priceCents, stock, currency]",
+			"request-property-became-required"},
+		"a bound is narrower": {"maximum: 10000\n", "maximum: 1000\n", "request-property-max-decreased"},
+		"one more state": {"enum: [Pending, Confirmed, Cancelled]", "enum: [Pending, Confirmed, Cancelled, Shipped]",
+			"response-property-enum-value-added"},
 		"another kind of body": {"application/problem+json:", "application/json:", "response-media-type-name-generalized"},
 	} {
 		t.Run(name, func(t *testing.T) {

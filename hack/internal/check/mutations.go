@@ -49,7 +49,9 @@ func mutations(ctx context.Context, r *run) error {
 		}
 		env = append(env, serverEnv(s)...)
 	}
-	if err := r.Out.Step(ctx, "the tests pass without the edits", func(ctx context.Context) error { return r.pass(ctx, env, all) }); err != nil {
+	if err := r.Out.Step(ctx, "the tests pass without the edits", func(ctx context.Context) error {
+		return r.pass(ctx, env, all)
+	}); err != nil {
 		return err
 	}
 	// More at a time than there are processors: a test that fails has mostly waited for what did not come.
@@ -78,12 +80,14 @@ func mutations(ctx context.Context, r *run) error {
 		}
 	}
 	// Servers that had gone meanwhile would have made tests fail as well.
-	return r.Out.Step(ctx, "the tests still pass without the edits", func(ctx context.Context) error { return r.pass(ctx, env, all) })
+	return r.Out.Step(ctx, "the tests still pass without the edits",
+		func(ctx context.Context) error { return r.pass(ctx, env, all) })
 }
 
 // goTestOnce is a go test command that runs tests of packages below services.
 func (r *run) goTestOnce(ctx context.Context, env []string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-count=1", "-vet=off", "-failfast", "-timeout=4m"}, args...)...)
+	cmd := exec.CommandContext(ctx, "go",
+		append([]string{"test", "-count=1", "-vet=off", "-failfast", "-timeout=4m"}, args...)...)
 	cmd.Dir, cmd.Env = r.dir("services"), env
 	// go test itself would not pass the signal on.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -110,7 +114,8 @@ func (r *run) pass(ctx context.Context, env []string, all []mutation.Mutation) e
 	}
 	for _, m := range all {
 		if !passed["orderflow.internal/"+m.Pkg+" "+strings.ReplaceAll(m.Test, " ", "_")] {
-			err = errors.Join(err, fmt.Errorf("%s:%d: %s does not pass in %s: run it alone", mutation.Table, m.Line, m.Test, m.Pkg))
+			err = errors.Join(err,
+				fmt.Errorf("%s:%d: %s does not pass in %s: run it alone", mutation.Table, m.Line, m.Test, m.Pkg))
 		}
 	}
 	return err

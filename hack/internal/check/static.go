@@ -112,7 +112,8 @@ func vulnerabilities(ctx context.Context, r *run) error {
 	}
 	for _, module := range modules {
 		r.check(ctx, "govulncheck "+module, func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), "env", "GOTOOLCHAIN="+string(named[1]), checker, "-db", "file://"+filepath.Join(data, "data", "osv"), "./...")
+			_, err := command(ctx, r.dir(module), "env", "GOTOOLCHAIN="+string(named[1]), checker, "-db",
+				"file://"+filepath.Join(data, "data", "osv"), "./...")
 			return err
 		})
 	}

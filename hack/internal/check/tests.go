@@ -99,7 +99,8 @@ func unit(ctx context.Context, r *run) error {
 		return err
 	}
 	// More packages at a time than there are CPUs: the longest mostly wait.
-	return r.goTest(ctx, "services", serverEnv(s), r.Race, append([]string{"-p=" + strconv.Itoa(2*runtime.NumCPU())}, packages...)...)
+	return r.goTest(ctx, "services", serverEnv(s), r.Race,
+		append([]string{"-p=" + strconv.Itoa(2*runtime.NumCPU())}, packages...)...)
 }
 
 // serverEnv tells tests where the servers are; all URLs are an administrator's.

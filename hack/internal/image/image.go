@@ -66,7 +66,8 @@ func (b Builder) Compile(ctx context.Context, service, arch string) (folder stri
 	}
 	built := pages.Find(b.Root)
 	if built == "" {
-		return "", errors.New("the client's pages are not built: npm --prefix services/client ci && npm --prefix services/client run build")
+		return "", errors.New("the client's pages are not built: " +
+			"npm --prefix services/client ci && npm --prefix services/client run build")
 	}
 	return folder, os.CopyFS(filepath.Join(folder, "client", "dist"), os.DirFS(built))
 }

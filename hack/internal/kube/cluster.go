@@ -21,8 +21,8 @@ type Cluster struct {
 	Name string
 }
 
-// Ensure makes the cluster as a kind configuration says, or starts the nodes of one that exists, which Docker may have been
-// restarted since. nodeImage may be empty: kind's own choice.
+// Ensure makes the cluster as a kind configuration says, or starts the nodes of one that exists, which Docker may have
+// been restarted since. nodeImage may be empty: kind's own choice.
 func (c *Cluster) Ensure(ctx context.Context, config, nodeImage string) error {
 	out, err := c.kind(ctx, "get", "clusters", "--quiet")
 	if err != nil {
@@ -76,11 +76,13 @@ func (c *Cluster) Stream(ctx context.Context, stdin io.Reader, stdout io.Writer,
 }
 
 func (c *Cluster) kubectl(args []string) []string {
-	return append([]string{"exec", "--interactive", c.node(), "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"}, args...)
+	return append([]string{
+		"exec", "--interactive", c.node(), "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf",
+	}, args...)
 }
 
-// Load copies those of the images that Docker has here and the node lacks into the node. What neither has is left for the
-// node to pull.
+// Load copies those of the images that Docker has here and the node lacks into the node. What neither has is left for
+// the node to pull.
 func (c *Cluster) Load(ctx context.Context, images ...string) error {
 	out, err := run(ctx, nil, "docker", "exec", c.node(), "ctr", "--namespace", "k8s.io", "images", "list", "--quiet")
 	if err != nil {
@@ -123,7 +125,8 @@ func (c *Cluster) kind(ctx context.Context, args ...string) (string, error) {
 func DockerArchitecture(ctx context.Context) (string, error) {
 	out, err := run(ctx, nil, "docker", "version", "--format", "{{.Server.Arch}}")
 	if err != nil {
-		err = fmt.Errorf("%w\nInstall Docker (https://docs.docker.com/engine/install/), start it, and see that this user may use it", err)
+		err = fmt.Errorf("%w\nInstall Docker (https://docs.docker.com/engine/install/), start it, "+
+			"and see that this user may use it", err)
 	}
 	return strings.TrimSpace(out), err
 }
@@ -140,8 +143,8 @@ func DockerPull(ctx context.Context, image string) error {
 	return err
 }
 
-// PatchRelease is an image that Docker has which differs from another one in the last number of its version alone; empty if
-// there is none.
+// PatchRelease is an image that Docker has which differs from another one in the last number of its version alone;
+// empty if there is none.
 func PatchRelease(ctx context.Context, image string) (string, error) {
 	repository, _, _ := strings.Cut(image, ":")
 	out, err := run(ctx, nil, "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository)
@@ -156,7 +159,8 @@ var lastNumber = regexp.MustCompile(`^(.*:\d+\.\d+\.)\d+(-.*)?$`)
 func patchRelease(image string, others []string) string {
 	want := lastNumber.FindStringSubmatch(image)
 	for _, other := range others {
-		if have := lastNumber.FindStringSubmatch(other); want != nil && have != nil && have[1] == want[1] && have[2] == want[2] {
+		if have := lastNumber.FindStringSubmatch(other); want != nil && have != nil && have[1] == want[1] &&
+			have[2] == want[2] {
 			return other
 		}
 	}

@@ -26,10 +26,12 @@ func TestNotReady(t *testing.T) {
 		{"broker on its way", `{"kind":"RabbitmqCluster","status":{"conditions":[
 			{"type":"AllReplicasReady","status":"False","reason":"NotAllPodsReady","message":"0/1 Pods ready"}]}}`,
 			"AllReplicasReady is False: NotAllPodsReady 0/1 Pods ready"},
-		{"broker ready as it was before a change", `{"kind":"RabbitmqCluster","metadata":{"generation":2},"status":{"observedGeneration":1,
+		{"broker ready as it was before a change",
+			`{"kind":"RabbitmqCluster","metadata":{"generation":2},"status":{"observedGeneration":1,
 			"conditions":[{"type":"AllReplicasReady","status":"True"},{"type":"ClusterAvailable","status":"True"},
 			{"type":"ReconcileSuccess","status":"True"}]}}`, "its controller has not seen it yet"},
-		{"queue nobody has declared", `{"kind":"Queue","metadata":{"generation":1},"status":{"observedGeneration":1}}`, "no word on Ready"},
+		{"queue nobody has declared", `{"kind":"Queue","metadata":{"generation":1},"status":{"observedGeneration":1}}`,
+			"no word on Ready"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var r resource
@@ -63,7 +65,8 @@ func TestPatchRelease(t *testing.T) {
 		others []string
 		want   string
 	}{
-		{"rabbitmq:4.3.6-management", []string{"rabbitmq:3.13.7-management", "rabbitmq:4.3.4", "rabbitmq:4.3.4-management"}, "rabbitmq:4.3.4-management"},
+		{"rabbitmq:4.3.6-management", []string{"rabbitmq:3.13.7-management", "rabbitmq:4.3.4", "rabbitmq:4.3.4-management"},
+			"rabbitmq:4.3.4-management"},
 		{"rabbitmq:4.3.6-management", []string{"rabbitmq:4.2.9-management", "rabbitmq:latest"}, ""},
 		{"rabbitmq:management", []string{"rabbitmq:management"}, ""},
 	} {
@@ -86,12 +89,15 @@ func TestCollect(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(root, "more"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	write(root, "more/kustomization.yaml", "resources: [pod.yaml, 'http://127.0.0.1:1/a/releases/download/v1.2.3/remote.yaml']")
-	write(root, "more/pod.yaml", "kind: Deployment\nspec: {template: {spec: {containers: [{image: 'b:1'}], initContainers: [{image: 'a:1'}]}}}")
+	write(root, "more/kustomization.yaml",
+		"resources: [pod.yaml, 'http://127.0.0.1:1/a/releases/download/v1.2.3/remote.yaml']")
+	write(root, "more/pod.yaml",
+		"kind: Deployment\nspec: {template: {spec: {containers: [{image: 'b:1'}], initContainers: [{image: 'a:1'}]}}}")
 	if _, err := Collect(t.Context(), root, root, local); err == nil || !strings.Contains(err.Error(), "--manifests") {
 		t.Errorf("no remedy in: %v", err)
 	}
-	write(local, "remote.yaml", "kind: RabbitmqCluster\nspec: {image: 'rabbitmq:4'}\n---\nkind: CustomResourceDefinition\nspec:\n  image:\n    type: string")
+	write(local, "remote.yaml", "kind: RabbitmqCluster\nspec: {image: 'rabbitmq:4'}\n---\n"+
+		"kind: CustomResourceDefinition\nspec:\n  image:\n    type: string")
 	m, err := Collect(t.Context(), root, root, local)
 	if err != nil {
 		t.Fatal(err)
@@ -106,18 +112,22 @@ func TestLeftovers(t *testing.T) {
 		{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}},
 		{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"kube-root-ca.crt"}},
 		{"apiVersion":"v1","kind":"Secret","type":"helm.sh/release.v1","metadata":{"name":"sh.helm.release.v1.orderflow.v1"}},
-		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"ours","annotations":{"meta.helm.sh/release-name":"orderflow"}}},
+		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"ours",
+			"annotations":{"meta.helm.sh/release-name":"orderflow"}}},
 		{"apiVersion":"v1","kind":"Service","metadata":{"name":"brokers","ownerReferences":[{"kind":"RabbitmqCluster"}]}},
 		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"tilted"}},
-		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"second","annotations":{"meta.helm.sh/release-name":"second"}}},
+		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"second",
+			"annotations":{"meta.helm.sh/release-name":"second"}}},
 		{"apiVersion":"rabbitmq.com/v1beta1","kind":"RabbitmqCluster","metadata":{"name":"risen"}},
-		{"apiVersion":"rabbitmq.com/v1beta1","kind":"Binding","metadata":{"name":"hangs","deletionTimestamp":"2026-01-01T00:00:00Z","finalizers":["f"],
+		{"apiVersion":"rabbitmq.com/v1beta1","kind":"Binding","metadata":{"name":"hangs",
+			"deletionTimestamp":"2026-01-01T00:00:00Z","finalizers":["f"],
 			"annotations":{"meta.helm.sh/release-name":"orderflow"}}}]}`
 	left, stuck, err := leftovers(list, "orderflow")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"deployment.apps/tilted", "deployment.apps/second", "rabbitmqcluster.rabbitmq.com/risen"}, left); diff != "" {
+	if diff := cmp.Diff([]string{"deployment.apps/tilted", "deployment.apps/second", "rabbitmqcluster.rabbitmq.com/risen"},
+		left); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"binding.rabbitmq.com/hangs"}, stuck); diff != "" {

@@ -19,8 +19,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Collect reads what the kustomization in a folder lists, folders with one of their own included, and leaves its patches
-// out. A URL is downloaded once and kept in .run; a file of its name
+// Collect reads what the kustomization in a folder lists, folders with one of their own included, and leaves its
+// patches out. A URL is downloaded once and kept in .run; a file of its name
 // in the folder local comes first (the version is not looked at), for machines that cannot download.
 func Collect(ctx context.Context, root, folder, local string) ([]byte, error) {
 	text, err := os.ReadFile(filepath.Join(folder, "kustomization.yaml"))
@@ -65,7 +65,8 @@ func fetch(ctx context.Context, root, url, local string) (string, error) {
 			return file, nil
 		}
 	}
-	kept := filepath.Join(root, ".run", "kind", "manifests", fmt.Sprintf("%.4x-%s", sha256.Sum256([]byte(url)), path.Base(url)))
+	kept := filepath.Join(root, ".run", "kind", "manifests",
+		fmt.Sprintf("%.4x-%s", sha256.Sum256([]byte(url)), path.Base(url)))
 	if _, err := os.Stat(kept); err == nil {
 		return kept, nil
 	}

@@ -17,7 +17,8 @@ import (
 const (
 	Workloads = "deployments.apps,statefulsets.apps"
 	RabbitMQ  = "rabbitmqclusters.rabbitmq.com,vhosts.rabbitmq.com,exchanges.rabbitmq.com,queues.rabbitmq.com," +
-		"bindings.rabbitmq.com,policies.rabbitmq.com,users.rabbitmq.com,permissions.rabbitmq.com,topicpermissions.rabbitmq.com"
+		"bindings.rabbitmq.com,policies.rabbitmq.com,users.rabbitmq.com,permissions.rabbitmq.com," +
+		"topicpermissions.rabbitmq.com"
 )
 
 // Kubectl runs kubectl on a cluster and returns what it prints; Cluster.Kubectl is one.
@@ -52,7 +53,8 @@ func (k Kubectl) Wait(ctx context.Context, namespace, kinds string, say func(str
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return ctx.Err()
 			}
-			return errors.Join(fmt.Errorf("not ready in time:\n  %s", strings.Join(waiting, "\n  ")), err, errors.New(k.Diagnosis(namespace)))
+			return errors.Join(fmt.Errorf("not ready in time:\n  %s", strings.Join(waiting, "\n  ")), err,
+				errors.New(k.Diagnosis(namespace)))
 		case <-time.After(time.Second):
 		}
 	}
@@ -176,7 +178,8 @@ func (k Kubectl) Diagnosis(namespace string) string {
 	}
 	section("get", "pods", "--output", "wide")
 	section("get", "events", "--field-selector", "type!=Normal", "--sort-by", ".lastTimestamp")
-	pods, _ := k(ctx, nil, "get", "pods", "--namespace", namespace, "--output", // the list above has said why there are none
+	// the list above has said why there are none
+	pods, _ := k(ctx, nil, "get", "pods", "--namespace", namespace, "--output",
 		`jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}`)
 	for line := range strings.Lines(pods) {
 		if pod, ready, _ := strings.Cut(strings.TrimSpace(line), " "); pod != "" && ready != "True" {

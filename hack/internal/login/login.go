@@ -69,7 +69,8 @@ func get(ctx context.Context, where string, out any) (err error) {
 }
 
 // AsDevice gets a person's token by the device flow (RFC 8628): show tells the person where to go, or goes there.
-func (i *Issuer) AsDevice(ctx context.Context, client string, show func(*oauth2.DeviceAuthResponse) error) (*oauth2.Token, error) {
+func (i *Issuer) AsDevice(ctx context.Context, client string,
+	show func(*oauth2.DeviceAuthResponse) error) (*oauth2.Token, error) {
 	if i.Device == "" {
 		return nil, fmt.Errorf("%s does not know the device flow", i.Name)
 	}

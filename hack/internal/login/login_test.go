@@ -24,8 +24,8 @@ import (
 func TestTokensComeFromTheIssuerThatTheGatewayNames(t *testing.T) {
 	issuer := provider(t)
 	config := map[string]any{
-		"issuer": issuer, "clientId": "orderflow-web", "audience": "orderflow", "scopes": []string{"openid", "stock", "operations"},
-		"operationsScope": "operations",
+		"issuer": issuer, "clientId": "orderflow-web", "audience": "orderflow",
+		"scopes": []string{"openid", "stock", "operations"}, "operationsScope": "operations",
 	}
 	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if err := json.NewEncoder(w).Encode(config); err != nil {
@@ -41,10 +41,12 @@ func TestTokensComeFromTheIssuerThatTheGatewayNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if claims := read(t, ada.AccessToken); claims["customer_id"] == nil || strings.Contains(fmt.Sprint(claims["scope"]), "operations") {
+	if claims := read(t, ada.AccessToken); claims["customer_id"] == nil ||
+		strings.Contains(fmt.Sprint(claims["scope"]), "operations") {
 		t.Errorf("ada's token says %v", claims)
 	}
-	if _, err := found.AsDevice(t.Context(), "orderflow-cli", Answer(t.Context(), "eve")); err == nil || !strings.Contains(err.Error(), "sign in as eve") {
+	if _, err := found.AsDevice(t.Context(), "orderflow-cli", Answer(t.Context(), "eve")); err == nil ||
+		!strings.Contains(err.Error(), "sign in as eve") {
 		t.Errorf("somebody whom nobody knows: %v", err)
 	}
 	tokens, err := Tokens(t.Context(), gateway.URL)
@@ -86,7 +88,8 @@ func read(t *testing.T, token string) (claims map[string]any) {
 func provider(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "idp")
-	if text, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "orderflow.internal/idp").CombinedOutput(); err != nil {
+	if text, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "orderflow.internal/idp").
+		CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
 	public, admin := freeAddress(t), freeAddress(t)

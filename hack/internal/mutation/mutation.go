@@ -62,7 +62,8 @@ func parse(table string) (all []Mutation, err error) {
 	}
 	for _, m := range all {
 		if m.Test == "" || len(m.before) == 0 || slices.Equal(m.before, m.after) {
-			return nil, fmt.Errorf("%s:%d: a mutation is a guarantee, a package and its test, a file, and the lines of an edit", Table, m.Line)
+			return nil, fmt.Errorf("%s:%d: a mutation is a guarantee, a package and its test, a file, and the lines of an edit",
+				Table, m.Line)
 		}
 	}
 	return all, nil
@@ -89,8 +90,10 @@ func (m Mutation) Apply(text string) (string, error) {
 		}
 	}
 	if times != 1 {
-		return "", fmt.Errorf("%s:%d: the old lines are %d times in services/%s, not once. Where the code has changed, change the edit so that it "+
-			"still switches off %q, and see the test fail; where the guarantee is gone, remove the entry", Table, m.Line, times, m.File, m.Guarantee)
+		return "", fmt.Errorf("%s:%d: the old lines are %d times in services/%s, not once. Where the code has changed, "+
+			"change the edit so that it still switches off %q, and see the test fail; where the guarantee is gone, "+
+			"remove the entry",
+			Table, m.Line, times, m.File, m.Guarantee)
 	}
 	after := strings.ReplaceAll(strings.Join(m.after, "\n"), more, rest)
 	return strings.Join(slices.Concat(lines[:at], []string{after}, lines[at+len(m.before):]), "\n"), nil

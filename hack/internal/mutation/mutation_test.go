@@ -75,10 +75,12 @@ func TestAMutationEditsOnePlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if edited, err := all[0].Apply(code); err != nil || edited != "func a() {\n\tkeep()\nif !ok {\n {\n\t\tkeep()\n\t}\n}\n" {
+	if edited, err := all[0].Apply(code); err != nil ||
+		edited != "func a() {\n\tkeep()\nif !ok {\n {\n\t\tkeep()\n\t}\n}\n" {
 		t.Errorf("%q, %v", edited, err)
 	}
-	for _, bad := range []string{"It is kept", "It is kept\na/b TestX\nx.go\n", "It is kept\na/b\nx.go\n-a\n", "It is kept\na/b TestX\nx.go\n-a\n+a\n", "It is kept\na/b TestX\nx.go\na\n"} {
+	for _, bad := range []string{"It is kept", "It is kept\na/b TestX\nx.go\n", "It is kept\na/b\nx.go\n-a\n",
+		"It is kept\na/b TestX\nx.go\n-a\n+a\n", "It is kept\na/b TestX\nx.go\na\n"} {
 		if all, err := parse(bad); err == nil {
 			t.Errorf("%q is %+v", bad, all)
 		}

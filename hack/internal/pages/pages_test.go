@@ -36,7 +36,9 @@ func TestStale(t *testing.T) {
 			t.Errorf("%s: stale is %t", when, got)
 		}
 	}
-	for _, name := range []string{"index.html", "package-lock.json", "package.json", "public/icon.svg", "src/main.tsx", "vite.config.ts"} {
+	for _, name := range []string{
+		"index.html", "package-lock.json", "package.json", "public/icon.svg", "src/main.tsx", "vite.config.ts",
+	} {
 		touch(name)
 	}
 	check("never built", true)

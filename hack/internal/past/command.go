@@ -20,9 +20,9 @@ func Command(c *console.Console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "past",
 		Short: "Fill the databases with past orders",
-		Long: `Fills the databases of orders, products and customers with what they would hold had they run for months: orders and how
-they ended, reservations, histories, profiles, idempotency keys, and the published events of the days that the outboxes
-keep. The books balance. By default they are the databases of what hack/up runs, which may keep running.`,
+		Long: `Fills the databases of orders, products and customers with what they would hold had they run for months: orders
+and how they ended, reservations, histories, profiles, idempotency keys, and the published events of the days that the
+outboxes keep. The books balance. By default they are the databases of what hack/up runs, which may keep running.`,
 		Example: `  hack/past --orders 1000000 --days 7    a week of 1.65 orders a second, all of its events still kept
   hack/past --orders 20000000            a year of one order every 1.6 seconds, about 20 GB`,
 		Args: cobra.NoArgs,
@@ -36,7 +36,9 @@ keep. The books balance. By default they are the databases of what hack/up runs,
 			what := fmt.Sprintf("store %d orders of %d days", o.Orders, o.Days)
 			return c.Watch(cmd.Context(), what, func(ctx context.Context, say func(string)) error {
 				began := time.Now()
-				o.Progress = func(stored int) { say(fmt.Sprintf("%d, %.0f/s", stored, float64(stored)/time.Since(began).Seconds())) }
+				o.Progress = func(stored int) {
+					say(fmt.Sprintf("%d, %.0f/s", stored, float64(stored)/time.Since(began).Seconds()))
+				}
 				return Fill(ctx, urls, o)
 			})
 		},

@@ -139,7 +139,8 @@ func (g *generator) addItem(p *past) {
 			return
 		}
 	}
-	p.items = append(p.items, events.PricedItem{ProductID: chosen.id, Quantity: 1 + g.IntN(5), UnitPriceCents: chosen.cents})
+	p.items = append(p.items,
+		events.PricedItem{ProductID: chosen.id, Quantity: 1 + g.IntN(5), UnitPriceCents: chosen.cents})
 }
 
 // decide gives the order its fate, unless that lies in the future.

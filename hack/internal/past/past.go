@@ -125,7 +125,8 @@ func (f *filler) addProducts(ctx context.Context) error {
 	for i := range f.Products {
 		p := product{id: f.gen.uuidAt(f.begin()), cents: 100 + f.gen.Int64N(50_000)}
 		f.gen.products = append(f.gen.products, p)
-		if err := t.row(p.id, fmt.Sprintf("Product %d of the past", i+1), p.cents, currency, stocked, f.begin(), f.begin()); err != nil {
+		if err := t.row(p.id, fmt.Sprintf("Product %d of the past", i+1), p.cents, currency, stocked, f.begin(),
+			f.begin()); err != nil {
 			return err
 		}
 	}
@@ -138,7 +139,8 @@ func (f *filler) addCustomers(ctx context.Context) error {
 		for i := range f.Customers {
 			id := f.gen.uuidAt(f.begin())
 			f.gen.customers = append(f.gen.customers, id)
-			if err := t.row(id, fmt.Sprintf("Customer %d", i+1), fmt.Sprintf("customer%d@example.com", i+1), f.begin(), f.begin()); err != nil {
+			if err := t.row(id, fmt.Sprintf("Customer %d", i+1), fmt.Sprintf("customer%d@example.com", i+1), f.begin(),
+				f.begin()); err != nil {
 				return err
 			}
 			if (i+1)%chunk == 0 || i+1 == f.Customers {

@@ -60,7 +60,9 @@ func (r *rows) add(p *past) error {
 // Jaeger.
 func (r *rows) traceparent() map[string]string {
 	trace, span := r.uuidAt(time.UnixMilli(r.Int64())), r.uuidAt(time.UnixMilli(r.Int64()))
-	return map[string]string{"traceparent": "00-" + hex.EncodeToString(trace[:]) + "-" + hex.EncodeToString(span[:8]) + "-00"}
+	return map[string]string{
+		"traceparent": "00-" + hex.EncodeToString(trace[:]) + "-" + hex.EncodeToString(span[:8]) + "-00",
+	}
 }
 
 func (r *rows) addOrder(p *past, trace map[string]string) error {
@@ -133,17 +135,21 @@ func (r *rows) addEvents(p *past, trace map[string]string) error {
 		return nil
 	}
 	err := r.addEvent(r.placed, p, trace, p.created, events.OrderCreatedType, events.OrderCreatedKey, events.OrderCreated{
-		OrderID: p.id, CustomerID: p.customer, Items: p.unpriced(), Version: 1, CreatedAt: p.created, ExpiresAt: p.created.Add(deadline),
+		OrderID: p.id, CustomerID: p.customer, Items: p.unpriced(), Version: 1, CreatedAt: p.created,
+		ExpiresAt: p.created.Add(deadline),
 	})
 	if err == nil && p.confirmedOnce() {
-		err = r.addEvent(r.placed, p, trace, p.answered, events.OrderConfirmedType, events.OrderConfirmedKey, events.OrderConfirmed{
-			OrderID: p.id, CustomerID: p.customer, TotalCents: p.total(), Currency: currency, Version: 2, ConfirmedAt: p.answered,
-		})
+		err = r.addEvent(r.placed, p, trace, p.answered, events.OrderConfirmedType, events.OrderConfirmedKey,
+			events.OrderConfirmed{
+				OrderID: p.id, CustomerID: p.customer, TotalCents: p.total(), Currency: currency, Version: 2,
+				ConfirmedAt: p.answered,
+			})
 	}
 	if err == nil && p.fate != confirmed {
-		err = r.addEvent(r.placed, p, trace, p.cancelled, events.OrderCancelledType, events.OrderCancelledKey, events.OrderCancelled{
-			OrderID: p.id, CustomerID: p.customer, Reason: p.reason(), Version: p.version(), CancelledAt: p.cancelled,
-		})
+		err = r.addEvent(r.placed, p, trace, p.cancelled, events.OrderCancelledType, events.OrderCancelledKey,
+			events.OrderCancelled{
+				OrderID: p.id, CustomerID: p.customer, Reason: p.reason(), Version: p.version(), CancelledAt: p.cancelled,
+			})
 	}
 	switch {
 	case err != nil || p.fate == timedOut:

@@ -244,14 +244,18 @@ func TestCommitsAreFound(t *testing.T) {
 		stream string
 		want   int64
 	}{
-		"a query":                  {frame('C', "SELECT 1\x00") + frame('Z', "I"), 0},
-		"an implicit transaction":  {frame('C', "INSERT 0 1\x00") + frame('C', "SELECT 1\x00") + frame('Z', "I"), 1},
-		"nothing changed":          {frame('C', "INSERT 0 0\x00") + frame('C', "UPDATE 0\x00") + frame('Z', "I"), 0},
-		"within a transaction":     {frame('C', "BEGIN\x00") + frame('C', "UPDATE 3\x00") + frame('Z', "T"), 0},
-		"an explicit commit":       {frame('C', "UPDATE 3\x00") + frame('Z', "T") + frame('C', "COMMIT\x00") + frame('Z', "I"), 1},
-		"rows before it":           {big + frame('C', "DELETE 5\x00") + big + frame('Z', "I"), 1},
-		"two after another":        {strings.Repeat(frame('C', "DELETE 5\x00")+frame('Z', "I"), 2), 2},
-		"one, and then a question": {frame('C', "DELETE 5\x00") + frame('Z', "I") + frame('C', "SELECT 1\x00") + frame('Z', "I"), 1},
+		"a query":                 {frame('C', "SELECT 1\x00") + frame('Z', "I"), 0},
+		"an implicit transaction": {frame('C', "INSERT 0 1\x00") + frame('C', "SELECT 1\x00") + frame('Z', "I"), 1},
+		"nothing changed":         {frame('C', "INSERT 0 0\x00") + frame('C', "UPDATE 0\x00") + frame('Z', "I"), 0},
+		"within a transaction":    {frame('C', "BEGIN\x00") + frame('C', "UPDATE 3\x00") + frame('Z', "T"), 0},
+		"an explicit commit": {
+			frame('C', "UPDATE 3\x00") + frame('Z', "T") + frame('C', "COMMIT\x00") + frame('Z', "I"), 1,
+		},
+		"rows before it":    {big + frame('C', "DELETE 5\x00") + big + frame('Z', "I"), 1},
+		"two after another": {strings.Repeat(frame('C', "DELETE 5\x00")+frame('Z', "I"), 2), 2},
+		"one, and then a question": {
+			frame('C', "DELETE 5\x00") + frame('Z', "I") + frame('C', "SELECT 1\x00") + frame('Z', "I"), 1,
+		},
 	} {
 		for _, size := range []int{1 << 20, 4096} {
 			t.Run(fmt.Sprintf("%s in pieces of %d", name, size), func(t *testing.T) {

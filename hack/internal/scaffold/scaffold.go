@@ -150,8 +150,8 @@ func (s Service) Add() error {
 	return write(changed)
 }
 
-// Remove takes a service away. Its entries go even if somebody has changed them; its folder only goes while it is as Add
-// has made it, or by force.
+// Remove takes a service away. Its entries go even if somebody has changed them; its folder only goes while it is as
+// Add has made it, or by force.
 func Remove(root, name string, force bool) error {
 	if err := valid(name); err != nil {
 		return err

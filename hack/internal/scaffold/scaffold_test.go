@@ -20,9 +20,9 @@ const root = "../../.."
 // nothing behind. Its tests need the servers of hack/test.
 func TestAServiceIsMadeAndTakenAway(t *testing.T) {
 	copied := t.TempDir()
-	names := strings.Split(strings.TrimSuffix(command(t, root, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard",
-		"go.work", "skaffold.yaml", "compose.yaml", "charts", "hack", "services", ":!services/client/src", ":!services/client/e2e"), "\x00"), "\x00")
-	for _, name := range names {
+	names := command(t, root, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "go.work",
+		"skaffold.yaml", "compose.yaml", "charts", "hack", "services", ":!services/client/src", ":!services/client/e2e")
+	for name := range strings.SplitSeq(strings.TrimSuffix(names, "\x00"), "\x00") {
 		copyFile(t, filepath.Join(root, name), filepath.Join(copied, name))
 	}
 	before := tree(t, copied)
@@ -59,12 +59,14 @@ func TestAServiceIsMadeAndTakenAway(t *testing.T) {
 
 	// What somebody has changed goes as well, but code only by force.
 	values := filepath.Join(copied, "charts", "orderflow", "values.yaml")
-	edited := strings.Replace(made["charts/orderflow/values.yaml"], "\n    admin: 6006\n", "\n    admin: 6006\n  env:\n    SMTP_ADDR: mail:25\n", 1)
+	edited := strings.Replace(made["charts/orderflow/values.yaml"], "\n    admin: 6006\n",
+		"\n    admin: 6006\n  env:\n    SMTP_ADDR: mail:25\n", 1)
 	if edited == made["charts/orderflow/values.yaml"] {
 		t.Fatal("the values have another port")
 	}
 	code := filepath.Join(copied, "services", "notifications", "more.go")
-	if err := errors.Join(os.WriteFile(values, []byte(edited), 0o600), os.WriteFile(code, []byte("package main\n"), 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(values, []byte(edited), 0o600),
+		os.WriteFile(code, []byte("package main\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if err := Remove(copied, "notifications", false); err == nil || !strings.Contains(err.Error(), "more.go") {

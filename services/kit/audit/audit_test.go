@@ -29,14 +29,16 @@ func TestEventsPageByPage(t *testing.T) {
 	read := func(_ context.Context, r audit.Range) ([]audit.Event, time.Time, error) {
 		var page []audit.Event
 		for _, e := range all {
-			if !e.PublishedAt.Before(r.Since) && e.PublishedAt.Before(r.Until) && e.PublishedAt.After(r.AfterTime) && len(page) < r.Limit {
+			if !e.PublishedAt.Before(r.Since) && e.PublishedAt.Before(r.Until) && e.PublishedAt.After(r.AfterTime) &&
+				len(page) < r.Limit {
 				page = append(page, e)
 			}
 		}
 		return page, noon.Add(time.Hour), nil
 	}
 	handler := web.Handle(audit.EventsHandler(read))
-	query := url.Values{"since": {noon.Format(time.RFC3339)}, "until": {noon.Add(4 * time.Second).Format(time.RFC3339)}, "limit": {"2"}}
+	query := url.Values{"since": {noon.Format(time.RFC3339)}, "until": {noon.Add(4 * time.Second).Format(time.RFC3339)},
+		"limit": {"2"}}
 	var got []audit.Event
 	for pages := 1; ; pages++ {
 		w := httptest.NewRecorder()
@@ -121,7 +123,8 @@ func TestHandled(t *testing.T) {
 			t.Errorf("unhandled %v", answer.Unhandled)
 		}
 		d := answer.Depth
-		if d.Waiting != len("worker.thing.made") || d.DeadLettered == nil || *d.DeadLettered != len("worker.thing.made.dlq") || d.Problem != "" {
+		if d.Waiting != len("worker.thing.made") || d.DeadLettered == nil ||
+			*d.DeadLettered != len("worker.thing.made.dlq") || d.Problem != "" {
 			t.Errorf("depth %+v", d)
 		}
 	})

@@ -33,20 +33,27 @@ const (
 // topology has one queue with a delivery limit of 3 and its dead-letter queue.
 const topology = `{
   "exchanges": [
-    {"name": "things.exchange", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {}},
-    {"name": "things.redelivery", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {}},
-    {"name": "things.dlx", "type": "direct", "durable": true, "auto_delete": false, "internal": false, "arguments": {}}],
+    {"name": "things.exchange", "type": "topic", "durable": true,
+      "auto_delete": false, "internal": false, "arguments": {}},
+    {"name": "things.redelivery", "type": "topic", "durable": true,
+      "auto_delete": false, "internal": false, "arguments": {}},
+    {"name": "things.dlx", "type": "direct", "durable": true,
+      "auto_delete": false, "internal": false, "arguments": {}}],
   "queues": [
     {"name": "worker.thing.made", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}},
     {"name": "worker.thing.made.dlq", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}}],
   "bindings": [
-    {"source": "things.exchange", "destination": "worker.thing.made", "destination_type": "queue", "routing_key": "thing.made", "arguments": {}},
-    {"source": "things.redelivery", "destination": "worker.thing.made", "destination_type": "queue", "routing_key": "worker.thing.made", "arguments": {}},
-    {"source": "things.dlx", "destination": "worker.thing.made.dlq", "destination_type": "queue", "routing_key": "worker.thing.made", "arguments": {}}],
+    {"source": "things.exchange", "destination": "worker.thing.made", "destination_type": "queue",
+      "routing_key": "thing.made", "arguments": {}},
+    {"source": "things.redelivery", "destination": "worker.thing.made", "destination_type": "queue",
+      "routing_key": "worker.thing.made", "arguments": {}},
+    {"source": "things.dlx", "destination": "worker.thing.made.dlq", "destination_type": "queue",
+      "routing_key": "worker.thing.made", "arguments": {}}],
   "policies": [
-    {"name": "worker.thing.made", "pattern": "^worker\\.thing\\.made$", "apply-to": "queues", "priority": 0, "definition": {
-      "delivery-limit": 3, "dead-letter-exchange": "things.dlx", "dead-letter-routing-key": "worker.thing.made",
-      "dead-letter-strategy": "at-least-once", "overflow": "reject-publish"}}]
+    {"name": "worker.thing.made", "pattern": "^worker\\.thing\\.made$", "apply-to": "queues", "priority": 0,
+      "definition": {"delivery-limit": 3, "dead-letter-exchange": "things.dlx",
+        "dead-letter-routing-key": "worker.thing.made", "dead-letter-strategy": "at-least-once",
+        "overflow": "reject-publish"}}]
 }`
 
 type thing struct {
@@ -90,7 +97,8 @@ func classify(err error) fault.Kind {
 }
 
 func config(v kittest.Vhost) bus.Config {
-	return bus.Config{URL: v.AdminURL, Prefetch: 64, Batch: 32, RetryDelay: 50 * time.Millisecond, ConfirmTimeout: 5 * time.Second, DrainTimeout: 3 * time.Second}
+	return bus.Config{URL: v.AdminURL, Prefetch: 64, Batch: 32, RetryDelay: 50 * time.Millisecond,
+		ConfirmTimeout: 5 * time.Second, DrainTimeout: 3 * time.Second}
 }
 
 func start(t *testing.T, loops ...func(context.Context) error) (stop func()) {
@@ -194,7 +202,8 @@ func (s *seen) await(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-func consumer(t *testing.T, v kittest.Vhost, handle func(context.Context, []bus.Delivery[thing]) error) (*bus.Consumer, func()) {
+func consumer(t *testing.T, v kittest.Vhost,
+	handle func(context.Context, []bus.Delivery[thing]) error) (*bus.Consumer, func()) {
 	t.Helper()
 	c := bus.NewConsumer(config(v), "test", dlx, classify, bus.Subscribe(queue, thingMade, decode, handle))
 	return c, start(t, c.Run)
@@ -278,7 +287,8 @@ func TestEnvelopeIsCloudEventsBinaryMode(t *testing.T) {
 	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	sent := events(t, 7, 8)[0]
-	sent.Trace = map[string]string{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "baggage": "tier=gold"}
+	sent.Trace = map[string]string{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		"baggage": "tier=gold"}
 	publish(t, publisher(t, v), []bus.Event{sent})
 	d := take(t, v, queue, 1)[0]
 	want := map[string]string{
@@ -336,7 +346,8 @@ func TestPublishToReachesOneQueueAlone(t *testing.T) {
 	if n := count(t, v, queue); n != 2 {
 		t.Errorf("queue has %d messages, want 2", n)
 	}
-	if errs := p.PublishTo(t.Context(), dlq, all[:1]); !errors.Is(errs[0], bus.ErrUnroutable) || !errors.Is(errs[0], bus.ErrRefused) {
+	if errs := p.PublishTo(t.Context(), dlq, all[:1]); !errors.Is(errs[0], bus.ErrUnroutable) ||
+		!errors.Is(errs[0], bus.ErrRefused) {
 		t.Errorf("to a queue that is not bound: got %v, want ErrUnroutable", errs[0])
 	}
 }
@@ -415,7 +426,8 @@ func TestWhatCannotSucceedIsDeadLetteredAtOnceWithItsReason(t *testing.T) {
 	}
 	id := "0197f2a0-0000-7000-8000-000000000001"
 	envelope := func(change func(amqp.Table)) amqp.Table {
-		h := amqp.Table{"cloudEvents_specversion": "1.0", "cloudEvents_id": id, "cloudEvents_source": "test", "cloudEvents_type": thingMade, "cloudEvents_subject": "1", "traceparent": "kept"}
+		h := amqp.Table{"cloudEvents_specversion": "1.0", "cloudEvents_id": id, "cloudEvents_source": "test",
+			"cloudEvents_type": thingMade, "cloudEvents_subject": "1", "traceparent": "kept"}
 		change(h)
 		return h
 	}
@@ -441,7 +453,8 @@ func TestWhatCannotSucceedIsDeadLetteredAtOnceWithItsReason(t *testing.T) {
 				h["cloudEvents_id"] = "0197f2a0-0000-7000-8000-000000000002"
 			}
 		})
-		if err := ch.Publish(exchange, key, true, false, amqp.Publishing{Headers: headers, MessageId: c.name, Body: []byte(c.body)}); err != nil {
+		if err := ch.Publish(exchange, key, true, false,
+			amqp.Publishing{Headers: headers, MessageId: c.name, Body: []byte(c.body)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -23,7 +23,8 @@ type Consumer struct {
 // NewConsumer makes a consumer, called name on the broker's pages, that
 // dead-letters through the given direct exchange and asks classify what to do
 // about a handler's error. It works once Run does.
-func NewConsumer(cfg Config, name, deadLetterExchange string, classify fault.Classifier, subscriptions ...Subscription) *Consumer {
+func NewConsumer(cfg Config, name, deadLetterExchange string, classify fault.Classifier,
+	subscriptions ...Subscription) *Consumer {
 	c := &Consumer{
 		cfg:      cfg,
 		classify: classify,

@@ -23,7 +23,8 @@ type handler = func(context.Context, []bus.Delivery[thing]) error
 
 // consumerVia starts a consumer that reaches the broker by another URL, or
 // that is changed before it starts.
-func consumerVia(t *testing.T, url string, change func(*bus.Config, *bus.Consumer), handle handler) (*bus.Consumer, func()) {
+func consumerVia(t *testing.T, url string, change func(*bus.Config, *bus.Consumer),
+	handle handler) (*bus.Consumer, func()) {
 	t.Helper()
 	cfg := config(kittest.Vhost{AdminURL: url})
 	if change != nil {
@@ -235,7 +236,8 @@ func TestFailedMessagesKeepTheirDelaysHoweverManyThereAre(t *testing.T) {
 	p := publisher(t, v)
 	publish(t, p, events(t, 0, 200))
 	got := newSeen()
-	_, stop := consumerVia(t, v.AdminURL, func(cfg *bus.Config, _ *bus.Consumer) { cfg.RetryDelay = 300 * time.Millisecond },
+	_, stop := consumerVia(t, v.AdminURL,
+		func(cfg *bus.Config, _ *bus.Consumer) { cfg.RetryDelay = 300 * time.Millisecond },
 		func(_ context.Context, batch []bus.Delivery[thing]) error {
 			if len(batch) > 1 {
 				return errors.New("alone, please")
@@ -364,7 +366,8 @@ func TestConsumerWhoseQueueGoesAwayComesBackWithIt(t *testing.T) {
 		err := c.Ready(t.Context())
 		return err != nil && strings.Contains(err.Error(), "404 NOT_FOUND")
 	})
-	v.Manage(t, http.MethodPut, path, map[string]any{"durable": true, "arguments": map[string]any{"x-queue-type": "quorum"}})
+	v.Manage(t, http.MethodPut, path,
+		map[string]any{"durable": true, "arguments": map[string]any{"x-queue-type": "quorum"}})
 	v.Manage(t, http.MethodPost, "/api/bindings/"+v.Name+"/e/"+exchange+"/q/"+queue, map[string]any{"routing_key": key})
 	publish(t, p, events(t, 1, 2))
 	got.await(t, "another one", func() bool { return len(got.numbers) == 2 })
@@ -404,7 +407,8 @@ func TestConsumerWhoseChannelTheBrokerClosesStartsAgainAndSaysWhy(t *testing.T) 
 	publish(t, p, events(t, 0, 1))
 	got.await(t, "a try", func() bool { return len(got.tries[0]) > 0 })
 	between.closeChannel(1)
-	until(t, "the broker's words in the log", func() bool { return strings.Contains(logged(), "406 PRECONDITION_FAILED - test time-ou") })
+	until(t, "the broker's words in the log",
+		func() bool { return strings.Contains(logged(), "406 PRECONDITION_FAILED - test time-ou") })
 	away.Store(false)
 	got.await(t, "the message", func() bool { return len(got.numbers) == 1 })
 }
@@ -561,7 +565,8 @@ func TestMessageIsNotAcknowledgedBeforeItsDeadLetterIsStored(t *testing.T) {
 			publishRaw(t, v, amqp.Publishing{MessageId: "bad", Body: []byte("{")})
 			publish(t, publisher(t, v), events(t, 0, 100))
 			got := newSeen()
-			consumer, stop := consumerVia(t, url, func(cfg *bus.Config, _ *bus.Consumer) { cfg.ConfirmTimeout = 300 * time.Millisecond },
+			consumer, stop := consumerVia(t, url,
+				func(cfg *bus.Config, _ *bus.Consumer) { cfg.ConfirmTimeout = 300 * time.Millisecond },
 				func(_ context.Context, batch []bus.Delivery[thing]) error {
 					got.committed(batch)
 					return nil
@@ -596,8 +601,9 @@ func TestHeadersOfADeadLetterAlwaysFit(t *testing.T) {
 	v := kittest.Broker(t, []byte(topology))
 	good := events(t, 0, 1)[0]
 	headers := amqp.Table{
-		"cloudEvents_specversion": "1.0", "cloudEvents_id": good.ID.String(), "cloudEvents_source": "test", "cloudEvents_type": thingMade,
-		"x-large": strings.Repeat("l", 70_000), "x-larger": strings.Repeat("l", 59_000), "x-small": "kept",
+		"cloudEvents_specversion": "1.0", "cloudEvents_id": good.ID.String(), "cloudEvents_source": "test",
+		"cloudEvents_type": thingMade, "x-large": strings.Repeat("l", 70_000), "x-larger": strings.Repeat("l", 59_000),
+		"x-small": "kept",
 	}
 	publishRaw(t, v,
 		amqp.Publishing{MessageId: "large", Headers: headers, Body: []byte(`{"number":666}`)},
@@ -609,11 +615,13 @@ func TestHeadersOfADeadLetterAlwaysFit(t *testing.T) {
 		if d.MessageId != "large" {
 			continue
 		}
-		if d.Headers["x-large"] != nil || d.Headers[bus.HeaderDeadLetterDropped] != "x-large" || d.Headers["x-small"] != "kept" || d.Headers["cloudEvents_type"] != thingMade {
+		if d.Headers["x-large"] != nil || d.Headers[bus.HeaderDeadLetterDropped] != "x-large" ||
+			d.Headers["x-small"] != "kept" || d.Headers["cloudEvents_type"] != thingMade {
 			t.Errorf("dropped %v, and kept %d headers", d.Headers[bus.HeaderDeadLetterDropped], len(d.Headers))
 		}
 		said, _ := d.Headers[bus.HeaderDeadLetterError].(string)
-		if !strings.HasPrefix(said, "wrong: \u00e9") || !strings.HasSuffix(said, "\u00e9 ... (200007 bytes)") || len(said) > 5000 {
+		if !strings.HasPrefix(said, "wrong: \u00e9") || !strings.HasSuffix(said, "\u00e9 ... (200007 bytes)") ||
+			len(said) > 5000 {
 			t.Errorf("the error has %d bytes: %.20s", len(said), said)
 		}
 	}

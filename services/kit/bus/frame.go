@@ -42,7 +42,8 @@ func (m *message) headerFrame() (int, error) {
 	)
 	size := frame + content + rest
 	for _, property := range [...]struct{ name, value string }{
-		{"exchange", m.exchange}, {"routing key", m.key}, {"content type", m.ContentType}, {"content encoding", m.ContentEncoding},
+		{"exchange", m.exchange}, {"routing key", m.key}, {"content type", m.ContentType},
+		{"content encoding", m.ContentEncoding},
 		{"correlation id", m.CorrelationId}, {"message id", m.MessageId}, {"type", m.Type}, {"app id", m.AppId},
 	} {
 		if len(property.value) > maxShortString {

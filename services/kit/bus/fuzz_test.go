@@ -10,7 +10,8 @@ import (
 // FuzzEnvelope looks for headers that make the reader panic, or accept an
 // event that cannot be told from others.
 func FuzzEnvelope(f *testing.F) {
-	f.Add("1.0", "0197f2a0-0000-7000-8000-000000000001", "orders", "t.v1", "2026-01-02T03:04:05Z", "s", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", int64(3))
+	f.Add("1.0", "0197f2a0-0000-7000-8000-000000000001", "orders", "t.v1", "2026-01-02T03:04:05Z", "s",
+		"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", int64(3))
 	f.Add("", "", "", "", "", "", "", int64(0))
 	f.Add("1.0", "x", "orders", "t.v1", "yesterday", "s", "", int64(-1))
 	f.Fuzz(func(t *testing.T, version, id, source, typ, at, subject, traceparent string, count int64) {

@@ -77,7 +77,8 @@ func (s *session) try(batch []*received) {
 		s.tryEach(batch[:len(batch)/2], batch[len(batch)/2:])
 	default:
 		s.answered(s.work)
-		slog.WarnContext(s.work, "batch failed, its messages are handled alone", "queue", s.sub.queue, "messages", len(batch), "error", err)
+		slog.WarnContext(s.work, "batch failed, its messages are handled alone", "queue", s.sub.queue, "messages", len(batch),
+			"error", err)
 		alone := make([][]*received, len(batch))
 		for i := range batch {
 			alone[i] = batch[i : i+1]
@@ -142,8 +143,8 @@ func (s *session) reported(l *deadLetter) {
 		return
 	}
 	if l.failure != nil {
-		slog.WarnContext(l.ctx, "redriven message handled, but its report was refused", "queue", s.sub.queue, "message_id", l.MessageId,
-			"subject", l.event.Subject, "error", l.failure)
+		slog.WarnContext(l.ctx, "redriven message handled, but its report was refused", "queue", s.sub.queue, "message_id",
+			l.MessageId, "subject", l.event.Subject, "error", l.failure)
 	}
 	s.tags.handled(l.DeliveryTag)
 }
@@ -206,8 +207,8 @@ func (s *session) unprobed() int {
 func (s *session) hold(r *received, err error) {
 	s.proven = true
 	delay := retryDelay(s.consumer.cfg.RetryDelay, r.attempt)
-	slog.WarnContext(r.ctx, "message failed, will be retried", "queue", s.sub.queue, "attempt", r.attempt+1, "delay", delay,
-		"message_id", r.MessageId, "subject", r.event.Subject, "error", err)
+	slog.WarnContext(r.ctx, "message failed, will be retried", "queue", s.sub.queue, "attempt", r.attempt+1,
+		"delay", delay, "message_id", r.MessageId, "subject", r.event.Subject, "error", err)
 	endSpan(r.span, err)
 	s.attrs.recordConsumed(s.work, 0, 0, 1)
 	if delay == 0 {

@@ -21,9 +21,11 @@ func observe(l *link, connection string, workers ...*worker) (stop func()) {
 	connected, err1 := meter.Int64ObservableGauge("orderflow.bus.connected",
 		metric.WithDescription("1 while the connection to the broker is open, otherwise 0."))
 	blocked, err2 := meter.Int64ObservableGauge("orderflow.bus.blocked",
-		metric.WithDescription("1 while the broker accepts no messages on the connection (an alarm of memory or disk), otherwise 0."))
+		metric.WithDescription("1 while the broker accepts no messages on the connection (an alarm of memory or disk), "+
+			"otherwise 0."))
 	active, err3 := meter.Int64ObservableGauge("orderflow.consumer.active",
-		metric.WithDescription("1 while the queue is consumed, 0 while it is not: no connection, no such queue, a dependency unavailable, every message failing."))
+		metric.WithDescription("1 while the queue is consumed, 0 while it is not: no connection, no such queue, "+
+			"a dependency unavailable, every message failing."))
 	of := metric.WithAttributeSet(attribute.NewSet(connectionKey.String(connection)))
 	queues := make([]metric.MeasurementOption, len(workers))
 	for i, w := range workers {

@@ -94,7 +94,8 @@ func (p *pipe) batch(ctx context.Context, messages []message, errs []error) {
 }
 
 // send sends what can be sent, in one write. The caller releases the channel.
-func (p *pipe) send(ctx context.Context, messages []message, errs []error) (*confirming, []*amqp.DeferredConfirmation, error) {
+func (p *pipe) send(ctx context.Context, messages []message,
+	errs []error) (*confirming, []*amqp.DeferredConfirmation, error) {
 	select {
 	case p.sending <- struct{}{}:
 		defer func() { <-p.sending }()
@@ -133,7 +134,8 @@ func (p *pipe) channel(ctx context.Context) (*confirming, error) {
 
 // await fills errs for what is not confirmed. late says that confirms, and
 // returns, may still come.
-func (p *pipe) await(ctx context.Context, c *confirming, confirms []*amqp.DeferredConfirmation, errs []error) (late bool) {
+func (p *pipe) await(ctx context.Context, c *confirming, confirms []*amqp.DeferredConfirmation,
+	errs []error) (late bool) {
 	timer := time.NewTimer(p.timeout)
 	defer timer.Stop()
 	changed, blocked := p.link.isBlocked()

@@ -59,7 +59,8 @@ func (p *Publisher) Await(ctx context.Context) error {
 // means that its outcome is unknown: publish it again. It fails at once while
 // the broker cannot be reached.
 func (p *Publisher) Publish(ctx context.Context, events []Event) []error {
-	return p.publish(ctx, p.exchange, events, func(e *Event) (string, bool) { return e.RoutingKey, !p.unread[e.RoutingKey] })
+	return p.publish(ctx, p.exchange, events,
+		func(e *Event) (string, bool) { return e.RoutingKey, !p.unread[e.RoutingKey] })
 }
 
 // PublishTo is Publish to one queue alone, past the exchange's bindings: for
@@ -68,7 +69,8 @@ func (p *Publisher) PublishTo(ctx context.Context, queue string, events []Event)
 	return p.publish(ctx, p.redelivery, events, func(*Event) (string, bool) { return queue, true })
 }
 
-func (p *Publisher) publish(ctx context.Context, exchange string, events []Event, route func(*Event) (key string, mandatory bool)) []error {
+func (p *Publisher) publish(ctx context.Context, exchange string, events []Event,
+	route func(*Event) (key string, mandatory bool)) []error {
 	started := time.Now()
 	errs := make([]error, len(events))
 	messages := make([]message, len(events))

@@ -79,7 +79,9 @@ func restricted(t *testing.T) []byte {
 	}
 	defs["users"] = []any{map[string]any{"name": "maker"}}
 	defs["permissions"] = []any{map[string]any{"user": "maker", "configure": "^$", "write": ".*", "read": "^$"}}
-	defs["topic_permissions"] = []any{map[string]any{"user": "maker", "exchange": exchange, "write": `^thing\..*$`, "read": ""}}
+	defs["topic_permissions"] = []any{
+		map[string]any{"user": "maker", "exchange": exchange, "write": `^thing\..*$`, "read": ""},
+	}
 	all, err := json.Marshal(defs)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +141,8 @@ func TestEventThatClosesTheChannelIsRefusedAloneWithTheBrokersWords(t *testing.T
 		t.Errorf("to the queue alone: %v", err)
 	}
 	v.Manage(t, http.MethodDelete, "/api/exchanges/"+v.Name+"/"+redelivery, nil)
-	if err := p.PublishTo(t.Context(), queue, all[:1])[0]; !errors.Is(err, bus.ErrRefused) || !strings.HasPrefix(err.Error(), "404 NOT_FOUND") {
+	if err := p.PublishTo(t.Context(), queue, all[:1])[0]; !errors.Is(err, bus.ErrRefused) ||
+		!strings.HasPrefix(err.Error(), "404 NOT_FOUND") {
 		t.Errorf("to an exchange that is gone: got %v, want a 404", err)
 	}
 }
@@ -307,7 +310,8 @@ func TestLateReturnIsNotTakenForThatOfTheNextTry(t *testing.T) {
 	if err := p.Publish(t.Context(), again)[0]; err == nil || errors.Is(err, bus.ErrRefused) {
 		t.Fatalf("got %v, want an unknown outcome", err)
 	}
-	v.Manage(t, http.MethodPost, "/api/bindings/"+v.Name+"/e/"+exchange+"/q/"+queue, map[string]any{"routing_key": "not.yet"})
+	v.Manage(t, http.MethodPost, "/api/bindings/"+v.Name+"/e/"+exchange+"/q/"+queue,
+		map[string]any{"routing_key": "not.yet"})
 	between.set(forwards)
 	publish(t, p, again)
 }
@@ -462,7 +466,8 @@ func TestPasswordIsNeitherLoggedNorReported(t *testing.T) {
 		stop := start(t, p.Run)
 		until(t, "a failure", func() bool { return strings.Contains(lines(), name+" publisher") })
 		for what, text := range map[string]string{
-			"Ready": p.Ready(t.Context()).Error(), "Publish": p.Publish(t.Context(), events(t, 0, 1))[0].Error(), "Validate": errors.Join(errors.New(""), cfg.Validate()).Error(),
+			"Ready": p.Ready(t.Context()).Error(), "Publish": p.Publish(t.Context(), events(t, 0, 1))[0].Error(),
+			"Validate": errors.Join(errors.New(""), cfg.Validate()).Error(),
 		} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s: %s tells the password: %s", name, what, text)

@@ -70,7 +70,8 @@ func SubscribeRaw(queue string, handle func(ctx context.Context, batch []Message
 // readRaw takes a delivery for what it is. It gets an id of its own: two
 // messages may have the same or none, and none of them is left out.
 func readRaw(d amqp.Delivery) *received {
-	return &received{Delivery: d, attempt: attempt(&d), event: Event{ID: uuid.New(), RoutingKey: d.RoutingKey, Time: time.Now()}}
+	return &received{Delivery: d, attempt: attempt(&d),
+		event: Event{ID: uuid.New(), RoutingKey: d.RoutingKey, Time: time.Now()}}
 }
 
 func toMessage(d *amqp.Delivery) Message {

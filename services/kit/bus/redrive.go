@@ -85,7 +85,8 @@ func isPostMortem(name string) bool {
 	case "x-death", headerDeliveryCount, "x-acquired-count", HeaderRedrive, HeaderAttempt:
 		return true
 	}
-	return strings.HasPrefix(name, "x-dead-letter-") || strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-")
+	return strings.HasPrefix(name, "x-dead-letter-") || strings.HasPrefix(name, "x-first-death-") ||
+		strings.HasPrefix(name, "x-last-death-")
 }
 
 // startRedriveSpan starts the span of a redriven message, which the message
@@ -98,7 +99,8 @@ func startRedriveSpan(m *message, now time.Time) trace.Span {
 			first[key] = value
 		}
 	}
-	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer), trace.WithTimestamp(now), trace.WithNewRoot()}
+	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer), trace.WithTimestamp(now),
+		trace.WithNewRoot()}
 	if life := trace.SpanContextFromContext(propagator.Extract(context.Background(), first)); life.IsValid() {
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: life}))
 	}
@@ -135,5 +137,6 @@ func (d *deadLetter) reporting() amqp.Publishing {
 	for _, name := range []string{HeaderRedrive, HeaderAttempt} {
 		headers[name] = d.Headers[name]
 	}
-	return amqp.Publishing{Headers: headers, DeliveryMode: amqp.Persistent, MessageId: text(&d.Delivery, HeaderAttempt), Timestamp: time.Now()}
+	return amqp.Publishing{Headers: headers, DeliveryMode: amqp.Persistent, MessageId: text(&d.Delivery, HeaderAttempt),
+		Timestamp: time.Now()}
 }

@@ -19,18 +19,21 @@ import (
 // withReports is the topology with a queue for reports.
 func withReports() []byte {
 	return []byte(strings.NewReplacer(
-		`"queues": [`, `"queues": [{"name": "reports", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}},`,
-		`"bindings": [`, `"bindings": [{"source": "things.dlx", "destination": "reports", "destination_type": "queue",
-		  "routing_key": "`+bus.ReportKey+`", "arguments": {}},`,
+		`"queues": [`,
+		`"queues": [{"name": "reports", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}},`,
+		`"bindings": [`,
+		`"bindings": [{"source": "things.dlx", "destination": "reports", "destination_type": "queue",
+		   "routing_key": "`+bus.ReportKey+`", "arguments": {}},`,
 	).Replace(topology))
 }
 
 // oddities are headers of every type that the wire has, and bytes that are no text.
 func oddities() amqp.Table {
 	return amqp.Table{
-		"bool": true, "uint8": byte(200), "int8": int8(-8), "int16": int16(-300), "uint16": uint16(60_000), "int32": int32(-70_000),
-		"uint32": uint32(4_000_000_000), "int64": int64(-1 << 40), "float32": float32(0.1), "float64": 0.1, "decimal": amqp.Decimal{Scale: 2, Value: 314},
-		"text": "é", "nul": "a\x00b", "bytes that are no text": "\xff\xfe", "looks encoded": "base64:AA==", "bytes": []byte{0, 1, 255},
+		"bool": true, "uint8": byte(200), "int8": int8(-8), "int16": int16(-300), "uint16": uint16(60_000),
+		"int32": int32(-70_000), "uint32": uint32(4_000_000_000), "int64": int64(-1 << 40), "float32": float32(0.1),
+		"float64": 0.1, "decimal": amqp.Decimal{Scale: 2, Value: 314}, "text": "é", "nul": "a\x00b",
+		"bytes that are no text": "\xff\xfe", "looks encoded": "base64:AA==", "bytes": []byte{0, 1, 255},
 		"time": time.Unix(1_700_000_000, 0).UTC(), "nothing": nil, "list": []any{int32(1), "two", amqp.Table{"three": nil}},
 		"\xffname": "x", "": "no name", "table": amqp.Table{"inner": amqp.Table{"deep": "yes"}},
 	}
@@ -40,13 +43,14 @@ func TestAMessageComesBackAsItWas(t *testing.T) {
 	t.Parallel()
 	v := kittest.Broker(t, withReports())
 	original := amqp.Publishing{
-		Headers: oddities(), ContentType: "text/\x00odd", ContentEncoding: "gzip", CorrelationId: "c", MessageId: "m", ReplyTo: "r",
-		Type: "t", AppId: "a", Priority: 3, Timestamp: time.Unix(1_700_000_001, 0).UTC(), Expiration: "3600000", Body: []byte("\x00\xff not JSON"),
+		Headers: oddities(), ContentType: "text/\x00odd", ContentEncoding: "gzip", CorrelationId: "c", MessageId: "m",
+		ReplyTo: "r", Type: "t", AppId: "a", Priority: 3, Timestamp: time.Unix(1_700_000_001, 0).UTC(), Expiration: "3600000",
+		Body: []byte("\x00\xff not JSON"),
 	}
 	// What its death has added stays behind, and so do its deliveries.
 	for name, value := range map[string]any{
-		"x-delivery-count": int64(7), "x-acquired-count": int64(8), "x-first-death-queue": queue, bus.HeaderDeadLetterReason: bus.ReasonPermanent,
-		bus.HeaderAttempt: uuid.NewString(),
+		"x-delivery-count": int64(7), "x-acquired-count": int64(8), "x-first-death-queue": queue,
+		bus.HeaderDeadLetterReason: bus.ReasonPermanent, bus.HeaderAttempt: uuid.NewString(),
 	} {
 		original.Headers[name] = value
 	}
@@ -55,12 +59,13 @@ func TestAMessageComesBackAsItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make(chan bus.Message, 1)
-	consumer := bus.NewConsumer(config(v), "test", dlx, classify, bus.SubscribeRaw(dlq, func(_ context.Context, batch []bus.Message) error {
-		for _, m := range batch {
-			got <- m
-		}
-		return nil
-	}))
+	consumer := bus.NewConsumer(config(v), "test", dlx, classify,
+		bus.SubscribeRaw(dlq, func(_ context.Context, batch []bus.Message) error {
+			for _, m := range batch {
+				got <- m
+			}
+			return nil
+		}))
 	start(t, consumer.Run)
 	m := <-got
 	if text := m.Text("text"); text != "é" {
@@ -68,7 +73,8 @@ func TestAMessageComesBackAsItWas(t *testing.T) {
 	}
 
 	attempt := uuid.NewString()
-	errs := publisher(t, v).Redrive(t.Context(), []bus.Redriven{{Queue: queue, Message: m, Redrive: "r1", Attempt: attempt}})
+	errs := publisher(t, v).Redrive(t.Context(),
+		[]bus.Redriven{{Queue: queue, Message: m, Redrive: "r1", Attempt: attempt}})
 	if errs[0] != nil {
 		t.Fatal(errs[0])
 	}
@@ -84,12 +90,14 @@ func TestAMessageComesBackAsItWas(t *testing.T) {
 		At                                                                    int64
 	}
 	of := func(d amqp.Publishing) rest {
-		return rest{d.ContentType, d.ContentEncoding, d.CorrelationId, d.MessageId, d.ReplyTo, d.Type, d.AppId, d.Expiration, string(d.Body), d.Priority, d.Timestamp.Unix()}
+		return rest{d.ContentType, d.ContentEncoding, d.CorrelationId, d.MessageId, d.ReplyTo, d.Type, d.AppId, d.Expiration,
+			string(d.Body), d.Priority, d.Timestamp.Unix()}
 	}
 	original.Expiration = "" // it would be gone at once
 	if diff := cmp.Diff(of(original), of(amqp.Publishing{
-		ContentType: back.ContentType, ContentEncoding: back.ContentEncoding, CorrelationId: back.CorrelationId, MessageId: back.MessageId,
-		ReplyTo: back.ReplyTo, Type: back.Type, AppId: back.AppId, Expiration: back.Expiration, Body: back.Body, Priority: back.Priority, Timestamp: back.Timestamp,
+		ContentType: back.ContentType, ContentEncoding: back.ContentEncoding, CorrelationId: back.CorrelationId,
+		MessageId: back.MessageId, ReplyTo: back.ReplyTo, Type: back.Type, AppId: back.AppId, Expiration: back.Expiration,
+		Body: back.Body, Priority: back.Priority, Timestamp: back.Timestamp,
 	})); diff != "" {
 		t.Errorf("properties (-want +got):\n%s", diff)
 	}
@@ -131,7 +139,8 @@ func TestWhoHandlesARedrivenMessageReportsIt(t *testing.T) {
 			t.Error("reported before its handler had an effect")
 		}
 		mu.Unlock()
-		if len(d.Body) > 0 || !strings.Contains(strings.Join(attempts, " "), d.Headers[bus.HeaderAttempt].(string)) || d.Headers[bus.HeaderRedrive] != "r" {
+		if len(d.Body) > 0 || !strings.Contains(strings.Join(attempts, " "), d.Headers[bus.HeaderAttempt].(string)) ||
+			d.Headers[bus.HeaderRedrive] != "r" {
 			t.Errorf("a report with %v and %q", d.Headers, d.Body)
 		}
 	}
@@ -171,7 +180,8 @@ func TestARedrivenMessageThatDiesAgainSaysSo(t *testing.T) {
 	first := take(t, v, dlq, 1)[0]
 	stop()
 	attempt := uuid.NewString()
-	if errs := publisher(t, v).Redrive(t.Context(), []bus.Redriven{{Queue: queue, Message: bus.MessageOf(&first), Redrive: "r", Attempt: attempt}}); errs[0] != nil {
+	if errs := publisher(t, v).Redrive(t.Context(),
+		[]bus.Redriven{{Queue: queue, Message: bus.MessageOf(&first), Redrive: "r", Attempt: attempt}}); errs[0] != nil {
 		t.Fatal(errs[0])
 	}
 	waiting := take(t, v, queue, 1)[0]
@@ -180,7 +190,8 @@ func TestARedrivenMessageThatDiesAgainSaysSo(t *testing.T) {
 			t.Errorf("it still has %s", name)
 		}
 	}
-	if err := channel(t, v).Publish("", queue, false, false, amqp.Publishing{Headers: waiting.Headers, Body: waiting.Body}); err != nil {
+	again := amqp.Publishing{Headers: waiting.Headers, Body: waiting.Body}
+	if err := channel(t, v).Publish("", queue, false, false, again); err != nil {
 		t.Fatal(err)
 	}
 	consumer(t, v, fail)

@@ -27,7 +27,8 @@ func TestABrokerPasswordIsReplacedWithoutARestart(t *testing.T) {
 	}
 	setPassword("first")
 	t.Cleanup(func() { v.Manage(t, http.MethodDelete, "/api/users/"+user, nil) })
-	v.Manage(t, http.MethodPut, "/api/permissions/"+v.Name+"/"+user, map[string]any{"configure": "", "write": ".*", "read": ".*"})
+	v.Manage(t, http.MethodPut, "/api/permissions/"+v.Name+"/"+user,
+		map[string]any{"configure": "", "write": ".*", "read": ".*"})
 	folder := t.TempDir()
 	cfg := config(v)
 	cfg.UsernameFile, cfg.PasswordFile = filepath.Join(folder, "username"), filepath.Join(folder, "password")

@@ -36,7 +36,8 @@ type Subscription struct {
 //
 // A delivery may come again after it was handled, and two batches may be halves
 // of one: the handler has to be idempotent.
-func Subscribe[T any](queue, eventType string, decode func([]byte) (T, error), handle func(ctx context.Context, batch []Delivery[T]) error) Subscription {
+func Subscribe[T any](queue, eventType string, decode func([]byte) (T, error),
+	handle func(ctx context.Context, batch []Delivery[T]) error) Subscription {
 	return Subscription{
 		queue:     queue,
 		eventType: eventType,
@@ -104,7 +105,8 @@ func (s *Subscription) read(d amqp.Delivery) (r *received, reason string, err er
 	case err != nil:
 		return r, ReasonMalformedEnvelope, err
 	case r.event.Type != s.eventType:
-		return r, ReasonUnknownType, fmt.Errorf("%s: %q is not %q, the type of this queue", headerType, r.event.Type, s.eventType)
+		return r, ReasonUnknownType,
+			fmt.Errorf("%s: %q is not %q, the type of this queue", headerType, r.event.Type, s.eventType)
 	}
 	if r.payload, err = s.decode(d.Body); err != nil {
 		return r, ReasonMalformedBody, fmt.Errorf("decode %s: %w", r.event.Type, err)

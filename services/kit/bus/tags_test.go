@@ -13,7 +13,8 @@ func TestTagsGoTogetherUpToTheFirstThatWaits(t *testing.T) {
 		t.Helper()
 		gotUpTo, gotSingle := tags.due()
 		if gotUpTo != upTo || !slices.Equal(gotSingle, single) || tags.outstanding != outstanding {
-			t.Errorf("%s: up to %d, single %v, %d outstanding; want %d, %v, %d", what, gotUpTo, gotSingle, tags.outstanding, upTo, single, outstanding)
+			t.Errorf("%s: up to %d, single %v, %d outstanding; want %d, %v, %d",
+				what, gotUpTo, gotSingle, tags.outstanding, upTo, single, outstanding)
 		}
 	}
 	for tag := uint64(1); tag <= 10; tag++ {

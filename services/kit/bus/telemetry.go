@@ -214,25 +214,36 @@ func newInstruments(m metric.Meter) instruments {
 	}
 	var i instruments
 	var err error
-	i.publishDuration, err = m.Float64Histogram("messaging.client.operation.duration", seconds, metric.WithUnit("s"), metric.WithDescription("Time from sending a batch of messages to their confirms."))
+	i.publishDuration, err = m.Float64Histogram("messaging.client.operation.duration", seconds, metric.WithUnit("s"),
+		metric.WithDescription("Time from sending a batch of messages to their confirms."))
 	keep(err)
-	i.processDuration, err = m.Float64Histogram("messaging.process.duration", seconds, metric.WithUnit("s"), metric.WithDescription("Time to handle a batch of messages, its transaction included."))
+	i.processDuration, err = m.Float64Histogram("messaging.process.duration", seconds, metric.WithUnit("s"),
+		metric.WithDescription("Time to handle a batch of messages, its transaction included."))
 	keep(err)
-	i.sent, err = m.Int64Counter("messaging.client.sent.messages", metric.WithUnit("{message}"), metric.WithDescription("Messages published, by outcome."))
+	i.sent, err = m.Int64Counter("messaging.client.sent.messages", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages published, by outcome."))
 	keep(err)
-	i.consumed, err = m.Int64Counter("messaging.client.consumed.messages", metric.WithUnit("{message}"), metric.WithDescription("Messages handled, by outcome."))
+	i.consumed, err = m.Int64Counter("messaging.client.consumed.messages", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages handled, by outcome."))
 	keep(err)
-	i.lag, err = m.Float64Histogram("orderflow.consumer.lag", seconds, metric.WithUnit("s"), metric.WithDescription("Age of an event when its handling begins."))
+	i.lag, err = m.Float64Histogram("orderflow.consumer.lag", seconds, metric.WithUnit("s"),
+		metric.WithDescription("Age of an event when its handling begins."))
 	keep(err)
-	i.outboxWait, err = m.Float64Histogram("orderflow.outbox.wait", seconds, metric.WithUnit("s"), metric.WithDescription("Time between the creation of an event and its publishing."))
+	i.outboxWait, err = m.Float64Histogram("orderflow.outbox.wait", seconds, metric.WithUnit("s"),
+		metric.WithDescription("Time between the creation of an event and its publishing."))
 	keep(err)
-	i.retried, err = m.Int64Counter("orderflow.consumer.retries", metric.WithUnit("{message}"), metric.WithDescription("Failed deliveries that will be retried."))
+	i.retried, err = m.Int64Counter("orderflow.consumer.retries", metric.WithUnit("{message}"),
+		metric.WithDescription("Failed deliveries that will be retried."))
 	keep(err)
-	i.redelivered, err = m.Int64Counter("orderflow.consumer.redeliveries", metric.WithUnit("{message}"), metric.WithDescription("Messages received that the broker has counted failed deliveries of."))
+	i.redelivered, err = m.Int64Counter("orderflow.consumer.redeliveries", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages received that the broker has counted failed deliveries of."))
 	keep(err)
-	i.deadLettered, err = m.Int64Counter("orderflow.consumer.dead_letters", metric.WithUnit("{message}"), metric.WithDescription("Messages this consumer sent to a dead-letter queue."))
+	i.deadLettered, err = m.Int64Counter("orderflow.consumer.dead_letters", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages this consumer sent to a dead-letter queue."))
 	keep(err)
-	i.batchSize, err = m.Int64Histogram("orderflow.consumer.batch.size", metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128, 256), metric.WithUnit("{message}"), metric.WithDescription("Messages handled in one transaction."))
+	i.batchSize, err = m.Int64Histogram("orderflow.consumer.batch.size", metric.WithUnit("{message}"),
+		metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128, 256),
+		metric.WithDescription("Messages handled in one transaction."))
 	keep(err)
 	for _, err := range errs {
 		otel.Handle(err)
@@ -278,7 +289,8 @@ type queueAttributes struct {
 }
 
 func newQueueAttributes(queue string) queueAttributes {
-	base := []attribute.KeyValue{semconv.MessagingSystemRabbitMQ, semconv.MessagingOperationName("process"), semconv.MessagingDestinationName(queue)}
+	base := []attribute.KeyValue{semconv.MessagingSystemRabbitMQ, semconv.MessagingOperationName("process"),
+		semconv.MessagingDestinationName(queue)}
 	with := func(more ...attribute.KeyValue) metric.MeasurementOption {
 		return metric.WithAttributeSet(attribute.NewSet(append(more, base...)...))
 	}

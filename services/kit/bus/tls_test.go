@@ -90,7 +90,8 @@ func TestClientCertificates(t *testing.T) {
 		client, server := net.Pipe()
 		defer client.Close()
 		defer server.Close()
-		asks := &tls.Config{Certificates: []tls.Certificate{own}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool, MinVersion: tls.VersionTLS12}
+		asks := &tls.Config{Certificates: []tls.Certificate{own}, ClientAuth: tls.RequireAndVerifyClientCert,
+			ClientCAs: ca.pool, MinVersion: tls.VersionTLS12}
 		result := make(chan error, 1)
 		go func() { result <- tls.Server(server, asks).HandshakeContext(t.Context()) }()
 		conn := tls.Client(client, config)

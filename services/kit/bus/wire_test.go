@@ -41,7 +41,8 @@ func TestFailuresAreRejectedAndWhatIsGivenBackIsNot(t *testing.T) {
 	}
 	away.Store(true)
 	publish(t, p, events(t, 1, 4))
-	until(t, "a pause with all of them in hand", func() bool { return c.Ready(t.Context()) != nil && count(t, v, queue) == 0 })
+	until(t, "a pause with all of them in hand",
+		func() bool { return c.Ready(t.Context()) != nil && count(t, v, queue) == 0 })
 	stop()
 	if rejects, nacks := between.times(basicReject), between.times(basicNack); rejects != 1 || nacks != 1 {
 		t.Errorf("the drain made %d rejects and %d nacks, want one nack of all", rejects-1, nacks)

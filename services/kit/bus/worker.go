@@ -26,7 +26,8 @@ type worker struct {
 }
 
 func newWorker(c *Consumer, s Subscription) *worker {
-	return &worker{consumer: c, sub: s, attrs: newQueueAttributes(s.queue), pause: newPause(), state: errors.New("not consuming yet")}
+	return &worker{consumer: c, sub: s, attrs: newQueueAttributes(s.queue), pause: newPause(),
+		state: errors.New("not consuming yet")}
 }
 
 // ready says why the queue is not consumed now, nil if it is.
@@ -118,7 +119,8 @@ func (w *worker) succeeded(ctx context.Context) {
 }
 
 func (w *worker) resume(ctx context.Context) {
-	slog.InfoContext(ctx, "consumer resumed", "queue", w.sub.queue, "paused_for", time.Since(w.pause.began).Round(time.Millisecond))
+	slog.InfoContext(ctx, "consumer resumed", "queue", w.sub.queue, "paused_for",
+		time.Since(w.pause.began).Round(time.Millisecond))
 	w.pause.end()
 	w.showPause()
 }

@@ -76,18 +76,20 @@ func TestATokenSaysWhoseItIs(t *testing.T) {
 		claims map[string]any
 		want   identity.Caller
 	}{
-		"a customer":               {"at+jwt", map[string]any{"customer_id": ada.String()}, identity.Caller{Customer: ada}},
-		"no customer":              {"at+jwt", nil, identity.Caller{}},
-		"a customer that is none":  {"at+jwt", map[string]any{"customer_id": "ada"}, identity.Caller{}},
-		"a customer in braces":     {"at+jwt", map[string]any{"customer_id": "{" + ada.String() + "}"}, identity.Caller{}},
-		"a customer of a number":   {"at+jwt", map[string]any{"customer_id": 1}, identity.Caller{}},
-		"scopes":                   {"at+jwt", map[string]any{"scope": "openid stock operations"}, identity.Caller{Stock: true, Operations: true}},
+		"a customer":              {"at+jwt", map[string]any{"customer_id": ada.String()}, identity.Caller{Customer: ada}},
+		"no customer":             {"at+jwt", nil, identity.Caller{}},
+		"a customer that is none": {"at+jwt", map[string]any{"customer_id": "ada"}, identity.Caller{}},
+		"a customer in braces":    {"at+jwt", map[string]any{"customer_id": "{" + ada.String() + "}"}, identity.Caller{}},
+		"a customer of a number":  {"at+jwt", map[string]any{"customer_id": 1}, identity.Caller{}},
+		"scopes": {"at+jwt", map[string]any{"scope": "openid stock operations"},
+			identity.Caller{Stock: true, Operations: true}},
 		"scopes in an array":       {"at+jwt", map[string]any{"scope": []string{"stock"}}, identity.Caller{Stock: true}},
 		"a scope that looks alike": {"at+jwt", map[string]any{"scope": "stocks Stock operations:read"}, identity.Caller{}},
 		"several audiences":        {"at+jwt", map[string]any{"aud": []string{"other", kittest.Audience}}, identity.Caller{}},
 		"one audience":             {"at+jwt", map[string]any{"aud": kittest.Audience}, identity.Caller{}},
 		"the long type":            {"application/AT+JWT", nil, identity.Caller{}},
-		"clocks that differ":       {"at+jwt", map[string]any{"exp": time.Now().Add(-20 * time.Second).Unix()}, identity.Caller{}},
+		"clocks that differ": {"at+jwt", map[string]any{"exp": time.Now().Add(-20 * time.Second).Unix()},
+			identity.Caller{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			token := issuer.Sign(t, test.typ, issuer.Claims("ada", test.claims))
@@ -130,7 +132,8 @@ func TestForgedTokensAreRefused(t *testing.T) {
 	claims := issuer.Claims("ada", map[string]any{"scope": "operations"})
 	forgeries := issuer.Forgeries(t, claims)
 	forgeries["without an id"] = issuer.Sign(t, "at+jwt", issuer.Claims("ada", map[string]any{"jti": nil}))
-	forgeries["too long"] = issuer.Sign(t, "at+jwt", issuer.Claims("ada", map[string]any{"note": strings.Repeat("x", 9000)}))
+	forgeries["too long"] = issuer.Sign(t, "at+jwt",
+		issuer.Claims("ada", map[string]any{"note": strings.Repeat("x", 9000)}))
 	for name, token := range forgeries {
 		if c, err := v.Verify(t.Context(), token); !isRefused(err) || c != (identity.Caller{}) {
 			t.Errorf("%s: %+v, %v", name, c, err)
@@ -270,7 +273,8 @@ func TestWhoMayCall(t *testing.T) {
 	router.Use(v.Authenticate)
 	ok := func(w http.ResponseWriter, _ *http.Request) error { return web.Write(w, http.StatusOK, "ok") }
 	for path, rule := range map[string]identity.Rule{
-		"/public": identity.Public, "/customers": identity.Customers, "/stock": identity.Stock, "/operations": identity.Operations,
+		"/public": identity.Public, "/customers": identity.Customers, "/stock": identity.Stock,
+		"/operations": identity.Operations,
 	} {
 		router.With(v.Only(rule)).Get(path, web.Handle(ok))
 	}
@@ -366,7 +370,9 @@ func TestConfigNamesEveryBadField(t *testing.T) {
 		Issuer: "https://user@issuer.example", KeysURL: "ftp://x", Audience: "", CustomerClaim: "a b",
 		ScopeStock: "x", ScopeOperations: "x",
 	}.Validate()
-	for _, name := range []string{"AUTH_ISSUER", "AUTH_KEYS_URL", "AUTH_AUDIENCE", "AUTH_CUSTOMER_CLAIM", "AUTH_SCOPE_STOCK", "AUTH_TOKEN_TYPES"} {
+	for _, name := range []string{
+		"AUTH_ISSUER", "AUTH_KEYS_URL", "AUTH_AUDIENCE", "AUTH_CUSTOMER_CLAIM", "AUTH_SCOPE_STOCK", "AUTH_TOKEN_TYPES",
+	} {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is not named in: %v", name, err)
 		}

@@ -20,9 +20,10 @@ import (
 func tellCaller(t *testing.T, issuer *kittest.Issuer) *url.URL {
 	t.Helper()
 	v := started(t, configOf(issuer))
-	server := httptest.NewServer(v.Authenticate(v.Only(identity.Operations)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "welcome")
-	}))))
+	server := httptest.NewServer(
+		v.Authenticate(v.Only(identity.Operations)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "welcome")
+		}))))
 	t.Cleanup(server.Close)
 	base, err := url.Parse(server.URL)
 	if err != nil {
@@ -60,7 +61,8 @@ func TestAMachineAsksWithATokenOfItsOwn(t *testing.T) {
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	cfg := identity.MachineConfig{Issuer: issuer.URL, Audience: kittest.Audience, Scope: "operations", IDFile: id, SecretFile: secret}
+	cfg := identity.MachineConfig{Issuer: issuer.URL, Audience: kittest.Audience, Scope: "operations", IDFile: id,
+		SecretFile: secret}
 	client := identity.NewClient(cfg, *base, transport)
 	for range 3 {
 		if status, err := ask(t.Context(), client, base.String()); err != nil || status != 200 {
@@ -74,7 +76,8 @@ func TestAMachineAsksWithATokenOfItsOwn(t *testing.T) {
 	// that runs reads it when it needs a token.
 	issuer.Client("audit", "new secret")
 	client = identity.NewClient(cfg, *base, transport)
-	if _, err := ask(t.Context(), client, base.String()); err == nil || !strings.Contains(err.Error(), "401") || strings.Contains(err.Error(), "old secret") {
+	if _, err := ask(t.Context(), client, base.String()); err == nil || !strings.Contains(err.Error(), "401") ||
+		strings.Contains(err.Error(), "old secret") {
 		t.Errorf("with the old secret: %v", err)
 	}
 	write(secret, "new secret")
@@ -102,7 +105,8 @@ func TestAMachineIsConfiguredWhollyOrNotAtAll(t *testing.T) {
 		"AUTH_CLIENT_ID_FILE": {Issuer: "https://issuer.example", IDFile: "x"},
 		"AUTH_TOKEN_URL":      {Issuer: "https://issuer.example", ClientID: "x", ClientSecret: "s3cret", TokenURL: "x"},
 	} {
-		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "s3cret") {
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), name) ||
+			strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -143,10 +143,13 @@ func TestWaitForAConnectionIsNotASlowQuery(t *testing.T) {
 		return b, nil
 	}
 	for name, do := range map[string]func(context.Context) error{
-		"transaction":    func(ctx context.Context) error { return postgres.Tx(ctx, pool, nil) },
-		"batch":          func(ctx context.Context) error { return postgres.TxBatch(ctx, pool, nil, insert) },
-		"two batches":    func(ctx context.Context) error { return postgres.TxBatch(ctx, pool, &pgx.Batch{}, insert) },
-		"single writing": func(ctx context.Context) error { _, err := pool.Exec(ctx, "select 1"); return postgres.Written(err) },
+		"transaction": func(ctx context.Context) error { return postgres.Tx(ctx, pool, nil) },
+		"batch":       func(ctx context.Context) error { return postgres.TxBatch(ctx, pool, nil, insert) },
+		"two batches": func(ctx context.Context) error { return postgres.TxBatch(ctx, pool, &pgx.Batch{}, insert) },
+		"single writing": func(ctx context.Context) error {
+			_, err := pool.Exec(ctx, "select 1")
+			return postgres.Written(err)
+		},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		err := do(ctx)
@@ -227,7 +230,8 @@ func TestLostCommitIsUnknown(t *testing.T) {
 				go func() {
 					for ctx.Err() == nil {
 						var there bool
-						if err := direct.QueryRow(ctx, "select exists (select from t where n = $1)", n).Scan(&there); err != nil || there {
+						if err := direct.QueryRow(ctx, "select exists (select from t where n = $1)", n).Scan(&there); err != nil ||
+							there {
 							proxy.Cut()
 							return
 						}
@@ -256,7 +260,8 @@ func TestLostCommitIsUnknown(t *testing.T) {
 			})
 		}, fault.TooSlow, false},
 		{"statement refused", func(ctx context.Context, n int) error {
-			return postgres.TxBatch(ctx, pool, nil, func() (*pgx.Batch, error) { return insert(insert(&pgx.Batch{}, n), n), nil })
+			return postgres.TxBatch(ctx, pool, nil,
+				func() (*pgx.Batch, error) { return insert(insert(&pgx.Batch{}, n), n), nil })
 		}, fault.Other, false},
 		{"refused at the commit", func(ctx context.Context, n int) error {
 			return postgres.TxBatch(ctx, pool, &pgx.Batch{}, func() (*pgx.Batch, error) {
@@ -286,7 +291,9 @@ create table child (n int references t deferrable initially deferred)`); err != 
 				t.Fatal(err)
 			}
 			// The connection is there, and knows the statements.
-			if err := postgres.TxBatch(t.Context(), pool, &pgx.Batch{}, func() (*pgx.Batch, error) { return insert(&pgx.Batch{}, 1000), nil }); err != nil {
+			if err := postgres.TxBatch(t.Context(), pool, &pgx.Batch{}, func() (*pgx.Batch, error) {
+				return insert(&pgx.Batch{}, 1000), nil
+			}); err != nil {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -296,7 +303,8 @@ create table child (n int references t deferrable initially deferred)`); err != 
 			if got := postgres.Classify(err); err == nil || got != c.want {
 				t.Errorf("%s, want %s: %v", got, c.want, err)
 			}
-			if committed := scan[int](t, direct, fmt.Sprintf("select count(*)::int from t where n = %d", i)) == 1; committed != c.committed {
+			if committed := scan[int](t, direct,
+				fmt.Sprintf("select count(*)::int from t where n = %d", i)) == 1; committed != c.committed {
 				t.Errorf("committed: %t, want %t", committed, c.committed)
 			}
 		})

@@ -48,7 +48,8 @@ func TestExclusiveWorkIsDoneByOneReplicaAtATime(t *testing.T) {
 	if scan[bool](t, pool, "select to_regclass('t') is not null") {
 		t.Error("what failed was committed")
 	}
-	if n := scan[int](t, pool, "select count(*)::int from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())"); n != 0 {
+	if n := scan[int](t, pool, "select count(*)::int from pg_locks where locktype = 'advisory' "+
+		"and database = (select oid from pg_database where datname = current_database())"); n != 0 {
 		t.Errorf("%d locks left", n)
 	}
 }
@@ -60,8 +61,11 @@ func TestClockShowsTheDatabasesTime(t *testing.T) {
 	// A database whose clock is an hour ahead of this host's.
 	if _, err := pool.Exec(ctx, `
 create schema ahead;
-create function ahead.clock_timestamp() returns timestamptz language sql as $$ select pg_catalog.clock_timestamp() + interval '1 hour' $$;
-do $$ begin execute format('alter database %I set search_path = ahead, pg_catalog, public', current_database()); end $$`); err != nil {
+create function ahead.clock_timestamp() returns timestamptz language sql
+  as $$ select pg_catalog.clock_timestamp() + interval '1 hour' $$;
+do $$ begin
+  execute format('alter database %I set search_path = ahead, pg_catalog, public', current_database());
+end $$`); err != nil {
 		t.Fatal(err)
 	}
 	pool.Reset()

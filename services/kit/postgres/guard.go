@@ -115,7 +115,8 @@ func (g *guard) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartDa
 func (g *guard) TraceConnectEnd(context.Context, pgx.TraceConnectEndData) {}
 
 // TraceAcquireStart implements [pgxpool.AcquireTracer].
-func (g *guard) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {
+func (g *guard) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool,
+	_ pgxpool.TraceAcquireStartData) context.Context {
 	return bound(ctx, limit)
 }
 

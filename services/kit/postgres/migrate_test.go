@@ -74,7 +74,8 @@ func TestMigrateByManyReplicasAtOnce(t *testing.T) {
 func TestMigrateAddsWhatIsNewAndKeepsWhatIsAhead(t *testing.T) {
 	pool := open(t)
 	first := files(t, "001_things.sql", "create table things (id int);")
-	second := files(t, "001_things.sql", "create table things (id int);", "002_names.sql", "alter table things add name text;")
+	second := files(t, "001_things.sql", "create table things (id int);",
+		"002_names.sql", "alter table things add name text;")
 	migrate(t, pool, first)
 	migrate(t, pool, second)
 	scan[int](t, pool, "select count(name)::int from things")
@@ -101,7 +102,8 @@ func TestMigrateAddsWhatIsNewAndKeepsWhatIsAhead(t *testing.T) {
 func TestMigrationsMayHoldFunctionsAndWaysDown(t *testing.T) {
 	t.Parallel()
 	pool := open(t)
-	const function = "create function %[1]s() returns int language plpgsql as $$\nbegin\n  perform 1;\n  return 7;\nend\n$$;\n"
+	const function = "create function %[1]s() returns int language plpgsql as $$\n" +
+		"begin\n  perform 1;\n  return 7;\nend\n$$;\n"
 	migrate(t, pool, files(t,
 		"001_plain.sql", fmt.Sprintf(function, "plain")+"create table made (n int default plain());",
 		"002_marked.sql", "-- +goose StatementBegin\n"+fmt.Sprintf(function, "marked")+"-- +goose StatementEnd\n",
@@ -118,8 +120,8 @@ func TestMigrateTakesOverADatabaseOfEarlierReleases(t *testing.T) {
 create table schema_version (version int not null);
 insert into schema_version values (2);
 create table things (id int, name text)`)
-	all := files(t, "001_things.sql", "create table things (id int);", "002_names.sql", "alter table things add name text;",
-		"003_colors.sql", "alter table things add color text;")
+	all := files(t, "001_things.sql", "create table things (id int);",
+		"002_names.sql", "alter table things add name text;", "003_colors.sql", "alter table things add color text;")
 	for range 2 {
 		migrate(t, pool, all)
 	}
@@ -144,7 +146,8 @@ func TestMigrationThatWaitsForALockLetsOthersPass(t *testing.T) {
 	}
 	migrated := make(chan error, 1)
 	go func() {
-		migrated <- postgres.Migrate(t.Context(), pool, files(t, "001_things.sql", first, "002_names.sql", "alter table things add name text;"))
+		migrated <- postgres.Migrate(t.Context(), pool,
+			files(t, "001_things.sql", first, "002_names.sql", "alter table things add name text;"))
 	}()
 	var blocked int
 	for began := time.Now(); time.Since(began) < 4*time.Second; {
@@ -182,7 +185,8 @@ func TestIndexIsBuiltConcurrentlyAndAgainAfterABuildThatWasCutShort(t *testing.T
 	pool := open(t)
 	execute(t, pool, "create table things (number int); insert into things values (1), (1)")
 	all := files(t, "001_number.sql", numberIndex)
-	if err := postgres.Migrate(t.Context(), pool, all); err == nil || !strings.Contains(err.Error(), "could not create unique index") {
+	if err := postgres.Migrate(t.Context(), pool, all); err == nil ||
+		!strings.Contains(err.Error(), "could not create unique index") {
 		t.Fatalf("error is %v", err)
 	}
 	const valid = "select indisvalid from pg_index where indexrelid = 'things_number'::regclass"
@@ -199,7 +203,8 @@ func TestIndexIsBuiltConcurrentlyAndAgainAfterABuildThatWasCutShort(t *testing.T
 func TestMigrationMayTakeLongerThanAStatementOfTheService(t *testing.T) {
 	t.Parallel()
 	service, super, role := asService(t)
-	execute(t, super, "alter role "+role+" set statement_timeout = '200ms'; alter role "+role+" set idle_in_transaction_session_timeout = '200ms'")
+	execute(t, super, "alter role "+role+" set statement_timeout = '200ms'; alter role "+role+
+		" set idle_in_transaction_session_timeout = '200ms'")
 	migrate(t, service, files(t,
 		"001_slow.sql", "create table things (number int); select pg_sleep(0.5);",
 		"002_number.sql", numberIndex+"\nselect pg_sleep(0.5);"))
@@ -239,7 +244,8 @@ func TestMigrateWaitsForTheDatabase(t *testing.T) {
 	}
 	addr := listener.Addr().String()
 	listener.Close()
-	pool, err := postgres.Open(context.Background(), postgres.Config{URL: "postgres://x:secret@" + addr + "/x", MaxConns: 2})
+	pool, err := postgres.Open(context.Background(),
+		postgres.Config{URL: "postgres://x:secret@" + addr + "/x", MaxConns: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

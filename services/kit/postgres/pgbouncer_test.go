@@ -110,7 +110,8 @@ func TestServiceWorksBehindATransactionPooler(t *testing.T) {
 			defer cancel()
 			if err := postgres.Migrate(migration, pool, files(t,
 				"001_things.sql", "create table things (number int primary key, name text);",
-				"002_name.sql", "-- +goose NO TRANSACTION\ncreate index concurrently if not exists things_name on things (name);")); err != nil {
+				"002_name.sql",
+				"-- +goose NO TRANSACTION\ncreate index concurrently if not exists things_name on things (name);")); err != nil {
 				t.Error(err)
 			}
 		})
@@ -153,7 +154,8 @@ and database = (select oid from pg_database where datname = current_database())`
 	}
 	sessions()
 	// New sessions of the pooler have the role's limits.
-	execute(t, direct, "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+	execute(t, direct, "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "+
+		"and pid <> pg_backend_pid()")
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		var got string
 		err := replicas[1].QueryRow(ctx, "show statement_timeout").Scan(&got)
@@ -198,7 +200,8 @@ func useAll(ctx context.Context, pool *pgxpool.Pool, n int) error {
 		return fmt.Errorf("two batches: %w", err)
 	}
 	var names []string
-	if err := pool.QueryRow(ctx, "select array_agg(name order by number) from things where number = any($1)", []int{3 * n, 3*n + 2}).Scan(&names); err != nil {
+	if err := pool.QueryRow(ctx, "select array_agg(name order by number) from things where number = any($1)",
+		[]int{3 * n, 3*n + 2}).Scan(&names); err != nil {
 		return fmt.Errorf("query: %w", err)
 	}
 	if len(names) != 2 || names[1] != "y" {

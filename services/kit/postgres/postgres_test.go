@@ -57,7 +57,8 @@ func TestTxBatchCommitsAllOrNothing(t *testing.T) {
 		{"last alone", nil, func() (*pgx.Batch, error) { return insert(4), nil }, "", 1},
 		{"nothing", nil, func() (*pgx.Batch, error) { return nil, nil }, "", 0},
 		{"function fails", insert(5), func() (*pgx.Batch, error) { return nil, boom }, "boom", 0},
-		{"first fails", insert(1), func() (*pgx.Batch, error) { t.Error("called after first failed"); return nil, nil }, "duplicate key", 0},
+		{"first fails", insert(1), func() (*pgx.Batch, error) { t.Error("called after first failed"); return nil, nil },
+			"duplicate key", 0},
 		{"last fails", insert(6), func() (*pgx.Batch, error) { return insert(1), nil }, "duplicate key", 0},
 		{"last of one round trip fails", nil, func() (*pgx.Batch, error) {
 			b := insert(7)
@@ -94,7 +95,8 @@ func TestPlanMadeForAnEmptyTableIsReplacedSoonAfterItHasGrown(t *testing.T) {
 	}
 	defer conn.Release()
 	if _, err := conn.Exec(ctx, `create table t (n uuid primary key,
-  a text, b text, c text, d text, e text, f text, g text, h text, i text, j text) with (autovacuum_enabled = off)`); err != nil {
+  a text, b text, c text, d text, e text, f text, g text, h text, i text, j text)
+  with (autovacuum_enabled = off)`); err != nil {
 		t.Fatal(err)
 	}
 	const statement = "select count(a) from t where n = any($1::uuid[])"
@@ -180,7 +182,8 @@ func TestTxRollsBackEvenWhenTheCallerHasGone(t *testing.T) {
 	if n := scan[int](t, pool, "select count(*)::int from t"); n != 0 {
 		t.Errorf("%d rows were committed", n)
 	}
-	if n := scan[int](t, pool, "select count(*)::int from pg_stat_activity where datname = current_database() and state like 'idle in%'"); n != 0 {
+	if n := scan[int](t, pool,
+		"select count(*)::int from pg_stat_activity where datname = current_database() and state like 'idle in%'"); n != 0 {
 		t.Errorf("%d transactions were left open", n)
 	}
 }

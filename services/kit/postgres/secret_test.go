@@ -97,7 +97,8 @@ func use(t *testing.T, cfg postgres.Config, limit time.Duration) error {
 	health := postgres.NewHealth(pool)
 	var running sync.WaitGroup
 	running.Go(func() { _ = health.Run(ctx) }) // always nil
-	migrated := postgres.Migrate(ctx, pool, fstest.MapFS{"001_a.sql": {Data: []byte("-- +goose Up\ncreate table if not exists a ();")}})
+	migrated := postgres.Migrate(ctx, pool,
+		fstest.MapFS{"001_a.sql": {Data: []byte("-- +goose Up\ncreate table if not exists a ();")}})
 	synced := postgres.NewClock(pool).Sync(ctx)
 	running.Wait()
 	return errors.Join(migrated, synced, health.Ready(t.Context()))

@@ -25,7 +25,8 @@ func asService(t *testing.T) (service, super *pgxpool.Pool, role string) {
 	}
 	t.Cleanup(super.Close)
 	role = "test_" + strings.ToLower(rand.Text()[:16])
-	if _, err := super.Exec(t.Context(), "create role "+role+" login password 'secret'; grant create on schema public to "+role); err != nil {
+	if _, err := super.Exec(t.Context(),
+		"create role "+role+" login password 'secret'; grant create on schema public to "+role); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -175,7 +175,8 @@ func TestDemotedPrimaryIsLeft(t *testing.T) {
 			pool := open(t)
 			setReadOnly := func(on string) {
 				t.Helper()
-				if _, err := pool.Exec(ctx, "begin read write; do $$ begin execute format('alter database %I set default_transaction_read_only = "+on+"', current_database()); end $$; commit"); err != nil {
+				if _, err := pool.Exec(ctx, "begin read write; do $$ begin execute format('alter database %I set "+
+					"default_transaction_read_only = "+on+"', current_database()); end $$; commit"); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -242,11 +243,13 @@ func TestURLFileIsFollowedInAllItSays(t *testing.T) {
 	if strings.Contains(rawURL, "?") {
 		more = "&"
 	}
-	write(strings.Replace(rawURL, "@", "@127.0.0.1:1,", 1) + more + "target_session_attrs=read-write&application_name=follower")
+	write(strings.Replace(rawURL, "@", "@127.0.0.1:1,", 1) + more +
+		"target_session_attrs=read-write&application_name=follower")
 	if name := scan[string](t, pool, "select current_setting('application_name')"); name != "follower" {
 		t.Errorf("the application's name is %q", name)
 	}
-	if _, err := pool.Exec(ctx, "do $$ begin execute format('alter database %I set default_transaction_read_only = on', current_database()); end $$"); err != nil {
+	if _, err := pool.Exec(ctx, "do $$ begin execute format('alter database %I set default_transaction_read_only = on', "+
+		"current_database()); end $$"); err != nil {
 		t.Fatal(err)
 	}
 	pool.Reset()
@@ -271,7 +274,9 @@ func TestPeerThatAcknowledgesNothingIsGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := raw.Control(func(fd uintptr) {
-		for option, want := range map[int]int{unix.TCP_USER_TIMEOUT: 5000, unix.TCP_KEEPIDLE: 2, unix.TCP_KEEPINTVL: 1, unix.TCP_KEEPCNT: 3} {
+		for option, want := range map[int]int{
+			unix.TCP_USER_TIMEOUT: 5000, unix.TCP_KEEPIDLE: 2, unix.TCP_KEEPINTVL: 1, unix.TCP_KEEPCNT: 3,
+		} {
 			if got, err := unix.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, option); err != nil || got != want {
 				t.Errorf("option %d is %d (%v), want %d", option, got, err, want)
 			}

@@ -43,6 +43,7 @@ func TestHealthAndClockMayBeStoppedAtAnyMoment(t *testing.T) {
 	}
 	pool.Reset()
 	kittest.Eventually(t, "no connection is left", func() bool {
-		return scan[int](t, past, "select count(*)::int from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()") == 0
+		return scan[int](t, past,
+			"select count(*)::int from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()") == 0
 	})
 }

@@ -16,14 +16,15 @@ func TestEveryKeepsItsIntervalAndItsLimit(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var starts []time.Duration
 		began := time.Now()
-		err := Every(ctx, Job{Name: "sweep", Interval: 10 * time.Second, Timeout: 3 * time.Second, Do: func(ctx context.Context) error {
-			starts = append(starts, time.Since(began))
-			if len(starts) == 20 {
-				cancel()
-			}
-			<-ctx.Done() // forever, but for its limit
-			return ctx.Err()
-		}})
+		err := Every(ctx,
+			Job{Name: "sweep", Interval: 10 * time.Second, Timeout: 3 * time.Second, Do: func(ctx context.Context) error {
+				starts = append(starts, time.Since(began))
+				if len(starts) == 20 {
+					cancel()
+				}
+				<-ctx.Done() // forever, but for its limit
+				return ctx.Err()
+			}})
 		if err != nil {
 			t.Errorf("ended with %v", err)
 		}
@@ -80,10 +81,11 @@ func TestEveryMayBeStoppedAtAnyMoment(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(moment)*100*time.Millisecond)
 			defer cancel()
 			began := time.Now()
-			err := Every(ctx, Job{Name: "sweep", Interval: time.Second, Timeout: time.Second, Do: func(ctx context.Context) error {
-				<-ctx.Done()
-				return ctx.Err()
-			}})
+			err := Every(ctx,
+				Job{Name: "sweep", Interval: time.Second, Timeout: time.Second, Do: func(ctx context.Context) error {
+					<-ctx.Done()
+					return ctx.Err()
+				}})
 			if took := time.Since(began); err != nil || took != time.Duration(moment)*100*time.Millisecond {
 				t.Errorf("told to stop after %d00 ms, ended after %s with %v", moment, took, err)
 			}

@@ -47,7 +47,8 @@ func TestGroupStopsInReverseOrder(t *testing.T) {
 		if err := g.Run(ctx, 9*time.Second); err != nil {
 			t.Error(err)
 		}
-		want := []string{"http stopping", "http stopped", "consumer stopping", "consumer stopped", "relay stopping", "relay stopped"}
+		want := []string{"http stopping", "http stopped", "consumer stopping", "consumer stopped", "relay stopping",
+			"relay stopped"}
 		if !slices.Equal(j.lines, want) {
 			t.Errorf("%q", j.lines)
 		}
@@ -83,7 +84,9 @@ func TestGroupStopsWhenALoopEnds(t *testing.T) {
 				if name == "panic" && !strings.Contains(err.Error(), "group_test.go") {
 					t.Errorf("no stack in %v", err)
 				}
-				if want := []string{"last stopping", "last stopped", "first stopping", "first stopped"}; !slices.Equal(j.lines, want) {
+				if want := []string{
+					"last stopping", "last stopped", "first stopping", "first stopped",
+				}; !slices.Equal(j.lines, want) {
 					t.Errorf("%q", j.lines)
 				}
 			})
@@ -117,7 +120,8 @@ func TestGroupGivesUpAfterTheTimeout(t *testing.T) {
 		if took := time.Since(start); took != 9*time.Second {
 			t.Errorf("took %s", took)
 		}
-		if err == nil || !strings.HasPrefix(err.Error(), "not stopped within 9s: ") || !strings.Contains(err.Error(), "hung") {
+		if err == nil || !strings.HasPrefix(err.Error(), "not stopped within 9s: ") ||
+			!strings.Contains(err.Error(), "hung") {
 			t.Errorf("%v", err)
 		}
 		<-time.After(time.Hour) // the hung one ends as well

@@ -107,15 +107,18 @@ func TestExitCodes(t *testing.T) {
 		"migrate fails":    {[]string{"migrate"}, []string{"MODE=fail"}, 1, "", `"error":"no such table"`},
 		"command":          {[]string{"repeat", "hello"}, []string{"SIZE=3"}, 0, "hello  3", ""},
 		"command's help":   {[]string{"repeat", "--help"}, []string{"SIZE=x"}, 0, "Usage: tester repeat WORD\n", ""},
-		"misused command":  {[]string{"repeat"}, nil, 2, "", "tester: wrong arguments: one word\nTry 'tester repeat --help'."},
+		"misused command": {[]string{"repeat"}, nil, 2, "",
+			"tester: wrong arguments: one word\nTry 'tester repeat --help'."},
 		"command fails":    {[]string{"repeat", "hello"}, []string{"MODE=fail"}, 1, "", `"error":"speechless"`},
 		"help of commands": {[]string{"--help"}, nil, 0, "tester repeat   say what comes in", ""},
 		"unknown argument": {[]string{"serve"}, nil, 2, "", `tester: unknown command "serve"`},
 		"two arguments":    {[]string{"migrate", "now"}, nil, 2, "", "takes one argument, not 2"},
-		"wrong config":     {nil, []string{"SIZE=x", "LOG_FORMAT=xml"}, 2, "", "  LOG_FORMAT=\"xml\": is none of auto, text, json\n  SIZE=\"x\": "},
-		"wrong telemetry":  {nil, []string{"OTEL_TRACES_EXPORTER=pigeon"}, 2, "", `OTEL_TRACES_EXPORTER="pigeon"`},
-		"metrics":          {nil, []string{"MODE=metrics"}, 0, "\nearly_total{service_name=\"tester\"} 7\n", ""},
-		"failure":          {nil, []string{"MODE=fail"}, 1, "", `"level":"ERROR","msg":"failed","service":"tester","error":"broken"`},
+		"wrong config": {nil, []string{"SIZE=x", "LOG_FORMAT=xml"}, 2, "",
+			"  LOG_FORMAT=\"xml\": is none of auto, text, json\n  SIZE=\"x\": "},
+		"wrong telemetry": {nil, []string{"OTEL_TRACES_EXPORTER=pigeon"}, 2, "", `OTEL_TRACES_EXPORTER="pigeon"`},
+		"metrics":         {nil, []string{"MODE=metrics"}, 0, "\nearly_total{service_name=\"tester\"} 7\n", ""},
+		"failure": {nil, []string{"MODE=fail"}, 1, "",
+			`"level":"ERROR","msg":"failed","service":"tester","error":"broken"`},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -27,7 +27,8 @@ func TestJSONLines(t *testing.T) {
 		t.Fatalf("%v: %s", err, &out)
 	}
 	delete(got, "time")
-	want := "map[error:no level:ERROR msg:place order orderId:7 service:orders span_id:0200000000000000 trace_id:01000000000000000000000000000000]"
+	want := "map[error:no level:ERROR msg:place order orderId:7 service:orders " +
+		"span_id:0200000000000000 trace_id:01000000000000000000000000000000]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("%v", got)
 	}
@@ -61,7 +62,9 @@ func TestLinesNameTheirSpan(t *testing.T) {
 }
 
 func TestSubjectHasTheProgramsName(t *testing.T) {
-	for format, want := range map[string]string{"text": "order_id=7 http.subject=8", "json": `"order_id":7,"http":{"subject":8}`} {
+	for format, want := range map[string]string{
+		"text": "order_id=7 http.subject=8", "json": `"order_id":7,"http":{"subject":8}`,
+	} {
 		var out bytes.Buffer
 		log := slog.New(LogConfig{Format: format, Subject: "order_id"}.handler(&out, "orders"))
 		log.Info("message failed", "subject", 7, slog.Group("http", "subject", 8))

@@ -84,7 +84,8 @@ func costsNothing(t *testing.T, environ map[string]string) {
 	if _, ok := otel.GetTracerProvider().(noop.TracerProvider); !ok {
 		t.Errorf("tracer provider is %T", otel.GetTracerProvider())
 	}
-	if err := goleak.Find(before); err != nil { // unlike a count of them it is not confused by one that another test left, and that ends now
+	// unlike a count of them it is not confused by one that another test left, and that ends now
+	if err := goleak.Find(before); err != nil {
 		t.Error(err)
 	}
 	if log.String() != "" {
@@ -92,7 +93,8 @@ func costsNothing(t *testing.T, environ map[string]string) {
 	}
 
 	// A caller's context goes through nevertheless.
-	in := propagation.MapCarrier{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b", "baggage": "c=d"}
+	in := propagation.MapCarrier{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		"tracestate": "a=b", "baggage": "c=d"}
 	out := propagation.MapCarrier{}
 	ctx := otel.GetTextMapPropagator().Extract(t.Context(), in)
 	ctx, span := otel.Tracer("x").Start(ctx, "y")
@@ -108,11 +110,13 @@ func costsNothing(t *testing.T, environ map[string]string) {
 func TestSpansAreExported(t *testing.T) {
 	receiver := teletest.Receiver(t)
 	for name, environ := range map[string]map[string]string{
-		"http by default":     {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.Addr()},
-		"http for traces":     {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": receiver.Addr() + "/v1/traces", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
-		"grpc":                {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.GRPCAddr(), "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-		"compressed":          {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.Addr(), "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"},
-		"environment's names": {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.Addr(), "OTEL_SERVICE_NAME": "other", "OTEL_RESOURCE_ATTRIBUTES": "service.version=9,deployment.environment.name=test"},
+		"http by default": {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.Addr()},
+		"http for traces": {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": receiver.Addr() + "/v1/traces",
+			"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
+		"grpc":       {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.GRPCAddr(), "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+		"compressed": {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.Addr(), "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"},
+		"environment's names": {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.Addr(), "OTEL_SERVICE_NAME": "other",
+			"OTEL_RESOURCE_ATTRIBUTES": "service.version=9,deployment.environment.name=test"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
@@ -220,12 +224,15 @@ func TestMetrics(t *testing.T) {
 		return w.Body.String()
 	}
 	plain := scrape("text/plain")
-	for _, want := range []string{`saga_duration_count{service_name="orders"} 1`, `go_goroutine_count{service_name="orders"} `, `process_resident_memory_bytes{service_name="orders"} `, "service_instance_id="} {
+	for _, want := range []string{`saga_duration_count{service_name="orders"} 1`,
+		`go_goroutine_count{service_name="orders"} `, `process_resident_memory_bytes{service_name="orders"} `,
+		"service_instance_id="} {
 		if !strings.Contains(plain, want) {
 			t.Errorf("no %q in\n%s", want, plain)
 		}
 	}
-	if open := scrape("application/openmetrics-text;version=1.0.0"); !strings.Contains(open, `trace_id="`+span.SpanContext().TraceID().String()+`"`) {
+	if open := scrape("application/openmetrics-text;version=1.0.0"); !strings.Contains(open,
+		`trace_id="`+span.SpanContext().TraceID().String()+`"`) {
 		t.Errorf("no exemplar in\n%s", open)
 	}
 }

@@ -191,7 +191,8 @@ type service struct {
 	collector *Collector
 }
 
-func (s *service) Export(_ context.Context, r *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+func (s *service) Export(_ context.Context,
+	r *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
 	s.collector.add(r)
 	return &collector.ExportTraceServiceResponse{}, nil
 }

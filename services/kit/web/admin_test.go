@@ -32,7 +32,8 @@ func TestReadiness(t *testing.T) {
 		body        string
 	}{
 		{down, nil, 503, `{"status":"not ready","notReady":{"database":"not connected"}}`},
-		{down, alarm, 503, `{"status":"not ready","notReady":{"database":"not connected"},"degraded":{"publisher":"memory alarm"}}`},
+		{down, alarm, 503,
+			`{"status":"not ready","notReady":{"database":"not connected"},"degraded":{"publisher":"memory alarm"}}`},
 		{nil, alarm, 200, `{"status":"ready","degraded":{"publisher":"memory alarm"}}`},
 		{nil, nil, 200, `{"status":"ready"}`},
 	} {
@@ -66,7 +67,8 @@ func TestReadinessAnswersWithinASecondWhateverItsChecksDo(t *testing.T) {
 			if took := time.Since(began); took >= time.Second {
 				t.Errorf("answered after %s", took)
 			}
-			want := `{"status":"not ready","notReady":{"database":"no answer within 800ms"},"degraded":{"consumer":"no answer within 800ms","publisher":`
+			want := `{"status":"not ready","notReady":{"database":"no answer within 800ms"},` +
+				`"degraded":{"consumer":"no answer within 800ms","publisher":`
 			if status != 503 || len(body) < len(want) || body[:len(want)] != want {
 				t.Errorf("%d %s", status, body)
 			}

@@ -34,7 +34,8 @@ func request(body, contentType string) *http.Request {
 }
 
 func TestRead(t *testing.T) {
-	body := `{"customerId":"550e8400-e29b-41d4-a716-446655440000","items":[{"productId":"550e8400-e29b-41d4-a716-446655440001","quantity":2}]}`
+	body := `{"customerId":"550e8400-e29b-41d4-a716-446655440000",` +
+		`"items":[{"productId":"550e8400-e29b-41d4-a716-446655440001","quantity":2}]}`
 	for _, contentType := range []string{"application/json", "application/json; charset=UTF-8", "Application/JSON"} {
 		var got readOrder
 		if err := Read(httptest.NewRecorder(), request(body, contentType), &got); err != nil {
@@ -59,36 +60,50 @@ func TestReadRefuses(t *testing.T) {
 		field       string
 		detail      string // of the field, else of the problem
 	}{
-		"empty body":            {body: "", status: 400, detail: "The body is empty."},
-		"blank body":            {body: " \n\t", status: 400, detail: "The body is empty."},
-		"no object":             {body: `[]`, status: 400, detail: "The body must be a JSON object."},
-		"number":                {body: `7`, status: 400, detail: "The body must be a JSON object."},
-		"cut off":               {body: `{"items":[{"quantity":1`, status: 400, detail: "The JSON ends too early."},
-		"no JSON":               {body: `quantity=1`, status: 400, detail: "The JSON has a syntax error at byte 0."},
-		"trailing data":         {body: `{} {}`, status: 400, detail: "The JSON has a syntax error at byte 3."},
-		"unknown field":         {body: `{"customer":"x"}`, status: 400, field: "customer", detail: "is not a known field"},
-		"unknown nested field":  {body: `{"items":[{},{"prize":1}]}`, status: 400, field: "items[1].prize", detail: "is not a known field"},
-		"names have a case":     {body: `{"CustomerID":"550e8400-e29b-41d4-a716-446655440000"}`, status: 400, field: "CustomerID", detail: "is not a known field"},
-		"field given twice":     {body: `{"items":[{"quantity":1,"quantity":2}]}`, status: 400, field: "items[0].quantity", detail: "is given twice"},
-		"string for integer":    {body: `{"items":[{"quantity":"2"}]}`, status: 400, field: "items[0].quantity", detail: "must be an integer in its range"},
-		"fraction for integer":  {body: `{"items":[{"quantity":1.5}]}`, status: 400, field: "items[0].quantity", detail: "must be an integer in its range"},
-		"integer out of range":  {body: `{"items":[{"quantity":92233720368547758080}]}`, status: 400, field: "items[0].quantity", detail: "must be an integer in its range"},
-		"integer for boolean":   {body: `{"items":[{"gift":1}]}`, status: 400, field: "items[0].gift", detail: "must be true or false"},
-		"object for array":      {body: `{"items":{}}`, status: 400, field: "items", detail: "must be an array"},
-		"string for object":     {body: `{"items":["x"]}`, status: 400, field: "items[0]", detail: "must be an object"},
-		"number for string":     {body: `{"note":1}`, status: 400, field: "note", detail: "must be a string"},
-		"bad UUID":              {body: `{"items":[{"productId":"x"}]}`, status: 400, field: "items[0].productId", detail: "must be a UUID"},
-		"UUID as URN":           {body: `{"customerId":"urn:uuid:550e8400-e29b-41d4-a716-446655440000"}`, status: 400, field: "customerId", detail: "must be a UUID"},
-		"UUID without hyphens":  {body: `{"customerId":"550e8400e29b41d4a716446655440000"}`, status: 400, field: "customerId", detail: "must be a UUID"},
-		"number for UUID":       {body: `{"customerId":5}`, status: 400, field: "customerId", detail: "must be a UUID"},
-		"bad time":              {body: `{"dueAt":"tomorrow"}`, status: 400, field: "dueAt", detail: "must be an RFC 3339 time"},
+		"empty body":    {body: "", status: 400, detail: "The body is empty."},
+		"blank body":    {body: " \n\t", status: 400, detail: "The body is empty."},
+		"no object":     {body: `[]`, status: 400, detail: "The body must be a JSON object."},
+		"number":        {body: `7`, status: 400, detail: "The body must be a JSON object."},
+		"cut off":       {body: `{"items":[{"quantity":1`, status: 400, detail: "The JSON ends too early."},
+		"no JSON":       {body: `quantity=1`, status: 400, detail: "The JSON has a syntax error at byte 0."},
+		"trailing data": {body: `{} {}`, status: 400, detail: "The JSON has a syntax error at byte 3."},
+		"unknown field": {body: `{"customer":"x"}`, status: 400, field: "customer", detail: "is not a known field"},
+		"unknown nested field": {body: `{"items":[{},{"prize":1}]}`, status: 400, field: "items[1].prize",
+			detail: "is not a known field"},
+		"names have a case": {body: `{"CustomerID":"550e8400-e29b-41d4-a716-446655440000"}`, status: 400,
+			field: "CustomerID", detail: "is not a known field"},
+		"field given twice": {body: `{"items":[{"quantity":1,"quantity":2}]}`, status: 400, field: "items[0].quantity",
+			detail: "is given twice"},
+		"string for integer": {body: `{"items":[{"quantity":"2"}]}`, status: 400, field: "items[0].quantity",
+			detail: "must be an integer in its range"},
+		"fraction for integer": {body: `{"items":[{"quantity":1.5}]}`, status: 400, field: "items[0].quantity",
+			detail: "must be an integer in its range"},
+		"integer out of range": {body: `{"items":[{"quantity":92233720368547758080}]}`, status: 400,
+			field: "items[0].quantity", detail: "must be an integer in its range"},
+		"integer for boolean": {body: `{"items":[{"gift":1}]}`, status: 400, field: "items[0].gift",
+			detail: "must be true or false"},
+		"object for array":  {body: `{"items":{}}`, status: 400, field: "items", detail: "must be an array"},
+		"string for object": {body: `{"items":["x"]}`, status: 400, field: "items[0]", detail: "must be an object"},
+		"number for string": {body: `{"note":1}`, status: 400, field: "note", detail: "must be a string"},
+		"bad UUID": {body: `{"items":[{"productId":"x"}]}`, status: 400, field: "items[0].productId",
+			detail: "must be a UUID"},
+		"UUID as URN": {body: `{"customerId":"urn:uuid:550e8400-e29b-41d4-a716-446655440000"}`, status: 400,
+			field: "customerId", detail: "must be a UUID"},
+		"UUID without hyphens": {body: `{"customerId":"550e8400e29b41d4a716446655440000"}`, status: 400, field: "customerId",
+			detail: "must be a UUID"},
+		"number for UUID": {body: `{"customerId":5}`, status: 400, field: "customerId", detail: "must be a UUID"},
+		"bad time": {body: `{"dueAt":"tomorrow"}`, status: 400, field: "dueAt",
+			detail: "must be an RFC 3339 time"},
 		"invalid UTF-8":         {body: "{\"note\":\"\xff\"}", status: 400, detail: "The JSON has a syntax error at byte 9."},
 		"depth bomb":            {body: deep, status: 400, detail: "The body must be a JSON object."},
 		"depth bomb in a field": {body: `{"items":` + deep, status: 400, field: "items[0]", detail: "must be an object"},
-		"form":                  {body: `{}`, contentType: "application/x-www-form-urlencoded", status: 415, detail: "The body must be application/json."},
-		"no content type":       {body: `{}`, contentType: " ", status: 415, detail: "The body must be application/json."},
-		"other charset":         {body: `{}`, contentType: "application/json; charset=latin1", status: 415, detail: "The body must be application/json."},
-		"over 64 KiB":           {body: `{"note":"` + strings.Repeat("x", maxBody) + `"}`, status: 413, detail: "At most 65536 bytes are accepted."},
+		"form": {body: `{}`, contentType: "application/x-www-form-urlencoded", status: 415,
+			detail: "The body must be application/json."},
+		"no content type": {body: `{}`, contentType: " ", status: 415, detail: "The body must be application/json."},
+		"other charset": {body: `{}`, contentType: "application/json; charset=latin1", status: 415,
+			detail: "The body must be application/json."},
+		"over 64 KiB": {body: `{"note":"` + strings.Repeat("x", maxBody) + `"}`, status: 413,
+			detail: "At most 65536 bytes are accepted."},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -160,8 +175,10 @@ func TestWrite(t *testing.T) {
 // and what is accepted survives another round.
 func FuzzRead(f *testing.F) {
 	for _, seed := range []string{
-		`{"customerId":"550e8400-e29b-41d4-a716-446655440000","items":[{"productId":"550e8400-e29b-41d4-a716-446655440001","quantity":2,"gift":true}],"note":"x","dueAt":"2026-11-23T10:00:00Z"}`,
-		`{"items":[{"quantity":1e2}]}`, `{"items":null}`, `null`, `[[[[`, `{"note":"\ud800"}`, "{\"a~1\":{\"\x00\":1}}", `{} x`, ``,
+		`{"customerId":"550e8400-e29b-41d4-a716-446655440000","items":[{"productId":"550e8400-e29b-41d4-a716-446655440001",` +
+			`"quantity":2,"gift":true}],"note":"x","dueAt":"2026-11-23T10:00:00Z"}`,
+		`{"items":[{"quantity":1e2}]}`, `{"items":null}`, `null`, `[[[[`, `{"note":"\ud800"}`, "{\"a~1\":{\"\x00\":1}}",
+		`{} x`, ``,
 	} {
 		f.Add([]byte(seed))
 	}

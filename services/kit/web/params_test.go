@@ -42,21 +42,22 @@ func TestPathUUID(t *testing.T) {
 
 func TestCheckQuery(t *testing.T) {
 	for query, want := range map[string]string{ // the parameter at fault, and why
-		"":                           "",
-		"limit=1&customerId=x":       "",
-		"limit=1;customerId=x":       "limit must not contain a semicolon: parameters are separated by &",
-		"customerId=%zz":             "customerId has a value that cannot be read",
-		"%zz=1":                      "%zz has a name that cannot be read",
-		"customerId=":                "customerId must not be empty",
-		"customerId":                 "customerId must not be empty",
-		"customerID=x":               "customerID is not a parameter of this request",
-		"limit=1&limit=2":            "limit must be given once",
-		"l%69mit=1&limit=2":          "limit must be given once",
-		"&limit=1":                   " is not a parameter of this request",
-		"limit=1&":                   " is not a parameter of this request",
-		"=1":                         " is not a parameter of this request",
-		"?limit=1":                   "?limit is not a parameter of this request",
-		"limit=1&a=1&limit=2&b=;":    "a is not a parameter of this request, limit must be given once, b is not a parameter of this request",
+		"":                     "",
+		"limit=1&customerId=x": "",
+		"limit=1;customerId=x": "limit must not contain a semicolon: parameters are separated by &",
+		"customerId=%zz":       "customerId has a value that cannot be read",
+		"%zz=1":                "%zz has a name that cannot be read",
+		"customerId=":          "customerId must not be empty",
+		"customerId":           "customerId must not be empty",
+		"customerID=x":         "customerID is not a parameter of this request",
+		"limit=1&limit=2":      "limit must be given once",
+		"l%69mit=1&limit=2":    "limit must be given once",
+		"&limit=1":             " is not a parameter of this request",
+		"limit=1&":             " is not a parameter of this request",
+		"=1":                   " is not a parameter of this request",
+		"?limit=1":             "?limit is not a parameter of this request",
+		"limit=1&a=1&limit=2&b=;": "a is not a parameter of this request, limit must be given once, " +
+			"b is not a parameter of this request",
 		"limit;x=1":                  "limit;x is not a parameter of this request",
 		"customerId=550e8400%2De29b": "",
 	} {
@@ -143,9 +144,10 @@ func TestCreationCursor(t *testing.T) {
 	if gotAt, gotID, err := ParseCreationCursor(""); err != nil || !gotAt.IsZero() || gotID != uuid.Nil {
 		t.Errorf("first page: %v %v %v", gotAt, gotID, err)
 	}
-	for _, after := range []string{"?", Cursor("1"), Cursor("now", id.String()), Cursor("1", "7"), Cursor("-1", id.String()),
-		Cursor("999999999999999999", id.String())} {
-		if _, _, err := ParseCreationCursor(after); err == nil || Error(err).Status != 400 || Error(err).Errors[0].Field != "after" {
+	for _, after := range []string{"?", Cursor("1"), Cursor("now", id.String()), Cursor("1", "7"),
+		Cursor("-1", id.String()), Cursor("999999999999999999", id.String())} {
+		if _, _, err := ParseCreationCursor(after); err == nil || Error(err).Status != 400 ||
+			Error(err).Errors[0].Field != "after" {
 			t.Errorf("%q: %v", after, err)
 		}
 	}

@@ -20,7 +20,8 @@ func TestFailuresNameTheIDsInThePath(t *testing.T) {
 	for path, want := range map[string]string{"/orders/" + id: "order_id=" + id + " ", "/orders/ada@example.com": ""} {
 		log.Reset()
 		router.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, nil))
-		if got := log.String(); !strings.Contains(got, "request failed") || !strings.Contains(got, want) || strings.Contains(got, "ada") {
+		if got := log.String(); !strings.Contains(got, "request failed") || !strings.Contains(got, want) ||
+			strings.Contains(got, "ada") {
 			t.Errorf("%s logs %s, want %q in it", path, got, want)
 		}
 	}

@@ -43,9 +43,10 @@ func TestProblemWrite(t *testing.T) {
 			location: "/orders/7",
 		},
 		"retry": {
-			problem:    Unavailable("The database cannot be reached.").Because(errors.New("dial tcp 10.0.0.1:5432")),
-			status:     503,
-			body:       `{"type":"/problems/unavailable","title":"Temporarily unavailable","status":503,"detail":"The database cannot be reached."}`,
+			problem: Unavailable("The database cannot be reached.").Because(errors.New("dial tcp 10.0.0.1:5432")),
+			status:  503,
+			body: `{"type":"/problems/unavailable","title":"Temporarily unavailable","status":503,` +
+				`"detail":"The database cannot be reached."}`,
 			retryAfter: "1",
 		},
 	}
@@ -59,7 +60,8 @@ func TestProblemWrite(t *testing.T) {
 				t.Errorf("%d %s\nwant %d %s", w.Code, w.Body, test.status, test.body)
 			}
 			h := w.Header()
-			if h.Get("Content-Type") != "application/problem+json" || !soon(h.Get("Retry-After"), test.retryAfter) || h.Get("ETag") != "" ||
+			if h.Get("Content-Type") != "application/problem+json" || !soon(h.Get("Retry-After"), test.retryAfter) ||
+				h.Get("ETag") != "" ||
 				h.Get("Location") != test.location {
 				t.Errorf("header %v", h)
 			}
@@ -133,7 +135,8 @@ func TestFaultPromisesNoMoreThanIsKnown(t *testing.T) {
 		p := Error(FromFault(kind, cause))
 		w := httptest.NewRecorder()
 		p.Write(w)
-		if p.Status != want.status || p.Type != want.typ || !soon(w.Header().Get("Retry-After"), want.retryAfter) || !errors.Is(p, cause) {
+		if p.Status != want.status || p.Type != want.typ || !soon(w.Header().Get("Retry-After"), want.retryAfter) ||
+			!errors.Is(p, cause) {
 			t.Errorf("%s: %d %s, Retry-After %q, cause %v", kind, p.Status, p.Type, w.Header().Get("Retry-After"), p.Unwrap())
 		}
 	}
@@ -182,7 +185,9 @@ func TestHandleLogsOnlyFailures(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	line := log.String()
-	for _, want := range []string{"level=ERROR", "method=GET", "route=/orders/{id}", "status=500", `error="load order 7: disk on fire"`} {
+	for _, want := range []string{
+		"level=ERROR", "method=GET", "route=/orders/{id}", "status=500", `error="load order 7: disk on fire"`,
+	} {
 		if !strings.Contains(line, want) {
 			t.Errorf("log lacks %s: %s", want, line)
 		}

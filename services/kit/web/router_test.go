@@ -85,17 +85,21 @@ func TestServerSpan(t *testing.T) {
 		attrs        map[string]string // besides those that all have
 	}{
 		"route": {"GET", "/orders/7?secret=1", "GET /orders/{orderId}", codes.Unset, map[string]string{
-			"http.request.method": "GET", "url.path": "/orders/7", "http.route": "/orders/{orderId}", "http.response.status_code": "200"}},
+			"http.request.method": "GET", "url.path": "/orders/7", "http.route": "/orders/{orderId}",
+			"http.response.status_code": "200"}},
 		"failure": {"POST", "/orders", "POST /orders", codes.Error, map[string]string{
-			"http.request.method": "POST", "url.path": "/orders", "http.route": "/orders", "http.response.status_code": "503", "error.type": "503"}},
+			"http.request.method": "POST", "url.path": "/orders", "http.route": "/orders", "http.response.status_code": "503",
+			"error.type": "503"}},
 		"panic": {"PUT", "/orders/7", "PUT /orders/{orderId}", codes.Error, map[string]string{
-			"http.request.method": "PUT", "url.path": "/orders/7", "http.route": "/orders/{orderId}", "http.response.status_code": "500", "error.type": "500"}},
+			"http.request.method": "PUT", "url.path": "/orders/7", "http.route": "/orders/{orderId}",
+			"http.response.status_code": "500", "error.type": "500"}},
 		"nothing written": {"GET", "/silent", "GET /silent", codes.Unset, map[string]string{
 			"http.request.method": "GET", "url.path": "/silent", "http.route": "/silent", "http.response.status_code": "200"}},
 		"no route": {"GET", "/wp-admin", "GET", codes.Unset, map[string]string{
 			"http.request.method": "GET", "url.path": "/wp-admin", "http.response.status_code": "404"}},
 		"made-up method": {"BREW", "/orders", "HTTP", codes.Unset, map[string]string{
-			"http.request.method": "_OTHER", "http.request.method_original": "BREW", "url.path": "/orders", "http.response.status_code": "405"}},
+			"http.request.method": "_OTHER", "http.request.method_original": "BREW", "url.path": "/orders",
+			"http.response.status_code": "405"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -114,7 +118,8 @@ func TestServerSpan(t *testing.T) {
 			if span.Name() != test.name || span.SpanKind() != trace.SpanKindServer || span.Status().Code != test.status {
 				t.Errorf("%s %s %v", span.SpanKind(), span.Name(), span.Status())
 			}
-			want := map[string]string{"url.scheme": "http", "server.address": "orders", "server.port": "5003", "network.protocol.version": "1.1"}
+			want := map[string]string{"url.scheme": "http", "server.address": "orders", "server.port": "5003",
+				"network.protocol.version": "1.1"}
 			for k, v := range test.attrs {
 				want[k] = v
 			}
@@ -135,7 +140,8 @@ func TestServerSpan(t *testing.T) {
 			if diff := cmp.Diff(want, text(points[0].Attributes.ToSlice())); diff != "" {
 				t.Errorf("metric attributes (-want +got)\n%s", diff)
 			}
-			if len(points[0].Exemplars) != 1 || fmt.Sprintf("%x", points[0].Exemplars[0].TraceID) != span.SpanContext().TraceID().String() {
+			if len(points[0].Exemplars) != 1 ||
+				fmt.Sprintf("%x", points[0].Exemplars[0].TraceID) != span.SpanContext().TraceID().String() {
 				t.Errorf("exemplars %v", points[0].Exemplars)
 			}
 		})
@@ -198,7 +204,8 @@ func TestPassesTheContextOnWithoutTracing(t *testing.T) {
 func TestPanicIsAnsweredAndLogged(t *testing.T) {
 	log := captureLog(t)
 	w := serve(testRouter(), "PUT", "/orders/7")
-	if w.Code != 500 || w.Header().Get("Content-Type") != "application/problem+json" || strings.Contains(w.Body.String(), "oops") {
+	if w.Code != 500 || w.Header().Get("Content-Type") != "application/problem+json" ||
+		strings.Contains(w.Body.String(), "oops") {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
 	for _, want := range []string{"level=ERROR", "oops", "/orders/{orderId}", "router_test.go"} {
@@ -214,7 +221,8 @@ func TestNoRoute(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	w = serve(testRouter(), "DELETE", "/orders/7")
-	if w.Code != 405 || w.Header().Get("Allow") != "GET, HEAD, PUT" || !strings.Contains(w.Body.String(), "/problems/method-not-allowed") {
+	if w.Code != 405 || w.Header().Get("Allow") != "GET, HEAD, PUT" ||
+		!strings.Contains(w.Body.String(), "/problems/method-not-allowed") {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
 	if w = serve(testRouter(), "HEAD", "/orders/7"); w.Code != 200 {
@@ -313,7 +321,8 @@ func TestTracesOfStrangersAreLinkedTo(t *testing.T) {
 				if strings.Contains(traceparent, span.SpanContext().TraceID().String()) || span.Parent().IsValid() {
 					t.Errorf("the stranger's trace was adopted: %s below %s", span.SpanContext().TraceID(), span.Parent().SpanID())
 				}
-				if links := span.Links(); len(links) != test.links || !strings.Contains(traceparent, links[0].SpanContext.TraceID().String()) {
+				if links := span.Links(); len(links) != test.links ||
+					!strings.Contains(traceparent, links[0].SpanContext.TraceID().String()) {
 					t.Errorf("links %v", links)
 				}
 			}

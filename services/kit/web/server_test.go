@@ -17,12 +17,14 @@ import (
 
 // start runs a server with both ports until the test ends. stop begins the
 // drain and returns what Run returned.
-func start(t *testing.T, cfg Config, handler http.Handler) (s *Server, public, admin string, begin context.CancelFunc, ended <-chan error) {
+func start(t *testing.T, cfg Config,
+	handler http.Handler) (s *Server, public, admin string, begin context.CancelFunc, ended <-chan error) {
 	t.Helper()
 	return startLimited(t, cfg, handler, 0, maxHeaderBytes)
 }
 
-func startLimited(t *testing.T, cfg Config, handler http.Handler, conns, headerBytes int) (s *Server, public, admin string, begin context.CancelFunc, ended <-chan error) {
+func startLimited(t *testing.T, cfg Config, handler http.Handler,
+	conns, headerBytes int) (s *Server, public, admin string, begin context.CancelFunc, ended <-chan error) {
 	t.Helper()
 	captureLog(t)
 	cfg.Addr, cfg.AdminAddr = "127.0.0.1:0", "127.0.0.1:0"
@@ -84,7 +86,8 @@ func TestDrain(t *testing.T) {
 		<-release
 		io.WriteString(w, "done")
 	})
-	s, public, admin, begin, ended := start(t, Config{DrainDelay: 300 * time.Millisecond, ShutdownTimeout: time.Minute}, mux)
+	s, public, admin, begin, ended := start(t,
+		Config{DrainDelay: 300 * time.Millisecond, ShutdownTimeout: time.Minute}, mux)
 	c := client(t)
 
 	if status, _, closing := get(t, c, public+"/quick"); status != 200 || closing {
@@ -148,7 +151,8 @@ func TestDrain(t *testing.T) {
 // closed already.
 func TestDrainAnswersOnOpenConnections(t *testing.T) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "quick") })
-	_, public, _, begin, ended := start(t, Config{DrainDelay: 10 * time.Millisecond, ShutdownTimeout: time.Minute}, handler)
+	_, public, _, begin, ended := start(t,
+		Config{DrainDelay: 10 * time.Millisecond, ShutdownTimeout: time.Minute}, handler)
 	unused, kept := dial(t, public), dial(t, public)
 	request := func(conn net.Conn) *http.Response {
 		t.Helper()
@@ -251,7 +255,8 @@ func TestConnectionLimit(t *testing.T) {
 		}
 	}
 	one := dial(t, public)
-	if resp, err := http.ReadResponse(bufio.NewReader(one), nil); err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+	if resp, err := http.ReadResponse(bufio.NewReader(one), nil); err != nil ||
+		resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("one too many: %v, %v; want a 503", resp, err)
 	}
 	close(release)
@@ -267,7 +272,8 @@ func TestConnectionLimit(t *testing.T) {
 }
 
 func TestHeaderLimit(t *testing.T) {
-	_, public, _, _, _ := startLimited(t, Config{ShutdownTimeout: time.Second}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), 0, 1<<10)
+	_, public, _, _, _ := startLimited(t, Config{ShutdownTimeout: time.Second},
+		http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), 0, 1<<10)
 	for size, want := range map[int]int{512: http.StatusOK, 8 << 10: http.StatusRequestHeaderFieldsTooLarge} {
 		conn := dial(t, public)
 		fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n", strings.Repeat("x", size))
@@ -343,8 +349,10 @@ func TestPortInUse(t *testing.T) {
 	}
 	defer other.Close()
 	_, port, _ := net.SplitHostPort(other.Addr().String())
-	s := NewServer(Config{Addr: other.Addr().String(), AdminAddr: "nonsense"}, http.NotFoundHandler(), http.NotFoundHandler())
-	if err := s.Run(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "port "+port+" is in use: stop what listens there or set HTTP_ADDR") {
+	s := NewServer(Config{Addr: other.Addr().String(), AdminAddr: "nonsense"}, http.NotFoundHandler(),
+		http.NotFoundHandler())
+	if err := s.Run(t.Context()); err == nil ||
+		!strings.HasPrefix(err.Error(), "port "+port+" is in use: stop what listens there or set HTTP_ADDR") {
 		t.Errorf("%v", err)
 	}
 	if err := s.RunAdmin(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "ADMIN_ADDR: ") {
@@ -355,17 +363,18 @@ func TestPortInUse(t *testing.T) {
 func TestSlowBodyIsGivenUpAndALongAnswerIsNot(t *testing.T) {
 	captureLog(t)
 	const limit = 200 * time.Millisecond
-	s := NewServer(Config{Addr: "127.0.0.1:0", ShutdownTimeout: time.Second}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := io.ReadAll(r.Body); err != nil {
-			w.WriteHeader(http.StatusRequestTimeout)
-			return
-		}
-		select {
-		case <-r.Context().Done():
-		case <-time.After(3 * limit):
-			io.WriteString(w, "late")
-		}
-	}), nil)
+	s := NewServer(Config{Addr: "127.0.0.1:0", ShutdownTimeout: time.Second},
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, err := io.ReadAll(r.Body); err != nil {
+				w.WriteHeader(http.StatusRequestTimeout)
+				return
+			}
+			select {
+			case <-r.Context().Done():
+			case <-time.After(3 * limit):
+				io.WriteString(w, "late")
+			}
+		}), nil)
 	s.readTimeout = limit
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
@@ -393,7 +402,8 @@ func TestConfigValidate(t *testing.T) {
 			t.Errorf("no %s in %v", want, err)
 		}
 	}
-	if err := (Config{Addr: ":1", AdminAddr: ":2", DrainDelay: time.Second, ShutdownTimeout: 9 * time.Second}).Validate(); err != nil {
+	if err := (Config{Addr: ":1", AdminAddr: ":2", DrainDelay: time.Second, ShutdownTimeout: 9 * time.Second}).
+		Validate(); err != nil {
 		t.Error(err)
 	}
 }

@@ -50,7 +50,8 @@ func (c *Crowd) Join(t testing.TB, n int, text string) {
 func (c *Crowd) read(conn net.Conn) {
 	status := 0
 	// It reads on for the end of the connection: the body stays in the kernel.
-	if resp, err := http.ReadResponse(bufio.NewReaderSize(conn, 256), nil); err == nil { //nolint:bodyclose // it ends with its connection
+	resp, err := http.ReadResponse(bufio.NewReaderSize(conn, 256), nil) //nolint:bodyclose // it ends with its connection
+	if err == nil {
 		status = resp.StatusCode
 	}
 	c.mu.Lock()

@@ -11,7 +11,9 @@ import (
 // A service that is new and keeps no books is not asked for them; it must not stop the audit of the others.
 func TestConsumersWithoutBooksAreLeftOut(t *testing.T) {
 	t.Parallel()
-	asked, others := Queues(map[string][]string{"order.confirmed": {"customers.order.confirmed", "notifications.order.confirmed"}})
+	asked, others := Queues(map[string][]string{
+		"order.confirmed": {"customers.order.confirmed", "notifications.order.confirmed"},
+	})
 	if diff := cmp.Diff(map[string][]string{"order.confirmed": {"customers.order.confirmed"}}, asked); diff != "" {
 		t.Error(diff)
 	}

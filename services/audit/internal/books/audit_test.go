@@ -41,8 +41,9 @@ type keepers struct {
 func newKeepers(t *testing.T) (*keepers, *ask.Client) {
 	t.Helper()
 	k := &keepers{
-		orders: map[uuid.UUID]wire.Order{}, reservations: map[uuid.UUID]wire.Reservation{}, histories: map[uuid.UUID]wire.History{},
-		waiting: map[string]int{}, stock: `{"reservations":0,"products":3,"done":true}`,
+		orders: map[uuid.UUID]wire.Order{}, reservations: map[uuid.UUID]wire.Reservation{},
+		histories: map[uuid.UUID]wire.History{}, waiting: map[string]int{},
+		stock: `{"reservations":0,"products":3,"done":true}`,
 	}
 	server := httptest.NewServer(k)
 	t.Cleanup(server.Close)
@@ -57,10 +58,13 @@ func newKeepers(t *testing.T) (*keepers, *ask.Client) {
 func (k *keepers) confirmed() uuid.UUID {
 	id := uuid.Must(uuid.NewV7())
 	items := []events.Item{{ProductID: uuid.New(), Quantity: 2}}
-	state := wire.State{CustomerID: uuid.New(), Status: wire.OrderConfirmed, Items: items, TotalCents: 200, Currency: "EUR", Version: 2,
-		CreatedAt: time.Unix(1_800_000_000, 0).UTC(), UpdatedAt: time.Unix(1_800_000_001, 0).UTC()}
-	told := []wire.Event{{RoutingKey: events.OrderCreatedKey, Published: true}, {RoutingKey: events.OrderConfirmedKey, Published: true}}
-	k.orders[id] = wire.Order{OrderID: id, State: state, Prices: []int64{100}, Answer: events.StockReservedKey, Events: told, Told: &state}
+	state := wire.State{CustomerID: uuid.New(), Status: wire.OrderConfirmed, Items: items, TotalCents: 200,
+		Currency: "EUR", Version: 2, CreatedAt: time.Unix(1_800_000_000, 0).UTC(),
+		UpdatedAt: time.Unix(1_800_000_001, 0).UTC()}
+	told := []wire.Event{{RoutingKey: events.OrderCreatedKey, Published: true},
+		{RoutingKey: events.OrderConfirmedKey, Published: true}}
+	k.orders[id] = wire.Order{OrderID: id, State: state, Prices: []int64{100}, Answer: events.StockReservedKey,
+		Events: told, Told: &state}
 	k.reservations[id] = wire.Reservation{OrderID: id, Status: wire.ReservationReserved, Items: items, Created: true,
 		Events: []wire.Event{{RoutingKey: events.StockReservedKey, Published: true}}}
 	k.histories[id] = wire.History{OrderID: id, State: state}
@@ -203,7 +207,8 @@ const grace = 30 * time.Millisecond
 
 func run(t *testing.T, client *ask.Client) books.Report {
 	t.Helper()
-	report, err := books.New(books.Config{Rate: 1_000_000, Grace: grace, Named: 10}, client).Run(t.Context(), func(books.Report) {})
+	report, err := books.New(books.Config{Rate: 1_000_000, Grace: grace, Named: 10}, client).
+		Run(t.Context(), func(books.Report) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +294,8 @@ func TestAudit(t *testing.T) {
 		"stock": {
 			prepare: func(k *keepers) {
 				k.stock = `{"reservations":1,"products":0,"done":false}` + "\n" +
-					`{"products":3,"wrong":[{"productId":"` + uuid.NewString() + `","stock":1,"reserved":2,"supplied":4,"held":3}],"done":true}`
+					`{"products":3,"wrong":[{"productId":"` + uuid.NewString() +
+					`","stock":1,"reserved":2,"supplied":4,"held":3}],"done":true}`
 			},
 			counts: map[books.Kind]int64{"reserved-differs": 1, "stock-differs": 1},
 		},
@@ -301,7 +307,8 @@ func TestAudit(t *testing.T) {
 			test.prepare(k)
 			report := run(t, client)
 			if !maps.Equal(report.Counts, test.counts) || report.InFlight != test.inFlight || report.Products != 3 {
-				t.Errorf("found %v and %d in flight, want %v and %d: %+v", report.Counts, report.InFlight, test.counts, test.inFlight, report)
+				t.Errorf("found %v and %d in flight, want %v and %d: %+v",
+					report.Counts, report.InFlight, test.counts, test.inFlight, report)
 			}
 			if report.Balanced() != (len(test.counts) == 0) {
 				t.Errorf("says: %s", report.Verdict())
@@ -323,7 +330,8 @@ func TestAnAuditThatCannotAskFails(t *testing.T) {
 			k, client := newKeepers(t)
 			k.confirmed()
 			damage(k)
-			if _, err := books.New(books.Config{Rate: 1000, Grace: grace}, client).Run(t.Context(), func(books.Report) {}); err == nil {
+			if _, err := books.New(books.Config{Rate: 1000, Grace: grace}, client).
+				Run(t.Context(), func(books.Report) {}); err == nil {
 				t.Error("no error")
 			}
 		})
@@ -344,7 +352,8 @@ func TestReportCountsTheRest(t *testing.T) {
 	if len(report.Differences) != 10 || report.Total() != 25 {
 		t.Errorf("%d named of %d", len(report.Differences), report.Total())
 	}
-	if want := "The books do not balance: 25 differences (25 event-unhandled), 15 of them not named."; !strings.Contains(text.String(), want) {
+	if want := "The books do not balance: 25 differences (25 event-unhandled), " +
+		"15 of them not named."; !strings.Contains(text.String(), want) {
 		t.Errorf("wrote\n%s\nwithout: %s", text.String(), want)
 	}
 	if n := strings.Count(commands.String(), "orders republish --queue products.order.cancelled --subject "); n != 10 {
@@ -360,7 +369,8 @@ func TestAuditKeepsItsRate(t *testing.T) {
 		k.confirmed()
 	}
 	began := time.Now()
-	if _, err := books.New(books.Config{Rate: 8_000, Grace: grace}, client).Run(t.Context(), func(books.Report) {}); err != nil {
+	if _, err := books.New(books.Config{Rate: 8_000, Grace: grace}, client).
+		Run(t.Context(), func(books.Report) {}); err != nil {
 		t.Fatal(err)
 	}
 	if took := time.Since(began); took < 500*time.Millisecond {

@@ -121,7 +121,8 @@ func setup(t *testing.T) (*books, *routes.Watch) {
 		t.Fatal(err)
 	}
 	queues, _ := ask.Queues(events.Routes)
-	return b, routes.New(routes.Config{Grace: 20 * time.Second, Window: time.Hour}, ask.NewClient(*base, server.Client()), queues)
+	cfg := routes.Config{Grace: 20 * time.Second, Window: time.Hour}
+	return b, routes.New(cfg, ask.NewClient(*base, server.Client()), queues)
 }
 
 func check(t *testing.T, w *routes.Watch) []routes.Finding {
@@ -165,7 +166,8 @@ func TestWatch(t *testing.T) {
 			t.Fatalf("found %v, want one queue", found)
 		}
 		f := found[0]
-		if f.Queue != events.QueueProductsOrderCancelled || f.RoutingKey != events.OrderCancelledKey || f.Publisher != "orders" ||
+		if f.Queue != events.QueueProductsOrderCancelled || f.RoutingKey != events.OrderCancelledKey ||
+			f.Publisher != "orders" ||
 			f.Events != 1 || f.State != routes.Lost || !slices.Equal(f.Subjects, []string{id}) {
 			t.Errorf("found %+v", f)
 		}

@@ -24,7 +24,9 @@ func TestAWatchMayBeStoppedAtAnyMoment(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var loops sync.WaitGroup
 		loops.Go(func() {
-			if err := run.Every(ctx, run.Job{Name: "audit", Interval: time.Millisecond, Timeout: time.Minute, Do: w.Check}); err != nil {
+			if err := run.Every(ctx, run.Job{
+				Name: "audit", Interval: time.Millisecond, Timeout: time.Minute, Do: w.Check,
+			}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -143,12 +143,16 @@ func TestCustomers(t *testing.T) {
 		tag := a.header.Get("ETag")
 		a = c.call(t, "PUT", path, `{"name":"Ada King","email":"ada.king@example.com"}`, "If-Match", tag)
 		got = ok[customerBody](t, a, http.StatusOK)
-		if got.Name != "Ada King" || got.Email != "ada.king@example.com" || got.Version != 2 || a.header.Get("ETag") != `"2"` {
+		if got.Name != "Ada King" || got.Email != "ada.king@example.com" || got.Version != 2 ||
+			a.header.Get("ETag") != `"2"` {
 			t.Errorf("changed: %+v, ETag %q", got, a.header.Get("ETag"))
 		}
-		ok[web.Problem](t, c.call(t, "PUT", path, `{"name":"Eve","email":"eve@example.com"}`, "If-Match", tag), http.StatusPreconditionFailed)
-		ok[customerBody](t, c.call(t, "PUT", path, `{"name":"Ada","email":"ada@example.com"}`, "If-Match", "*"), http.StatusOK)
-		ok[web.Problem](t, c.call(t, "POST", "/api/customers", `{"customerId":"`+ada+`","name":"Eve","email":"eve@example.com"}`), http.StatusConflict)
+		ok[web.Problem](t, c.call(t, "PUT", path, `{"name":"Eve","email":"eve@example.com"}`, "If-Match", tag),
+			http.StatusPreconditionFailed)
+		ok[customerBody](t, c.call(t, "PUT", path, `{"name":"Ada","email":"ada@example.com"}`, "If-Match", "*"),
+			http.StatusOK)
+		ok[web.Problem](t, c.call(t, "POST", "/api/customers",
+			`{"customerId":"`+ada+`","name":"Eve","email":"eve@example.com"}`), http.StatusConflict)
 		unknown := "/api/customers/" + uuid.NewString()
 		ok[web.Problem](t, c.call(t, "GET", unknown, ""), http.StatusNotFound)
 		ok[web.Problem](t, c.call(t, "PUT", unknown, `{"name":"Eve","email":"eve@example.com"}`), http.StatusNotFound)
@@ -216,18 +220,25 @@ func TestHistory(t *testing.T) {
 	first, second, third := uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())
 	item := customer.Item{ProductID: uuid.New(), Quantity: 2}
 	record(t, c.store,
-		customer.Order{ID: first, CustomerID: customerID, Status: customer.Pending, Items: []customer.Item{item}, CreatedAt: &at, Version: 1, UpdatedAt: at},
-		customer.Order{ID: first, CustomerID: customerID, Status: customer.Confirmed, TotalCents: new(int64(4998)), Currency: new("EUR"), Version: 2, UpdatedAt: at},
+		customer.Order{ID: first, CustomerID: customerID, Status: customer.Pending, Items: []customer.Item{item},
+			CreatedAt: &at, Version: 1, UpdatedAt: at},
+		customer.Order{ID: first, CustomerID: customerID, Status: customer.Confirmed, TotalCents: new(int64(4998)),
+			Currency: new("EUR"), Version: 2, UpdatedAt: at},
 		// Its OrderCreated is late.
-		customer.Order{ID: second, CustomerID: customerID, Status: customer.Cancelled, Reason: new("TimedOut"), Version: 2, UpdatedAt: at},
-		customer.Order{ID: third, CustomerID: customerID, Status: customer.Pending, Items: []customer.Item{item}, CreatedAt: &at, Version: 1, UpdatedAt: at})
+		customer.Order{ID: second, CustomerID: customerID, Status: customer.Cancelled, Reason: new("TimedOut"), Version: 2,
+			UpdatedAt: at},
+		customer.Order{ID: third, CustomerID: customerID, Status: customer.Pending, Items: []customer.Item{item},
+			CreatedAt: &at, Version: 1, UpdatedAt: at})
 	items := []any{map[string]any{"productId": item.ProductID.String(), "quantity": 2.0}}
 	utc := "2026-11-05T08:30:00Z"
 	want := []map[string]any{
-		{"orderId": third.String(), "status": "Pending", "reason": nil, "items": items, "total": nil, "version": 1.0, "createdAt": utc, "updatedAt": utc},
-		{"orderId": second.String(), "status": "Cancelled", "reason": "TimedOut", "items": []any{}, "total": nil, "version": 2.0, "createdAt": nil, "updatedAt": utc},
-		{"orderId": first.String(), "status": "Confirmed", "reason": nil, "items": items, "version": 2.0, "createdAt": utc, "updatedAt": utc,
-			"total": map[string]any{"amountCents": 4998.0, "currency": "EUR"}},
+		{"orderId": third.String(), "status": "Pending", "reason": nil, "items": items, "total": nil, "version": 1.0,
+			"createdAt": utc, "updatedAt": utc},
+		{"orderId": second.String(), "status": "Cancelled", "reason": "TimedOut", "items": []any{}, "total": nil,
+			"version": 2.0, "createdAt": nil, "updatedAt": utc},
+		{"orderId": first.String(), "status": "Confirmed", "reason": nil, "items": items, "version": 2.0, "createdAt": utc,
+			"updatedAt": utc,
+			"total":     map[string]any{"amountCents": 4998.0, "currency": "EUR"}},
 	}
 	var got []map[string]any
 	query := "?limit=2"
@@ -263,23 +274,31 @@ func TestBadRequests(t *testing.T) {
 		status             int
 		fields             []string
 	}{
-		"nothing given":       {"POST", path, `{}`, nil, 422, []string{"name", "email"}},
-		"everything wrong":    {"POST", path, `{"customerId":"00000000-0000-0000-0000-000000000000","name":" ","email":"ada"}`, nil, 422, []string{"name", "email", "customerId"}},
-		"too long":            {"POST", path, `{"name":"` + strings.Repeat("ü", 201) + `","email":"` + strings.Repeat("a", 250) + `@example.com"}`, nil, 422, []string{"name", "email"}},
-		"control characters":  {"POST", path, `{"name":"a\u0000","email":"a\u0000@example.com"}`, nil, 422, []string{"name", "email"}},
-		"email with a name":   {"POST", path, `{"name":"Ada","email":"Ada <ada@example.com>"}`, nil, 422, []string{"email"}},
-		"two emails":          {"POST", path, `{"name":"Ada","email":"ada@example.com, eve@example.com"}`, nil, 422, []string{"email"}},
-		"unknown field":       {"POST", path, `{"name":"Ada","email":"ada@example.com","age":36}`, nil, 400, []string{"age"}},
-		"wrong type":          {"POST", path, `{"name":1,"email":"ada@example.com"}`, nil, 400, []string{"name"}},
-		"bad id":              {"POST", path, `{"customerId":"ada","name":"Ada","email":"ada@example.com"}`, nil, 400, []string{"customerId"}},
-		"not JSON":            {"POST", path, `name=Ada`, nil, 400, nil},
-		"form":                {"POST", path, `name=Ada`, []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, nil},
+		"nothing given": {"POST", path, `{}`, nil, 422, []string{"name", "email"}},
+		"everything wrong": {"POST", path, `{"customerId":"00000000-0000-0000-0000-000000000000","name":" ",` +
+			`"email":"ada"}`, nil, 422, []string{"name", "email", "customerId"}},
+		"too long": {"POST", path, `{"name":"` + strings.Repeat("ü", 201) + `","email":"` +
+			strings.Repeat("a", 250) + `@example.com"}`, nil, 422, []string{"name", "email"}},
+		"control characters": {"POST", path, `{"name":"a\u0000","email":"a\u0000@example.com"}`, nil, 422,
+			[]string{"name", "email"}},
+		"email with a name": {"POST", path, `{"name":"Ada","email":"Ada <ada@example.com>"}`, nil, 422, []string{"email"}},
+		"two emails": {"POST", path, `{"name":"Ada","email":"ada@example.com, eve@example.com"}`, nil, 422,
+			[]string{"email"}},
+		"unknown field": {"POST", path, `{"name":"Ada","email":"ada@example.com","age":36}`, nil, 400, []string{"age"}},
+		"wrong type":    {"POST", path, `{"name":1,"email":"ada@example.com"}`, nil, 400, []string{"name"}},
+		"bad id": {"POST", path, `{"customerId":"ada","name":"Ada","email":"ada@example.com"}`, nil, 400,
+			[]string{"customerId"}},
+		"not JSON": {"POST", path, `name=Ada`, nil, 400, nil},
+		"form": {"POST", path, `name=Ada`, []string{"Content-Type", "application/x-www-form-urlencoded"},
+			415, nil},
 		"too large":           {"POST", path, `{"name":"` + strings.Repeat("a", 64<<10) + `"}`, nil, 413, nil},
 		"limit":               {"GET", path + "?limit=0", "", nil, 400, []string{"limit"}},
 		"cursor":              {"GET", path + "?after=x", "", nil, 400, []string{"after"}},
 		"cursor of two words": {"GET", path + "?after=" + web.Cursor("now", ada), "", nil, 400, []string{"after"}},
-		"cursor far ahead":    {"GET", path + "?after=" + web.Cursor("9223372036854775807", ada), "", nil, 400, []string{"after"}},
-		"history cursor":      {"GET", path + "/" + ada + "/orders?after=" + web.Cursor("x"), "", nil, 400, []string{"after"}},
+		"cursor far ahead": {"GET", path + "?after=" + web.Cursor("9223372036854775807", ada), "", nil, 400,
+			[]string{"after"}},
+		"history cursor": {"GET", path + "/" + ada + "/orders?after=" + web.Cursor("x"), "", nil, 400,
+			[]string{"after"}},
 		"history of no id":    {"GET", path + "/ada/orders", "", nil, 400, []string{"customerId"}},
 		"path":                {"GET", path + "/ada", "", nil, 400, []string{"customerId"}},
 		"change nothing":      {"PUT", path + "/" + ada, `{}`, nil, 422, []string{"name", "email"}},

@@ -37,7 +37,8 @@ func fuzz(f *testing.F, method, path string, seeds ...string) {
 		h.ServeHTTP(w, r)
 		return r, w
 	}
-	if _, w := send(http.MethodPost, "/api/customers", `{"customerId":"`+ada+`","name":"Ada","email":"ada@example.com"}`); w.Code != http.StatusCreated {
+	if _, w := send(http.MethodPost, "/api/customers",
+		`{"customerId":"`+ada+`","name":"Ada","email":"ada@example.com"}`); w.Code != http.StatusCreated {
 		f.Fatal(w.Body)
 	}
 	for _, seed := range seeds {

@@ -15,7 +15,9 @@ func TestReadsAreAnsweredInTimeWhenTheDatabaseIsSilent(t *testing.T) {
 	c := serve(t, database)
 	t.Cleanup(proxy.Resume)
 	proxy.Drop()
-	for _, path := range []string{"/api/customers", "/api/customers/" + ada, "/api/customers/" + ada + "/orders", "/api/orders/" + ada + "/journey"} {
+	for _, path := range []string{
+		"/api/customers", "/api/customers/" + ada, "/api/customers/" + ada + "/orders", "/api/orders/" + ada + "/journey",
+	} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			began := time.Now()

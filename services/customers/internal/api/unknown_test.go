@@ -47,7 +47,8 @@ func TestACustomerOfUnknownOutcomeIsNotToBeAddedAgain(t *testing.T) {
 	proxy.Resume()
 
 	a := <-answered
-	if p := ok[web.Problem](t, a, http.StatusGatewayTimeout); p.Type != "/problems/outcome-unknown" || a.header.Get("Retry-After") != "" {
+	if p := ok[web.Problem](t, a, http.StatusGatewayTimeout); p.Type != "/problems/outcome-unknown" ||
+		a.header.Get("Retry-After") != "" {
 		t.Errorf("%s, Retry-After %q", p.Type, a.header.Get("Retry-After"))
 	}
 }

@@ -67,7 +67,8 @@ func TestHistoryFromEvents(t *testing.T) {
 	}
 }
 
-func deliver[T any](ctx context.Context, handle func(context.Context, []bus.Delivery[T]) error, payload T) func() error {
+func deliver[T any](ctx context.Context, handle func(context.Context, []bus.Delivery[T]) error,
+	payload T) func() error {
 	return func() error {
 		return handle(ctx, []bus.Delivery[T]{{Payload: payload, Context: ctx}})
 	}

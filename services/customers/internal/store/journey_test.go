@@ -46,7 +46,8 @@ func TestJourney(t *testing.T) {
 					j = journey(t, s, created.ID)
 					for i, at := range []*time.Time{j.OrderCreated, j.OrderConfirmed, j.OrderCancelled} {
 						if (at != nil) != seen[i] || at != nil && (at.Before(before) || time.Until(*at) > time.Second) {
-							t.Errorf("after event %d of %d the times are %v", batch[0].Version, len(batches), []*time.Time{j.OrderCreated, j.OrderConfirmed, j.OrderCancelled})
+							t.Errorf("after event %d of %d the times are %v",
+								batch[0].Version, len(batches), []*time.Time{j.OrderCreated, j.OrderConfirmed, j.OrderCancelled})
 							break
 						}
 					}
@@ -70,7 +71,8 @@ func wholeLife() (created, confirmed, cancelled customer.Order) {
 	created.Items = []customer.Item{{ProductID: uuid.New(), Quantity: 1}}
 	confirmed.Status, confirmed.Version, confirmed.UpdatedAt = customer.Confirmed, 2, at.Add(time.Second)
 	confirmed.TotalCents, confirmed.Currency = new(int64(100)), new("EUR")
-	cancelled.Status, cancelled.Version, cancelled.UpdatedAt, cancelled.Reason = customer.Cancelled, 3, at.Add(time.Minute), new("CustomerRequest")
+	cancelled.Status, cancelled.Version, cancelled.UpdatedAt, cancelled.Reason = customer.Cancelled, 3,
+		at.Add(time.Minute), new("CustomerRequest")
 	return created, confirmed, cancelled
 }
 

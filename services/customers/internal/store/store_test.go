@@ -43,7 +43,8 @@ func life(r *rand.Rand, customerID uuid.UUID) []customer.Order {
 	created.Items = []customer.Item{{ProductID: uuid.New(), Quantity: 1 + r.IntN(9)}, {ProductID: uuid.New(), Quantity: 1}}
 	confirmed.Status, confirmed.Version, confirmed.UpdatedAt = customer.Confirmed, 2, at.Add(time.Second)
 	confirmed.TotalCents, confirmed.Currency = new(r.Int64N(1e9)), new("EUR")
-	cancelled.Status, cancelled.UpdatedAt, cancelled.Reason = customer.Cancelled, at.Add(time.Minute), new("CustomerRequest")
+	cancelled.Status, cancelled.UpdatedAt, cancelled.Reason = customer.Cancelled, at.Add(time.Minute),
+		new("CustomerRequest")
 	switch r.IntN(4) {
 	case 0:
 		return []customer.Order{created}
@@ -214,10 +215,12 @@ func TestCustomers(t *testing.T) {
 		t.Errorf("edited (-want +got):\n%s", diff)
 	}
 	want[1] = edited
-	if _, err := s.Edit(ctx, identity.Everyone(), want[1].ID, []int64{1}, "Eve", "eve@example.com"); !errors.Is(err, customer.ErrStale) {
+	if _, err := s.Edit(ctx, identity.Everyone(), want[1].ID, []int64{1}, "Eve", "eve@example.com"); !errors.Is(err,
+		customer.ErrStale) {
 		t.Errorf("edit a stale one: %v", err)
 	}
-	if _, err := s.Edit(ctx, identity.Everyone(), uuid.New(), nil, "Eve", "eve@example.com"); !errors.Is(err, customer.ErrNotFound) {
+	if _, err := s.Edit(ctx, identity.Everyone(), uuid.New(), nil, "Eve", "eve@example.com"); !errors.Is(err,
+		customer.ErrNotFound) {
 		t.Errorf("edit an unknown one: %v", err)
 	}
 	if _, err := s.Customer(ctx, identity.Everyone(), uuid.New()); !errors.Is(err, customer.ErrNotFound) {

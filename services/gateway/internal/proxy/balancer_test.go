@@ -148,7 +148,8 @@ type process struct {
 // serve returns when the server answers.
 func serve(t *testing.T, addr string, handler http.Handler) process {
 	t.Helper()
-	server := web.NewServer(web.Config{Addr: addr, DrainDelay: 400 * time.Millisecond, ShutdownTimeout: 9 * time.Second}, handler, nil)
+	server := web.NewServer(web.Config{Addr: addr, DrainDelay: 400 * time.Millisecond, ShutdownTimeout: 9 * time.Second},
+		handler, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()

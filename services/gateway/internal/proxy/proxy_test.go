@@ -139,7 +139,8 @@ func TestRequestPassesWhole(t *testing.T) {
 				t.Errorf("%s is %q, want %q", name, got, want)
 			}
 		}
-		if r.Method != http.MethodPost || r.RequestURI != "/api/orders?a=%2F&b=1;2" || string(body) != "{}" || r.ContentLength != 2 {
+		if r.Method != http.MethodPost || r.RequestURI != "/api/orders?a=%2F&b=1;2" || string(body) != "{}" ||
+			r.ContentLength != 2 {
 			t.Errorf("request is %s %s with %q (%d)", r.Method, r.RequestURI, body, r.ContentLength)
 		}
 		w.Header().Set("Location", "/api/orders/1")
@@ -281,7 +282,8 @@ func TestHeldRequestsHaveSlotsOfTheirOwn(t *testing.T) {
 			func(cfg *Config) { cfg.Requests = 1 }, service.URL)
 		hold(t, door, arrived, 2)
 		for range 3 { // the slot is given back
-			if resp, body := send(t, door, "POST", "/orders", "", "Prefer", "wait=30"); resp.StatusCode != http.StatusOK || body != "async" {
+			if resp, body := send(t, door, "POST", "/orders", "", "Prefer", "wait=30"); resp.StatusCode != http.StatusOK ||
+				body != "async" {
 				t.Errorf("answer is %d %s", resp.StatusCode, body)
 			}
 		}

@@ -30,7 +30,8 @@ func TestClientSpans(t *testing.T) {
 		w.WriteHeader(http.StatusNotFound)
 	})
 	door := newDoor(t, nil, service.URL, nobody(t)) // the first turn is the second's
-	resp, _ := send(t, door, "POST", "/orders/1/cancel?email=a@example.com", "", "Traceparent", "00-"+traceID+"-00f067aa0ba902b7-01")
+	resp, _ := send(t, door, "POST", "/orders/1/cancel?email=a@example.com", "", "Traceparent",
+		"00-"+traceID+"-00f067aa0ba902b7-01")
 
 	spans := recorded.Ended()
 	if len(spans) != 3 {
@@ -42,7 +43,8 @@ func TestClientSpans(t *testing.T) {
 		t.Errorf("Server-Timing is %q, want the gateway's own, %s", got, named)
 	}
 	for _, s := range spans[:2] {
-		if s.Name() != "POST" || s.SpanKind() != trace.SpanKindClient || s.Parent().SpanID() != server.SpanContext().SpanID() {
+		if s.Name() != "POST" || s.SpanKind() != trace.SpanKindClient ||
+			s.Parent().SpanID() != server.SpanContext().SpanID() {
 			t.Errorf("try is %s %s under %s", s.SpanKind(), s.Name(), s.Parent().SpanID())
 		}
 	}
@@ -59,7 +61,9 @@ func TestClientSpans(t *testing.T) {
 		}
 		return b.String()
 	}
-	for _, want := range []string{"http.request.method=POST\n", "http.response.status_code=404\n", "http.request.resend_count=1\n", "url.full=" + service.URL + "/api/orders/1/cancel\n", "server.address=127.0.0.1\n", "server.port="} {
+	for _, want := range []string{"http.request.method=POST\n", "http.response.status_code=404\n",
+		"http.request.resend_count=1\n", "url.full=" + service.URL + "/api/orders/1/cancel\n", "server.address=127.0.0.1\n",
+		"server.port="} {
 		if !strings.Contains(attributes(reached), want) {
 			t.Errorf("no %q in\n%s", want, attributes(reached))
 		}

@@ -114,7 +114,8 @@ func TestStreamEndsWhenDraining(t *testing.T) {
 	transport := NewTransport(AnswerTimeout)
 	t.Cleanup(transport.CloseIdleConnections)
 	gateway := serve(t, strings.TrimPrefix(nobody(t), "http://"),
-		New(Config{Name: "orders", Instances: []url.URL{parseURL(t, service.URL)}, Transport: transport, Bodies: NewBudget(0)}).
+		New(Config{Name: "orders", Instances: []url.URL{parseURL(t, service.URL)}, Transport: transport,
+			Bodies: NewBudget(0)}).
 			Stream(NewSlots(1), freely))
 	resp, err := gateway.client.Get(gateway.url + "/orders/1/events")
 	if err != nil {
@@ -143,7 +144,8 @@ func freely(http.ResponseWriter, *http.Request) (release func(), err error) { re
 func newStreams(t *testing.T, n int, instances ...string) *httptest.Server {
 	t.Helper()
 	transport := NewTransport(AnswerTimeout)
-	cfg := Config{Name: "orders", Transport: transport, Replayable: func(*http.Request) bool { return true }, Bodies: NewBudget(0)}
+	cfg := Config{Name: "orders", Transport: transport, Replayable: func(*http.Request) bool { return true },
+		Bodies: NewBudget(0)}
 	for _, instance := range instances {
 		cfg.Instances = append(cfg.Instances, parseURL(t, instance))
 	}

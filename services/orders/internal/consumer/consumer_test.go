@@ -67,24 +67,30 @@ func stockReserved(o order.Order) bus.Delivery[events.StockReserved] {
 
 func stockNotAvailable(o order.Order) bus.Delivery[events.StockNotAvailable] {
 	return delivery(events.QueueOrdersStockNotAvailable, events.StockNotAvailable{OrderID: o.ID,
-		Items: []events.Shortage{{ProductID: o.Items[0].ProductID, RequestedQuantity: o.Items[0].Quantity, AvailableQuantity: 2}}})
+		Items: []events.Shortage{
+			{ProductID: o.Items[0].ProductID, RequestedQuantity: o.Items[0].Quantity, AvailableQuantity: 2},
+		}})
 }
 
 func TestAnswersBecomeTransitions(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	confirmed, refused := place(t, s), place(t, s)
-	if err := answer(s, reserved)(t.Context(), []bus.Delivery[events.StockReserved]{stockReserved(confirmed)}); err != nil {
+	if err := answer(s, reserved)(t.Context(),
+		[]bus.Delivery[events.StockReserved]{stockReserved(confirmed)}); err != nil {
 		t.Fatal(err)
 	}
-	if err := answer(s, notAvailable)(t.Context(), []bus.Delivery[events.StockNotAvailable]{stockNotAvailable(refused)}); err != nil {
+	if err := answer(s, notAvailable)(t.Context(),
+		[]bus.Delivery[events.StockNotAvailable]{stockNotAvailable(refused)}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.Get(t.Context(), identity.Everyone(), confirmed.ID); err != nil || got.Status != order.Confirmed || got.TotalCents != 2100 || got.Currency != "EUR" {
+	if got, err := s.Get(t.Context(), identity.Everyone(), confirmed.ID); err != nil || got.Status != order.Confirmed ||
+		got.TotalCents != 2100 || got.Currency != "EUR" {
 		t.Errorf("got %+v, error %v", got, err)
 	}
 	want := order.Shortage{ProductID: refused.Items[0].ProductID, RequestedQuantity: 3, AvailableQuantity: 2}
-	if got, err := s.Get(t.Context(), identity.Everyone(), refused.ID); err != nil || got.Reason != order.StockNotAvailable || len(got.Shortages) != 1 || got.Shortages[0] != want {
+	if got, err := s.Get(t.Context(), identity.Everyone(), refused.ID); err != nil ||
+		got.Reason != order.StockNotAvailable || len(got.Shortages) != 1 || got.Shortages[0] != want {
 		t.Errorf("got %+v, error %v", got, err)
 	}
 }
@@ -98,7 +104,9 @@ func TestHopelessAnswersArePermanent(t *testing.T) {
 	misfit.Payload.Items[0].Quantity++
 	unknown := stockReserved(order.Order{ID: uuid.New(), Items: good.Items})
 	handle := answer(s, reserved)
-	for name, bad := range map[string]bus.Delivery[events.StockReserved]{"does not fit": misfit, "unknown order": unknown} {
+	for name, bad := range map[string]bus.Delivery[events.StockReserved]{
+		"does not fit": misfit, "unknown order": unknown,
+	} {
 		t.Run(name, func(t *testing.T) {
 			mate := stockReserved(good)
 			if err := handle(t.Context(), []bus.Delivery[events.StockReserved]{mate, bad}); err == nil || isPermanent(err) {

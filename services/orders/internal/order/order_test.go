@@ -70,13 +70,19 @@ func TestTransitions(t *testing.T) {
 		{"time out pending", nil, timeOut, true, order.Cancelled, order.TimedOut, 2},
 		{"confirm again", []func(*order.Order) (bool, error){confirm}, confirm, false, order.Confirmed, "", 2},
 		{"refuse confirmed", []func(*order.Order) (bool, error){confirm}, refuse, false, order.Confirmed, "", 2},
-		{"cancel confirmed", []func(*order.Order) (bool, error){confirm}, cancel, true, order.Cancelled, order.CustomerRequest, 3},
+		{"cancel confirmed", []func(*order.Order) (bool, error){confirm}, cancel, true, order.Cancelled,
+			order.CustomerRequest, 3},
 		{"time out confirmed", []func(*order.Order) (bool, error){confirm}, timeOut, false, order.Confirmed, "", 2},
-		{"confirm cancelled", []func(*order.Order) (bool, error){cancel}, confirm, false, order.Cancelled, order.CustomerRequest, 2},
-		{"confirm timed out", []func(*order.Order) (bool, error){timeOut}, confirm, false, order.Cancelled, order.TimedOut, 2},
-		{"refuse cancelled", []func(*order.Order) (bool, error){cancel}, refuse, false, order.Cancelled, order.CustomerRequest, 2},
-		{"cancel refused", []func(*order.Order) (bool, error){refuse}, cancel, false, order.Cancelled, order.StockNotAvailable, 2},
-		{"time out refused", []func(*order.Order) (bool, error){refuse}, timeOut, false, order.Cancelled, order.StockNotAvailable, 2},
+		{"confirm cancelled", []func(*order.Order) (bool, error){cancel}, confirm, false, order.Cancelled,
+			order.CustomerRequest, 2},
+		{"confirm timed out", []func(*order.Order) (bool, error){timeOut}, confirm, false, order.Cancelled,
+			order.TimedOut, 2},
+		{"refuse cancelled", []func(*order.Order) (bool, error){cancel}, refuse, false, order.Cancelled,
+			order.CustomerRequest, 2},
+		{"cancel refused", []func(*order.Order) (bool, error){refuse}, cancel, false, order.Cancelled,
+			order.StockNotAvailable, 2},
+		{"time out refused", []func(*order.Order) (bool, error){refuse}, timeOut, false, order.Cancelled,
+			order.StockNotAvailable, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := newOrder(t)
@@ -224,7 +230,8 @@ func TestAnySequenceOfTransitionsIsLegal(t *testing.T) {
 				t.Fatalf("seed %d: %s -> %s", seed, before.Status, o.Status)
 			}
 			if o.Version != before.Version+1 || o.UpdatedAt.Before(before.UpdatedAt) {
-				t.Fatalf("seed %d: version %d -> %d, updated %v -> %v", seed, before.Version, o.Version, before.UpdatedAt, o.UpdatedAt)
+				t.Fatalf("seed %d: version %d -> %d, updated %v -> %v",
+					seed, before.Version, o.Version, before.UpdatedAt, o.UpdatedAt)
 			}
 			if (o.Status == order.Cancelled) != (o.Reason != "") {
 				t.Fatalf("seed %d: %s for reason %q", seed, o.Status, o.Reason)

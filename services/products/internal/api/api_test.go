@@ -156,10 +156,12 @@ func TestProducts(t *testing.T) {
 		if a.header.Get("ETag") != `"2"` {
 			t.Errorf("ETag %q", a.header.Get("ETag"))
 		}
-		ok[web.Problem](t, c.call(t, "PUT", path, `{"name":"Bowl","priceCents":1}`, "If-Match", tag), http.StatusPreconditionFailed)
+		ok[web.Problem](t, c.call(t, "PUT", path, `{"name":"Bowl","priceCents":1}`, "If-Match", tag),
+			http.StatusPreconditionFailed)
 		ok[web.Problem](t, c.call(t, "DELETE", path, "", "If-Match", tag), http.StatusPreconditionFailed)
 
-		ok[web.Problem](t, c.call(t, "POST", path+"/restock", `{"quantity":5}`, "If-Match", tag), http.StatusPreconditionFailed)
+		ok[web.Problem](t, c.call(t, "POST", path+"/restock", `{"quantity":5}`, "If-Match", tag),
+			http.StatusPreconditionFailed)
 		got = ok[productBody](t, c.call(t, "POST", path+"/restock", `{"quantity":5}`, "If-Match", `"2"`), http.StatusOK)
 		if got.Stock != 15 || got.Version != 3 {
 			t.Errorf("restocked: %+v", got)
@@ -172,13 +174,15 @@ func TestProducts(t *testing.T) {
 		ok[web.Problem](t, c.call(t, "DELETE", path, ""), http.StatusNotFound)
 		ok[web.Problem](t, c.call(t, "PUT", path, `{"name":"Bowl","priceCents":1}`), http.StatusNotFound)
 		ok[web.Problem](t, c.call(t, "POST", path+"/restock", `{"quantity":5}`), http.StatusNotFound)
-		ok[web.Problem](t, c.call(t, "POST", "/api/products", `{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`), http.StatusConflict)
+		ok[web.Problem](t, c.call(t, "POST", "/api/products",
+			`{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`), http.StatusConflict)
 	})
 
 	t.Run("an id of its own", func(t *testing.T) {
 		t.Parallel()
 		c := setup(t)
-		got := ok[productBody](t, c.call(t, "POST", "/api/products", `{"name":"Cup","priceCents":1,"stock":0,"currency":"CHF"}`), http.StatusCreated)
+		got := ok[productBody](t,
+			c.call(t, "POST", "/api/products", `{"name":"Cup","priceCents":1,"stock":0,"currency":"CHF"}`), http.StatusCreated)
 		if id, err := uuid.Parse(got.ProductID); err != nil || id.Version() != 7 || got.Currency != "CHF" {
 			t.Errorf("%+v", got)
 		}
@@ -213,13 +217,16 @@ func TestProducts(t *testing.T) {
 	t.Run("methods", func(t *testing.T) {
 		t.Parallel()
 		c := setup(t)
-		for path, allow := range map[string]string{"": "GET, HEAD, POST", "/" + cup: "GET, HEAD, PUT, DELETE", "/" + cup + "/restock": "POST"} {
+		for path, allow := range map[string]string{
+			"": "GET, HEAD, POST", "/" + cup: "GET, HEAD, PUT, DELETE", "/" + cup + "/restock": "POST",
+		} {
 			a := c.call(t, "PATCH", "/api/products"+path, "")
 			ok[web.Problem](t, a, http.StatusMethodNotAllowed)
 			if got := a.header.Get("Allow"); got != allow {
 				t.Errorf("%s: Allow is %q, want %q", path, got, allow)
 			}
-			ok[web.Problem](t, c.call(t, "POST", "/api/products"+path+"/", `{"name":"Cup","priceCents":1,"stock":0}`), http.StatusNotFound)
+			ok[web.Problem](t, c.call(t, "POST", "/api/products"+path+"/", `{"name":"Cup","priceCents":1,"stock":0}`),
+				http.StatusNotFound)
 		}
 	})
 
@@ -227,7 +234,8 @@ func TestProducts(t *testing.T) {
 		t.Parallel()
 		database := kittest.Postgres(t)
 		c := serve(t, database)
-		ok[productBody](t, c.call(t, "POST", "/api/products", `{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`), http.StatusCreated)
+		ok[productBody](t, c.call(t, "POST", "/api/products",
+			`{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`), http.StatusCreated)
 		pool, err := pgxpool.New(t.Context(), database)
 		if err != nil {
 			t.Fatal(err)
@@ -236,7 +244,8 @@ func TestProducts(t *testing.T) {
 		if _, err := pool.Exec(t.Context(), "update products set stock = $1, supplied = $1", product.MaxStock); err != nil {
 			t.Fatal(err)
 		}
-		p := ok[web.Problem](t, c.call(t, "POST", "/api/products/"+cup+"/restock", `{"quantity":1}`), http.StatusUnprocessableEntity)
+		p := ok[web.Problem](t, c.call(t, "POST", "/api/products/"+cup+"/restock", `{"quantity":1}`),
+			http.StatusUnprocessableEntity)
 		if len(p.Errors) != 1 || p.Errors[0].Field != "quantity" {
 			t.Errorf("%+v", p)
 		}
@@ -266,7 +275,8 @@ func TestBadRequests(t *testing.T) {
 	t.Parallel()
 	c := setup(t)
 	const path = "/api/products"
-	before := ok[productBody](t, c.call(t, "POST", path, `{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`), http.StatusCreated)
+	before := ok[productBody](t, c.call(t, "POST", path, `{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`),
+		http.StatusCreated)
 	long := strings.Repeat("ü", 201)
 	for name, test := range map[string]struct {
 		method, path, body string
@@ -274,46 +284,62 @@ func TestBadRequests(t *testing.T) {
 		status             int
 		fields             []string
 	}{
-		"nothing given":       {"POST", path, `{}`, nil, 422, []string{"name", "priceCents", "stock"}},
-		"everything wrong":    {"POST", path, `{"productId":"00000000-0000-0000-0000-000000000000","name":" ","priceCents":-1,"currency":"eur","stock":-1}`, nil, 422, []string{"name", "priceCents", "currency", "stock", "productId"}},
-		"too much":            {"POST", path, `{"name":"` + long + `","priceCents":100000001,"currency":"EURO","stock":1000000001}`, nil, 422, []string{"name", "priceCents", "currency", "stock"}},
-		"control character":   {"POST", path, `{"name":"a\u0000b","priceCents":1,"stock":1}`, nil, 422, []string{"name"}},
-		"unknown field":       {"POST", path, `{"name":"a","priceCents":1,"stock":1,"color":"red"}`, nil, 400, []string{"color"}},
-		"field given twice":   {"POST", path, `{"name":"a","name":"b","priceCents":1,"stock":1}`, nil, 400, []string{"name"}},
-		"text for a number":   {"POST", path, `{"name":"a","priceCents":"1","stock":1}`, nil, 400, []string{"priceCents"}},
-		"fraction":            {"POST", path, `{"name":"a","priceCents":1,"stock":1.5}`, nil, 400, []string{"stock"}},
-		"number out of range": {"POST", path, `{"name":"a","priceCents":1,"stock":99999999999999999999}`, nil, 400, []string{"stock"}},
-		"bad id":              {"POST", path, `{"productId":"cup","name":"a","priceCents":1,"stock":1}`, nil, 400, []string{"productId"}},
-		"not JSON":            {"POST", path, `name=a`, nil, 400, nil},
-		"no object":           {"POST", path, `[]`, nil, 400, nil},
-		"empty":               {"POST", path, ` `, nil, 400, nil},
-		"form":                {"POST", path, `name=a`, []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, nil},
+		"nothing given": {"POST", path, `{}`, nil, 422, []string{"name", "priceCents", "stock"}},
+		"everything wrong": {"POST", path,
+			`{"productId":"00000000-0000-0000-0000-000000000000","name":" ","priceCents":-1,"currency":"eur","stock":-1}`, nil,
+			422, []string{"name", "priceCents", "currency", "stock", "productId"}},
+		"too much": {"POST", path, `{"name":"` + long + `","priceCents":100000001,"currency":"EURO",` +
+			`"stock":1000000001}`, nil, 422, []string{"name", "priceCents", "currency", "stock"}},
+		"control character": {"POST", path, `{"name":"a\u0000b","priceCents":1,"stock":1}`, nil, 422, []string{"name"}},
+		"unknown field": {"POST", path, `{"name":"a","priceCents":1,"stock":1,"color":"red"}`, nil, 400,
+			[]string{"color"}},
+		"field given twice": {"POST", path, `{"name":"a","name":"b","priceCents":1,"stock":1}`, nil, 400, []string{"name"}},
+		"text for a number": {"POST", path, `{"name":"a","priceCents":"1","stock":1}`, nil, 400, []string{"priceCents"}},
+		"fraction":          {"POST", path, `{"name":"a","priceCents":1,"stock":1.5}`, nil, 400, []string{"stock"}},
+		"number out of range": {"POST", path, `{"name":"a","priceCents":1,"stock":99999999999999999999}`, nil, 400,
+			[]string{"stock"}},
+		"bad id": {"POST", path, `{"productId":"cup","name":"a","priceCents":1,"stock":1}`, nil, 400,
+			[]string{"productId"}},
+		"not JSON":  {"POST", path, `name=a`, nil, 400, nil},
+		"no object": {"POST", path, `[]`, nil, 400, nil},
+		"empty":     {"POST", path, ` `, nil, 400, nil},
+		"form": {"POST", path, `name=a`, []string{"Content-Type", "application/x-www-form-urlencoded"},
+			415, nil},
 		"too large":           {"POST", path, `{"name":"` + strings.Repeat("a", 64<<10) + `"}`, nil, 413, nil},
 		"limit 0":             {"GET", path + "?limit=0", "", nil, 400, []string{"limit"}},
 		"limit 201":           {"GET", path + "?limit=201", "", nil, 400, []string{"limit"}},
 		"cursor":              {"GET", path + "?after=x", "", nil, 400, []string{"after"}},
 		"cursor of two words": {"GET", path + "?after=" + web.Cursor("now", cup), "", nil, 400, []string{"after"}},
-		"cursor far ahead":    {"GET", path + "?after=" + web.Cursor("9223372036854775807", cup), "", nil, 400, []string{"after"}},
-		"cursor far behind":   {"GET", path + "?after=" + web.Cursor("-9223372036854775807", cup), "", nil, 400, []string{"after"}},
-		"path":                {"GET", path + "/cup", "", nil, 400, []string{"productId"}},
-		"path to delete":      {"DELETE", path + "/cup", "", nil, 400, []string{"productId"}},
-		"path to restock":     {"POST", path + "/cup/restock", `{"quantity":1}`, nil, 400, []string{"productId"}},
-		"restock nothing":     {"POST", path + "/" + cup + "/restock", `{"quantity":0}`, nil, 422, []string{"quantity"}},
-		"restock unsaid":      {"POST", path + "/" + cup + "/restock", `{}`, nil, 422, []string{"quantity"}},
-		"change nothing":      {"PUT", path + "/" + cup, `{}`, nil, 422, []string{"name", "priceCents"}},
-		"change stock":        {"PUT", path + "/" + cup, `{"name":"a","priceCents":1,"stock":5}`, nil, 400, []string{"stock"}},
-		"If-Match unquoted":   {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", "1"}, 400, []string{"If-Match"}},
-		"If-Match weak":       {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", `W/"1"`}, 412, nil},
-		"If-Match empty":      {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", ""}, 400, []string{"If-Match"}},
-		"If-Match with a +":   {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", `"+1"`}, 412, nil},
-		"If-Match with a 0":   {"DELETE", path + "/" + cup, "", []string{"If-Match", `"01"`}, 412, nil},
-		"If-None-Match":       {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-None-Match", "*"}, 412, nil},
+		"cursor far ahead": {"GET", path + "?after=" + web.Cursor("9223372036854775807", cup), "", nil, 400,
+			[]string{"after"}},
+		"cursor far behind": {"GET", path + "?after=" + web.Cursor("-9223372036854775807", cup), "", nil, 400,
+			[]string{"after"}},
+		"path":            {"GET", path + "/cup", "", nil, 400, []string{"productId"}},
+		"path to delete":  {"DELETE", path + "/cup", "", nil, 400, []string{"productId"}},
+		"path to restock": {"POST", path + "/cup/restock", `{"quantity":1}`, nil, 400, []string{"productId"}},
+		"restock nothing": {"POST", path + "/" + cup + "/restock", `{"quantity":0}`, nil, 422, []string{"quantity"}},
+		"restock unsaid":  {"POST", path + "/" + cup + "/restock", `{}`, nil, 422, []string{"quantity"}},
+		"change nothing":  {"PUT", path + "/" + cup, `{}`, nil, 422, []string{"name", "priceCents"}},
+		"change stock": {"PUT", path + "/" + cup, `{"name":"a","priceCents":1,"stock":5}`, nil, 400,
+			[]string{"stock"}},
+		"If-Match unquoted": {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", "1"}, 400,
+			[]string{"If-Match"}},
+		"If-Match weak": {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", `W/"1"`},
+			412, nil},
+		"If-Match empty": {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", ""}, 400,
+			[]string{"If-Match"}},
+		"If-Match with a +": {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", `"+1"`},
+			412, nil},
+		"If-Match with a 0": {"DELETE", path + "/" + cup, "", []string{"If-Match", `"01"`}, 412, nil},
+		"If-None-Match": {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-None-Match", "*"},
+			412, nil},
 		"unknown parameter":   {"GET", path + "?name=cup", "", nil, 400, []string{"name"}},
 		"parameter of a list": {"GET", path + "/" + cup + "?limit=1", "", nil, 400, []string{"limit"}},
 		"parameter of a POST": {"POST", path + "?dry=1", `{"name":"a","priceCents":1,"stock":1}`, nil, 400, []string{"dry"}},
 		"semicolon":           {"GET", path + "?limit=1;after=x", "", nil, 400, []string{"limit"}},
 		"empty parameter":     {"GET", path + "?after=", "", nil, 400, []string{"after"}},
-		"If-Match of others":  {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", `"abc"`}, 412, nil},
+		"If-Match of others": {"PUT", path + "/" + cup, `{"name":"a","priceCents":1}`, []string{"If-Match", `"abc"`},
+			412, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := ok[web.Problem](t, c.call(t, test.method, test.path, test.body, test.header...), test.status)

@@ -43,7 +43,8 @@ func fuzz(f *testing.F, method, path string, seeds ...string) {
 		h.ServeHTTP(w, r)
 		return r, w
 	}
-	if _, w := send(http.MethodPost, "/api/products", `{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`); w.Code != http.StatusCreated {
+	if _, w := send(http.MethodPost, "/api/products",
+		`{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`); w.Code != http.StatusCreated {
 		f.Fatal(w.Body)
 	}
 	for _, seed := range seeds {

@@ -22,7 +22,8 @@ func TestARestockOfUnknownOutcomeIsNotToBeTriedAgain(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = direct.Close(t.Context()) })
 	c := serve(t, through)
-	ok[productBody](t, c.call(t, "POST", "/api/products", `{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`), http.StatusCreated)
+	ok[productBody](t, c.call(t, "POST", "/api/products", `{"productId":"`+cup+`","name":"Cup","priceCents":1,"stock":1}`),
+		http.StatusCreated)
 	// Once before: a new statement has another round trip, which would get no answer.
 	ok[productBody](t, c.call(t, "POST", "/api/products/"+cup+"/restock", `{"quantity":5}`), http.StatusOK)
 
@@ -46,7 +47,8 @@ func TestARestockOfUnknownOutcomeIsNotToBeTriedAgain(t *testing.T) {
 	proxy.Resume()
 
 	a := <-answered
-	if p := ok[web.Problem](t, a, http.StatusGatewayTimeout); p.Type != "/problems/outcome-unknown" || a.header.Get("Retry-After") != "" {
+	if p := ok[web.Problem](t, a, http.StatusGatewayTimeout); p.Type != "/problems/outcome-unknown" ||
+		a.header.Get("Retry-After") != "" {
 		t.Errorf("%s, Retry-After %q", p.Type, a.header.Get("Retry-After"))
 	}
 }

@@ -185,6 +185,7 @@ func TestSum(t *testing.T) {
 // A price or stock that the catalog takes must fit into the events.
 func TestLimitsFitTheEvents(t *testing.T) {
 	if product.MaxPriceCents > events.MaxPriceCents {
-		t.Errorf("a price of %d does not fit into StockReserved, which ends at %d", product.MaxPriceCents, events.MaxPriceCents)
+		t.Errorf("a price of %d does not fit into StockReserved, which ends at %d",
+			product.MaxPriceCents, events.MaxPriceCents)
 	}
 }

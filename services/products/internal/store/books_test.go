@@ -37,7 +37,8 @@ func TestCheckStock(t *testing.T) {
 		t.Fatal(err)
 	}
 	kept, given := uuid.New(), uuid.New()
-	f.reserve(t, created(t, kept, item(cup, 3), item(plate, 4)), created(t, given, item(cup, 5)), created(t, uuid.New(), item(ghost, 1)))
+	f.reserve(t, created(t, kept, item(cup, 3), item(plate, 4)), created(t, given, item(cup, 5)),
+		created(t, uuid.New(), item(ghost, 1)))
 	f.release(t, cancelled(t, given), cancelled(t, uuid.New()))
 	if err := f.Delete(t.Context(), plate, nil); err != nil {
 		t.Fatal(err)
@@ -50,7 +51,8 @@ func TestCheckStock(t *testing.T) {
 		want         books.Stock
 	}{
 		"stock": {
-			`update products set stock = stock - 7 where product_id = $1`, `update products set stock = stock + 7 where product_id = $1`,
+			`update products set stock = stock - 7 where product_id = $1`,
+			`update products set stock = stock + 7 where product_id = $1`,
 			books.Stock{ProductID: cup, Stock: 110, Reserved: 3, Supplied: 120, Held: 3},
 		},
 		"reserved": {
@@ -79,7 +81,8 @@ func TestCheckStock(t *testing.T) {
 func TestSuppliedDuringAnUpgrade(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	f.exec(t, `insert into products (product_id, name, price_cents, currency, stock) values ($1, 'Cup', 1, 'EUR', 10)`, cup)
+	f.exec(t, `insert into products (product_id, name, price_cents, currency, stock) values ($1, 'Cup', 1, 'EUR', 10)`,
+		cup)
 	f.reserve(t, created(t, uuid.New(), item(cup, 4)))
 	f.exec(t, `update products set stock = stock + 5, version = version + 1 where product_id = $1`, cup)
 	f.exec(t, `update products set name = 'Mug', version = version + 1 where product_id = $1`, cup)

@@ -138,7 +138,8 @@ func TestCatalog(t *testing.T) {
 		for _, sold := range []int{1<<31 - 3, 3_000_000_000, 1<<32 - 3} {
 			id := uuid.New()
 			f.create(t, id, 10)
-			if _, err := f.pool.Exec(t.Context(), "update products set reserved = $2 where product_id = $1", id, sold); err != nil {
+			if _, err := f.pool.Exec(t.Context(), "update products set reserved = $2 where product_id = $1", id,
+				sold); err != nil {
 				t.Fatal(err)
 			}
 			orderID := uuid.New()

@@ -50,7 +50,8 @@ func TestJourney(t *testing.T) {
 		"unknown":  {nil, outcome{}},
 		"reserved": {[]step{few}, outcome{Created: true, Events: []string{events.StockReservedKey}}},
 		// Refused keeps nothing that could be released.
-		"not available": {[]step{tooMany}, outcome{Created: true, NotReleased: true, Events: []string{events.StockNotAvailableKey}}},
+		"not available": {[]step{tooMany},
+			outcome{Created: true, NotReleased: true, Events: []string{events.StockNotAvailableKey}}},
 		"not available and cancelled": {
 			[]step{tooMany, cancel},
 			outcome{Created: true, Cancelled: true, NotReleased: true, Events: []string{events.StockNotAvailableKey}},
@@ -77,7 +78,8 @@ func TestJourney(t *testing.T) {
 			}
 			after := now(t, f)
 			j := f.journey(t, id)
-			got := outcome{Created: j.OrderCreated != nil, Cancelled: j.OrderCancelled != nil, NotReserved: j.NotReserved, NotReleased: j.NotReleased}
+			got := outcome{Created: j.OrderCreated != nil, Cancelled: j.OrderCancelled != nil, NotReserved: j.NotReserved,
+				NotReleased: j.NotReleased}
 			for _, e := range j.Events {
 				got.Events = append(got.Events, e.RoutingKey)
 				if e.Published != nil {
@@ -87,7 +89,9 @@ func TestJourney(t *testing.T) {
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("journey (-want +got):\n%s", diff)
 			}
-			for what, at := range map[string]*time.Time{events.OrderCreatedKey: j.OrderCreated, events.OrderCancelledKey: j.OrderCancelled} {
+			for what, at := range map[string]*time.Time{
+				events.OrderCreatedKey: j.OrderCreated, events.OrderCancelledKey: j.OrderCancelled,
+			} {
 				if at != nil && (at.Before(before) || at.After(after)) {
 					t.Errorf("%s was processed at %s, want a time from %s to %s", what, at, before, after)
 				}

@@ -122,7 +122,8 @@ func TestReserve(t *testing.T) {
 		if err := tx.Rollback(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		expect(t, f, stockReserved(inTime, item(cup, 2)), stockReserved(lately, item(cup, 3)), stockReserved(old, item(cup, 4)))
+		expect(t, f, stockReserved(inTime, item(cup, 2)), stockReserved(lately, item(cup, 3)),
+			stockReserved(old, item(cup, 4)))
 		f.stock(t, cup, 1, 9)
 		f.stock(t, plate, 10, 0)
 
@@ -154,7 +155,8 @@ func TestReserve(t *testing.T) {
 		otel.SetTextMapPropagator(propagation.TraceContext{})
 		f := setup(t)
 		f.create(t, cup, 10)
-		span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
+		span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2},
+			TraceFlags: trace.FlagsSampled})
 		order := created(t, uuid.New(), item(cup, 2))
 		order.Context = trace.ContextWithSpanContext(t.Context(), span)
 		f.reserve(t, created(t, uuid.New(), item(cup, 1)), order)
@@ -173,7 +175,8 @@ func TestReserve(t *testing.T) {
 		f.create(t, cup, 10)
 		order := created(t, uuid.New(), item(cup, 2))
 		// The second round trip fails: somebody else's event has the outbox.
-		if _, err := f.pool.Exec(t.Context(), "alter table outbox_events add constraint never check (subject = '')"); err != nil {
+		if _, err := f.pool.Exec(t.Context(),
+			"alter table outbox_events add constraint never check (subject = '')"); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.Reserve(t.Context(), one(order)); err == nil {
@@ -220,7 +223,8 @@ func TestRelease(t *testing.T) {
 		f.release(t, message, cancelled(t, a))
 		f.release(t, message)
 		f.release(t, cancelled(t, a))
-		expect(t, f, events.StockReleased{OrderID: a, Items: []events.Item{events.Item(item(cup, 6)), events.Item(item(plate, 1))}})
+		expect(t, f,
+			events.StockReleased{OrderID: a, Items: []events.Item{events.Item(item(cup, 6)), events.Item(item(plate, 1))}})
 		f.stock(t, cup, 7, 3)
 		f.stock(t, plate, 10, 0)
 		if got := f.status(t, a); got != "Released" {

@@ -149,7 +149,8 @@ func (f *fixture) stock(t testing.TB, id uuid.UUID, stock, reserved int) {
 func (f *fixture) status(t testing.TB, orderID uuid.UUID) string {
 	t.Helper()
 	var status string
-	err := f.pool.QueryRow(t.Context(), "select coalesce(max(status), '') from reservations where order_id = $1", orderID).Scan(&status)
+	err := f.pool.QueryRow(t.Context(), "select coalesce(max(status), '') from reservations where order_id = $1", orderID).
+		Scan(&status)
 	if err != nil {
 		t.Fatal(err)
 	}
