@@ -112,10 +112,11 @@ Generated from [asyncapi.yaml](../../services/events/asyncapi.yaml) by ` + "`hac
 document itself has the limits of each field, the envelope and examples; the same types in Go are in
 [events.go](../../services/events/events.go).
 
-Every event goes to the topic exchange ` + "`orders.exchange`" + ` with its routing key. The body is JSON, the event alone;
-the envelope is CloudEvents 1.0 in binary mode, in AMQP headers, along with W3C trace context. Delivery is at least once
-and in no particular order: readers know duplicates by ` + "`cloudEvents_id`" + ` and late events by ` + "`version`" + `,
-and ignore fields they do not know. [Change an event](../build/change-an-event.md) says what may change and how.
+Every event goes to the topic exchange ` + "`orders.exchange`" + ` with its routing key. The body is JSON, the event
+alone; the envelope is CloudEvents 1.0 in binary mode, in AMQP headers, along with W3C trace context. Delivery is at
+least once and in no particular order: readers know duplicates by ` + "`cloudEvents_id`" + ` and late events by
+` + "`version`" + `, and ignore fields they do not know. [Change an event](../build/change-an-event.md) says what may
+change and how.
 
 `)
 	var overview table

@@ -93,8 +93,8 @@ func (p program) ready() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ready",
 		Short: "Wait until an installation in a Kubernetes cluster is ready",
-		Long: `Waits until broker, topology and services of a namespace are ready, and says meanwhile what is not. What does not
-get ready in time is shown with its events and logs. It needs kubectl.`,
+		Long: `Waits until broker, topology and services of a namespace are ready, and says meanwhile what is not. What does
+not get ready in time is shown with its events and logs. It needs kubectl.`,
 		Example: `  helm install orderflow charts/orderflow --namespace orderflow --create-namespace && hack/ready
   hack/ready --context kind-orderflow --namespace shop`,
 		Args: cobra.NoArgs,

@@ -18,9 +18,9 @@ func (p program) new() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "new service NAME",
 		Short: "Make a service that consumes events, or take it away",
-		Long: `Makes a service that runs, is traced and is tested: services/NAME with a handler for each event to fill in, called
-once for each order; queues, dead-letter queues and a broker user with just their permissions; a database; and its
-entries in the chart, Skaffold, compose.yaml and asyncapi.yaml. The local stack, the images and Tilt read the chart.
+		Long: `Makes a service that runs, is traced and is tested: services/NAME with a handler for each event to fill in,
+called once for each order; queues, dead-letter queues and a broker user with just their permissions; a database; and
+its entries in the chart, Skaffold, compose.yaml and asyncapi.yaml. The local stack, the images and Tilt read the chart.
 
 --remove takes all of it away again; once something was written into services/NAME, only with --force.`,
 		Example: `  hack/new service notifications --consumes order.confirmed

@@ -112,13 +112,14 @@ func (p program) kindTest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kind-test",
 		Short: "Test what hack/kind-up has made, in the cluster",
-		Long: `Tests what hack/kind-up has made: that the broker holds what the charts say, that orders' broker user is refused
-everything else, that network policies leave only the real paths open (where the cluster's network enforces them; kind's
-own does), that the API server accepts every scenario of every chart, that nothing is lost while pods, versions and
-policies change under load, and that uninstalling keeps messages. It changes the installation and restores it.
+		Long: `Tests what hack/kind-up has made: that the broker holds what the charts say, that orders' broker user is
+refused everything else, that network policies leave only the real paths open (where the cluster's network enforces
+them; kind's own does), that the API server accepts every scenario of every chart, that nothing is lost while pods,
+versions and policies change under load, and that uninstalling keeps messages. It changes the installation and restores
+it.
 
-Some of it needs more, and is skipped without: accounts (values-kind-auth.yaml) to show that nobody is believed without a
-token; three workers and three broker nodes (ci/three-nodes-values.yaml) to lose, cut off, empty and restart them (15
+Some of it needs more, and is skipped without: accounts (values-kind-auth.yaml) to show that nobody is believed without
+a token; three workers and three broker nodes (ci/three-nodes-values.yaml) to lose, cut off, empty and restart them (15
 minutes); cert-manager and CloudNativePG to install the production values (10 minutes).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
