@@ -21,7 +21,7 @@ const onceHelp = `Usage: audit once [--url URL] [--since TIME] [--rate N] [--gra
                   [--json | --commands]
 
 Compares every order with its reservation, the stock, its customer's history and its events, on a running system, and
-names what differs with the commands that repair it. It changes nothing.
+names what differs with the commands that repair it. It changes nothing. In a checkout, hack/audit runs it.
 
   --url URL      the gateway (GATEWAY_URL)
   --since TIME   orders placed then or later: 2026-11-05T09:30:00Z, or 24h for a day ago; leaves the stock out

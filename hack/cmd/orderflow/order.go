@@ -29,7 +29,7 @@ func (p program) order() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "order",
 		Short: "Place an order in a running system",
-		Long:  "Fills the catalog if it is empty, orders two keyboards, and prints the order's journey and its trace id.",
+		Long:  "Fills the catalog if it is empty, orders two keyboards, and prints the order's journey and, where traces are recorded, its trace id.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, err := openShop(cmd.Context(), base, wait)

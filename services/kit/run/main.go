@@ -186,7 +186,8 @@ func (p Program[C]) parse(args []string) (do func(context.Context, task[C]) erro
 		switch {
 		case command.Name != name:
 		case slices.ContainsFunc(args, isHelp):
-			return nil, command.Help, nil
+			usage := "Usage: "
+			return nil, strings.Replace(command.Help, usage+name, usage+p.Name+" "+name, 1), nil
 		default:
 			return func(ctx context.Context, t task[C]) error {
 				return command.Run(ctx, Call{args, os.Stdin, t.stdout}, t.cfg)
