@@ -53,7 +53,7 @@ var All = []Lab{
 		fault: everythingTwice,
 	},
 	{
-		Name: "version", Service: "customers", Guarantee: "The higher version has the state",
+		Name: "version", Service: "customers", Guarantee: "The higher version decides the state",
 		Fault: "The OrderCreated of each order arrives after its OrderConfirmed.",
 		Watch: "the customer's history beside the orders themselves",
 		fault: createdComesLate,
@@ -65,7 +65,7 @@ var All = []Lab{
 		fault: cancelledComesFirst,
 	},
 	{
-		Name: "idempotency-key", Service: "orders", Guarantee: "An idempotency key gives the order it gave before",
+		Name: "idempotency-key", Service: "orders", Guarantee: "The same idempotency key always returns the same order",
 		Fault: "The connection of each client breaks before the answer is there, and it tries again with the same key.",
 		Watch: "the customer's list of orders",
 		fault: lostAnswers,

@@ -87,7 +87,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	client := newClient(cfg, cfg.Gateway)
 	asked, others := ask.Queues(events.Routes)
 	for _, queue := range others {
-		slog.WarnContext(ctx, "queue not watched: its consumer keeps no books", "queue", queue)
+		slog.WarnContext(ctx, "queue not watched: its consumer does not serve /audit/handled", "queue", queue)
 	}
 	watch := routes.New(routes.Config{Grace: cfg.Grace, Window: cfg.Window}, client, asked)
 	stop, err := watch.Observe()

@@ -38,7 +38,7 @@ type config struct {
 	Customers   []url.URL `env:"CUSTOMERS_URL" envDefault:"http://127.0.0.1:5002" help:"likewise of customers"`
 	Deadletters []url.URL `env:"DEADLETTERS_URL" envDefault:"http://127.0.0.1:5004" help:"likewise of deadletters"`
 	Client      []url.URL `env:"CLIENT_URL" help:"likewise of the client, which gets every path that is not the API's (default none)"`
-	TrustTraces bool      `env:"TRUST_TRACE_CONTEXT" help:"make requests part of the trace that they name in traceparent, where all who send them may say so; else their traces only link to it (default false)"`
+	TrustTraces bool      `env:"TRUST_TRACE_CONTEXT" help:"make requests part of the trace that they name in traceparent; only where all senders are trusted; else their traces link to it (default false)"`
 	WebClient   string    `env:"AUTH_WEB_CLIENT_ID" envDefault:"orderflow-web" help:"what the web client is called at the issuer"`
 	WebScopes   []string  `env:"AUTH_WEB_SCOPES" help:"scopes, separated by commas, that the web client requests besides openid, offline_access and those of AUTH_SCOPE_*"`
 }

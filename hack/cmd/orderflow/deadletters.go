@@ -40,7 +40,7 @@ func (p program) deadletters() *cobra.Command {
 docs/runbooks/dead-letters.md is the way through it. Whatever is selected with --queue, --group, --order and --text has
 to match all of them.`,
 	}
-	cmd.PersistentFlags().StringVar(&l.base, "base-url", "http://localhost:5108", "the gateway's `url`")
+	cmd.PersistentFlags().StringVar(&l.base, "base-url", p.gateway(), "the gateway's `url`")
 	add := func(use, short string, args int, run func(ctx context.Context, args []string) error,
 		flags ...func(*cobra.Command)) {
 		sub := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args),

@@ -342,7 +342,7 @@ func (f *kindUp) show(ctx context.Context, started time.Time) error {
 	limited, cancel := context.WithTimeout(ctx, 3*time.Minute) // the node's ports follow a little after the pods
 	defer cancel()
 	var authorized context.Context
-	if err := f.Step(limited, "fill the catalogue", func(ctx context.Context) error {
+	if err := f.Step(limited, "fill the catalog", func(ctx context.Context) error {
 		return retry(ctx, 2*time.Second, func() (err error) {
 			if authorized, err = login.Context(limited, kindGateway); err != nil {
 				return err
@@ -369,7 +369,7 @@ func (f *kindUp) show(ctx context.Context, started time.Time) error {
 		return err
 	}
 	f.Printf("\nRunning after %.0f s\n\n%s\n", time.Since(started).Seconds(), way)
-	line := func(what, where string) { f.Printf("  %-12s %s", what, where) }
+	line := func(what, where string) { f.Printf("  %-14s %s", what, where) }
 	line("its trace", kindJaeger+"/trace/"+way.TraceID+"  ("+strings.Join(traced, ", ")+")")
 	line("gateway", kindGateway+"/products  /orders  /customers")
 	line("Jaeger", kindJaeger)

@@ -53,7 +53,7 @@ the token is valid for some minutes. At the development provider --user signs in
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&base, "base-url", kindGateway, "the gateway's `url`")
+	f.StringVar(&base, "base-url", p.gateway(), "the gateway's `url`")
 	f.StringVar(&client, "client", "orderflow-cli", "`id` of the client at the issuer")
 	f.StringVar(&user, "user", "", "sign in as this `user` of the development provider")
 	f.BoolVar(&machine, "machine", false, "sign in as a program, by AUTH_CLIENT_ID and AUTH_CLIENT_SECRET")

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"orderflow.internal/hack/internal/login"
+	"orderflow.internal/hack/stack"
 )
 
 const (
@@ -44,9 +45,17 @@ func (p program) order() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&base, "base-url", kindGateway, "the gateway's `url`")
+	cmd.Flags().StringVar(&base, "base-url", p.gateway(), "the gateway's `url`")
 	cmd.Flags().DurationVar(&wait, "wait", 0, "how long the system may take to answer, while it starts")
 	return cmd
+}
+
+// gateway is where the gateway of what hack/up runs listens, or where it usually does.
+func (p program) gateway() string {
+	if s, err := stack.Open(p.root, stack.Up); err == nil && s.Running() {
+		return strings.Replace(s.BaseURL(), "127.0.0.1", "localhost", 1)
+	}
+	return kindGateway
 }
 
 type product struct {

@@ -101,7 +101,7 @@ hack/test e2e has them.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&base, "base-url", kindGateway, "the gateway's `url`")
+	f.StringVar(&base, "base-url", p.gateway(), "the gateway's `url`")
 	f.StringVar(&run, "run", "", "only tests whose name matches this `regexp`")
 	f.BoolVarP(&verbose, "verbose", "v", false, "show the output of tests that pass as well")
 	return cmd

@@ -159,7 +159,7 @@ func (f upFlags) startServices(ctx context.Context, s *stack.Stack) error {
 	if err != nil {
 		return err
 	}
-	if err := f.Step(authorized, "fill the catalogue", func(ctx context.Context) error {
+	if err := f.Step(authorized, "fill the catalog", func(ctx context.Context) error {
 		return fillCatalogue(ctx, s.BaseURL())
 	}); err != nil {
 		return err
@@ -195,7 +195,7 @@ func (p program) watch(ctx context.Context, unit stack.Unit, done <-chan struct{
 }
 
 func (f upFlags) printURLs(s *stack.Stack) {
-	line := func(what, where string) { f.Printf("  %-12s %s", what, where) }
+	line := func(what, where string) { f.Printf("  %-14s %s", what, where) }
 	// localhost is a secure context to browsers: they take Brotli and lend the clipboard there as on https.
 	base := strings.Replace(s.BaseURL(), "127.0.0.1", "localhost", 1)
 	if !f.infra {

@@ -58,7 +58,10 @@ its own, as hack/login --machine does.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.BaseURL, "base-url", o.BaseURL, "the gateway")
+	if s := running(); s != nil {
+		o.BaseURL = s.BaseURL()
+	}
+	f.StringVar(&o.BaseURL, "base-url", o.BaseURL, "the gateway's `url`")
 	f.IntVar(&o.Orders, "orders", o.Orders, "orders to place")
 	f.IntVar(&o.Concurrency, "concurrency", o.Concurrency,
 		"orders in flight; with --rate the most requests in flight (then 1024)")
@@ -83,14 +86,23 @@ its own, as hack/login --machine does.`,
 	return c
 }
 
-// local are the parts of what hack/up runs if that is what listens at baseURL.
-func local(baseURL string) []stack.Unit {
+// running is what hack/up runs, or nil.
+func running() *stack.Stack {
 	root, err := stack.FindRoot()
 	if err != nil {
 		return nil
 	}
 	s, err := stack.Open(root, stack.Up)
 	if err != nil || !s.Running() {
+		return nil
+	}
+	return s
+}
+
+// local are the parts of what hack/up runs if that is what listens at baseURL.
+func local(baseURL string) []stack.Unit {
+	s := running()
+	if s == nil {
 		return nil
 	}
 	own, _ := url.Parse(s.BaseURL()) // made from a port

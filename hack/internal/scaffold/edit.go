@@ -24,8 +24,8 @@ func (s Service) edits() ([]edit, error) {
 		return nil, err
 	}
 	var all []edit
-	for piece := range strings.SplitSeq(strings.TrimPrefix(string(text), "== "), "\n== ") {
-		lines := strings.Split(strings.TrimSuffix(piece, "\n"), "\n")
+	for piece := range strings.SplitSeq(strings.TrimSuffix(strings.TrimPrefix(string(text), "== "), "\n"), "\n== ") {
+		lines := strings.Split(piece, "\n")
 		where, anchor, _ := strings.Cut(lines[1], " ")
 		all = append(all, edit{file: lines[0], after: where == "after", anchor: anchor, lines: lines[2:]})
 	}

@@ -13,7 +13,7 @@ type Config struct {
 	Issuer          string   `env:"AUTH_ISSUER" help:"URL of the OpenID Connect issuer whose access tokens are taken; without it everything is open to everybody"`
 	Audience        string   `env:"AUTH_AUDIENCE" envDefault:"orderflow" help:"what a token's aud must contain"`
 	CustomerClaim   string   `env:"AUTH_CUSTOMER_CLAIM" envDefault:"customer_id" help:"claim with the customer's id, a UUID; a token without it is no customer's"`
-	ScopeStock      string   `env:"AUTH_SCOPE_STOCK" envDefault:"stock" help:"scope that allows to change the catalog"`
+	ScopeStock      string   `env:"AUTH_SCOPE_STOCK" envDefault:"stock" help:"scope that allows changing the catalog"`
 	ScopeOperations string   `env:"AUTH_SCOPE_OPERATIONS" envDefault:"operations" help:"scope that allows everything"`
 	TokenTypes      []string `env:"AUTH_TOKEN_TYPES" envDefault:"at+jwt" help:"typ headers of access tokens, separated by commas; JWT is for issuers that do not follow RFC 9068, and takes their ID tokens too when those are for AUTH_AUDIENCE"`
 	KeysURL         string   `env:"AUTH_KEYS_URL" help:"where the issuer's keys are, if not where its discovery document says (jwks_uri)"`

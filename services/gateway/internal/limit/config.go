@@ -14,8 +14,8 @@ import (
 // have that many times as much.
 type Config struct {
 	Reads   Quota `env:"LIMIT_READS" help:"most GET requests of one caller, as in 2000/10s; none: no limit (default 2000/10s with AUTH_ISSUER, else none)"`
-	Writes  Quota `env:"LIMIT_WRITES" help:"likewise of all others (default 500/10s with AUTH_ISSUER, else none)"`
-	Waiting Quota `env:"LIMIT_WAITING" help:"most requests and event streams of one caller that are in hand at a time (default 400 with AUTH_ISSUER, else none)"`
+	Writes  Quota `env:"LIMIT_WRITES" help:"most other requests of one caller (default 500/10s with AUTH_ISSUER, else none)"`
+	Waiting Quota `env:"LIMIT_WAITING" help:"most requests and event streams of one caller in progress at once (default 400 with AUTH_ISSUER, else none)"`
 
 	TrustedProxies []netip.Prefix `env:"TRUSTED_PROXIES" help:"networks, separated by commas, of the proxies before the gateway: from them X-Forwarded-For is believed, to tell callers without a token apart"`
 }
