@@ -28,7 +28,8 @@ const skewVariable = "ORDERFLOW_TEST_CLOCK_SKEW"
 // one (go help build, -overlay). What is measured by the monotonic clock, as time-outs are, stays right.
 func skewed(t testing.TB, s *stack.Stack, names ...string) map[string]string {
 	t.Helper()
-	source := filepath.Join(runtime.GOROOT(), "src", "time", "time.go") //nolint:staticcheck // of the go that runs the tests
+	root := runtime.GOROOT() //nolint:staticcheck // of the go that runs the tests
+	source := filepath.Join(root, "src", "time", "time.go")
 	text, err := os.ReadFile(source)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +99,8 @@ func TestClocks(t *testing.T) {
 	skews := []time.Duration{45 * time.Second, time.Hour, -time.Hour}
 	s := system(t)
 	programs := skewed(t, s, "orders", "products")
-	v := variant{instances: 1 + len(skews), only: map[string]map[string]string{"orders": {"ORDER_DEADLINE": deadline.String()}}}
+	v := variant{instances: 1 + len(skews),
+		only: map[string]map[string]string{"orders": {"ORDER_DEADLINE": deadline.String()}}}
 	wrong := make(map[*stack.Service]time.Duration)
 	for name, program := range programs {
 		for i, skew := range skews {
@@ -156,7 +158,8 @@ func timesOut(t testing.TB, s *stack.Stack, instances int, deadline time.Duratio
 		for range 5 {
 			var o orderState
 			body := map[string]any{"customerId": uuid.New(), "productId": uuid.New(), "quantity": 1}
-			if err := door.call(t.Context(), "/orders", http.Header{"Prefer": {"respond-async"}}, body, &o, http.StatusAccepted); err != nil {
+			if err := door.call(t.Context(), "/orders", http.Header{"Prefer": {"respond-async"}}, body, &o,
+				http.StatusAccepted); err != nil {
 				t.Fatal(err)
 			}
 			ids = append(ids, o.OrderID)

@@ -73,13 +73,15 @@ func TestAmbiguousCommits(t *testing.T) {
 	seen := undergo(t, s, ordeal{fault: f, lasts: lasts, load: load, lossy: true,
 		singly: []string{"unknown whether orders were stored, storing them again to find out",
 			"consumer paused, a dependency is unavailable"}}) // connections are cut all the time
-	t.Logf("after the commit %d connections were cut and %d fell silent, %d were cut before", f.cut.Load(), f.stalled.Load(), f.lost.Load())
+	t.Logf("after the commit %d connections were cut and %d fell silent, %d were cut before",
+		f.cut.Load(), f.stalled.Load(), f.lost.Load())
 	if f.cut.Load() < 20 || f.stalled.Load() < 2 || f.lost.Load() < 20 {
 		t.Error("that is too little to show anything")
 	}
 	// Where the outcome is unknown the client looks for it and finds the order, unless it was not placed.
 	all := sumOf(seen.report.Timeline)
-	t.Logf("%d of %d accepted, %d refused, %d unknown, %d failed", seen.report.Accepted, load.Orders, all.Refused, all.Unknown, all.Failed)
+	t.Logf("%d of %d accepted, %d refused, %d unknown, %d failed",
+		seen.report.Accepted, load.Orders, all.Refused, all.Unknown, all.Failed)
 	if missing := load.Orders - seen.report.Accepted; missing > all.Unknown {
 		t.Errorf("%d orders were not accepted, and only %d outcomes unknown", missing, all.Unknown)
 	}

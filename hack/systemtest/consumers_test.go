@@ -91,7 +91,8 @@ func TestCrashLoop(t *testing.T) {
 	w := wire(t, s)
 	start(t, variant{only: w.environment(t, s)})
 	const messages = 2_000
-	handled := map[string]int{"products": count(t, s, "products", "reservations"), "customers": count(t, s, "customers", "orders")}
+	handled := map[string]int{"products": count(t, s, "products", "reservations"),
+		"customers": count(t, s, "customers", "orders")}
 	quickProducts := slowTable(t, administer(s, "products"), "reservations")
 	quickCustomers := slowTable(t, administer(s, "customers"), "orders")
 	publishCancelled(t, s.Broker.AdminURL(), messages)
@@ -198,12 +199,14 @@ func consumerTimeout(t testing.TB, s *stack.Stack, timeout, tick time.Duration) 
 // consumerChannels are the channels of a queue's consumers, each of which the broker knows by a name of its own.
 func consumerChannels(t testing.TB, s *stack.Stack, queue string) (channels []string) {
 	t.Helper()
-	text, err := s.Broker.Ctl(t.Context(), "list_consumers", "-p", s.Broker.Vhost(), "--quiet", "queue_name", "channel_pid")
+	text, err := s.Broker.Ctl(t.Context(), "list_consumers", "-p", s.Broker.Vhost(), "--quiet", "queue_name",
+		"channel_pid")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(text) {
-		if name, channel, found := strings.Cut(strings.TrimSpace(line), "\t"); found && name == queue && !slices.Contains(channels, channel) {
+		if name, channel, found := strings.Cut(strings.TrimSpace(line), "\t"); found && name == queue &&
+			!slices.Contains(channels, channel) {
 			channels = append(channels, channel)
 		}
 	}

@@ -37,7 +37,8 @@ where usename = '%[1]s'`)
 	// Sessions that began in between, or between two statements of ours, are read-only as well, or end.
 	return until(ctx, func(context.Context) error {
 		for _, name := range withDatabase {
-			if len(query[struct{ PID int }](t, f.Postgres.AdminURL(), `select pid from pg_stat_activity where usename = $1`, name)) == 0 {
+			if len(query[struct{ PID int }](t, f.Postgres.AdminURL(), `select pid from pg_stat_activity where usename = $1`,
+				name)) == 0 {
 				return fmt.Errorf("%s has no session", name)
 			}
 		}
@@ -179,13 +180,15 @@ func TestDatabases(t *testing.T) {
 	})
 	t.Run("deadlocks", func(t *testing.T) {
 		count := func() int {
-			return query[struct{ Count int }](t, s.Postgres.AdminURL(), `select deadlocks::int from pg_stat_database where datname = 'products'`)[0].Count
+			return query[struct{ Count int }](t, s.Postgres.AdminURL(),
+				`select deadlocks::int from pg_stat_database where datname = 'products'`)[0].Count
 		}
 		before := count()
 		load := steady(s, 100, 9*time.Second)
 		load.Products, load.Items = 4, 2
 		seen := undergo(t, s, ordeal{fault: &deadlocks{Stack: s}, lasts: 6 * time.Second, load: load})
-		eventually(t, 10*time.Second, "deadlocks are counted", func(context.Context) error { // at the end of a session or a second
+		// at the end of a session or a second
+		eventually(t, 10*time.Second, "deadlocks are counted", func(context.Context) error {
 			if n := count() - before; n < 3 {
 				return fmt.Errorf("%d deadlocks", n)
 			}

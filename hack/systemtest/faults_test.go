@@ -157,7 +157,8 @@ func undergo(t testing.TB, s *stack.Stack, o ordeal) testimony {
 			t.Error(err)
 		}
 		seen.ended = time.Now()
-		t.Logf("it lasted %s, then all was ready after %s", seen.ended.Sub(seen.began).Round(time.Millisecond), readyTimes(ctx, t, s, seen.ended))
+		t.Logf("it lasted %s, then all was ready after %s",
+			seen.ended.Sub(seen.began).Round(time.Millisecond), readyTimes(ctx, t, s, seen.ended))
 	})
 	seen.readyz = watching.end()
 	onTime(t, seen.readyz, o.away)
@@ -293,7 +294,8 @@ func during(ctx context.Context, t testing.TB, o bench.Options, do func(started 
 		t.Fatal(end.err)
 	}
 	r := end.report
-	t.Logf("%d orders final after %.1f s, slowest %.1f s, failed tries: %s", r.Accepted, r.Seconds, r.Latency.Max/1000, kinds(r.Errors))
+	t.Logf("%d orders final after %.1f s, slowest %.1f s, failed tries: %s",
+		r.Accepted, r.Seconds, r.Latency.Max/1000, kinds(r.Errors))
 	return r
 }
 

@@ -155,7 +155,8 @@ const adasMail, adasName = "ada.lovelace@private.example", "Ada Lovelace-Byron"
 
 func newEstate(t *testing.T, issuer *kittest.Issuer, base string) *estate {
 	e := &estate{t: t, issuer: issuer, base: base, ada: uuid.New()}
-	e.operations, e.owner, e.another = issuer.Scoped(t, "operations"), issuer.Customer(t, e.ada), issuer.Customer(t, uuid.New())
+	e.operations, e.owner, e.another = issuer.Scoped(t, "operations"), issuer.Customer(t, e.ada),
+		issuer.Customer(t, uuid.New())
 	e.product = e.newProduct()
 	e.create("/customers", e.owner, map[string]any{"name": adasName, "email": adasMail}, "customerId")
 	// Whose order it is, the token says.
@@ -165,7 +166,8 @@ func newEstate(t *testing.T, issuer *kittest.Issuer, base string) *estate {
 
 func (e *estate) newProduct() uuid.UUID {
 	e.t.Helper()
-	return e.create("/products", e.operations, map[string]any{"name": "Cup", "priceCents": 100, "stock": 100000}, "productId")
+	return e.create("/products", e.operations, map[string]any{"name": "Cup", "priceCents": 100, "stock": 100000},
+		"productId")
 }
 
 // request is how an operation is tried, and what comes of it.
@@ -195,15 +197,17 @@ func (e *estate) requests() map[string]request {
 	return map[string]request{
 		"placeOrder": {body: `{"customerId":"` + ada + `","productId":"` + e.product.String() + `","quantity":1}`,
 			ok: []int{201, 202}, another: status(403)},
-		"listOrders":         {query: "?customerId=" + ada, ok: []int{200}, another: contains(`"orders":[]`)},
-		"getOrder":           {ok: []int{200}, another: status(404)},
-		"cancelOrder":        {ok: []int{200}, another: status(404)},
-		"followOrder":        {ok: []int{200}, another: status(404)},
-		"getJourney":         {ok: []int{200}, another: status(404)},
-		"listCustomers":      {ok: []int{200}, another: contains(`"customers":`, ada, adasMail)},
-		"addCustomer":        {body: `{"customerId":"` + ada + `","name":"A","email":"a@example.com"}`, ok: []int{409}, another: status(403)},
-		"getCustomer":        {ok: []int{200}, another: status(404)},
-		"changeCustomer":     {body: `{"name":"` + adasName + `","email":"` + adasMail + `"}`, ok: []int{200}, another: status(404)},
+		"listOrders":    {query: "?customerId=" + ada, ok: []int{200}, another: contains(`"orders":[]`)},
+		"getOrder":      {ok: []int{200}, another: status(404)},
+		"cancelOrder":   {ok: []int{200}, another: status(404)},
+		"followOrder":   {ok: []int{200}, another: status(404)},
+		"getJourney":    {ok: []int{200}, another: status(404)},
+		"listCustomers": {ok: []int{200}, another: contains(`"customers":`, ada, adasMail)},
+		"addCustomer": {body: `{"customerId":"` + ada + `","name":"A","email":"a@example.com"}`, ok: []int{409},
+			another: status(403)},
+		"getCustomer": {ok: []int{200}, another: status(404)},
+		"changeCustomer": {body: `{"name":"` + adasName + `","email":"` + adasMail + `"}`, ok: []int{200},
+			another: status(404)},
 		"listCustomerOrders": {ok: []int{200}, another: contains(`"orders":[]`)},
 		"listProducts":       ok, "getProduct": ok,
 		"addProduct":                  {body: `{"name":"Pot","priceCents":1,"stock":1}`, ok: []int{201}},
@@ -298,8 +302,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 // madeUp are headers in which other systems pass on who a caller is.
 func madeUp(ada uuid.UUID) http.Header {
 	header := http.Header{}
-	for _, name := range []string{"X-User", "X-User-Id", "X-Forwarded-User", "X-Auth-Request-User", "X-Subject", "X-Customer-Id",
-		"X-Scope", "X-Scopes", "X-Internal", "X-Identity", "X-Orderflow-Caller", "Proxy-Authorization"} {
+	for _, name := range []string{"X-User", "X-User-Id", "X-Forwarded-User", "X-Auth-Request-User", "X-Subject",
+		"X-Customer-Id", "X-Scope", "X-Scopes", "X-Internal", "X-Identity", "X-Orderflow-Caller", "Proxy-Authorization"} {
 		header.Set(name, ada.String()+" operations")
 	}
 	return header
@@ -311,8 +315,8 @@ func (e *estate) call(o operation, r request, token string, header http.Header) 
 	if r.fresh {
 		product = e.newProduct()
 	}
-	path := strings.NewReplacer("{orderId}", e.order.String(), "{productId}", product.String(), "{customerId}", e.ada.String(),
-		"{letterId}", "1", "{groupId}", "1", "{redriveId}", e.order.String()).Replace(o.path)
+	path := strings.NewReplacer("{orderId}", e.order.String(), "{productId}", product.String(),
+		"{customerId}", e.ada.String(), "{letterId}", "1", "{groupId}", "1", "{redriveId}", e.order.String()).Replace(o.path)
 	all := http.Header{"Prefer": {"respond-async"}}
 	maps.Copy(all, header)
 	body := r.body

@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 
 // alone are the tests that no other runs alongside: they take all the CPU there is, measure what the system takes, or
 // set this program's environment.
-var alone = []string{"TestDrain", "TestEnduringFootprint", "TestEnduringOverload", "TestEnduringSaga", "TestFaults", "TestPooler"}
+var alone = []string{"TestDrain", "TestEnduringFootprint", "TestEnduringOverload", "TestEnduringSaga", "TestFaults",
+	"TestPooler"}
 
 // systems are the stacks: each is one test's own until that ends, and its servers run from the first test that takes
 // it.
@@ -87,7 +88,8 @@ func fresh(t testing.TB) *stack.Stack {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, step := range []func() error{
-		func() error { return s.Stop(ctx) }, func() error { return s.Purge(ctx) }, func() error { return s.StartServers(ctx, true) },
+		func() error { return s.Stop(ctx) }, func() error { return s.Purge(ctx) },
+		func() error { return s.StartServers(ctx, true) },
 	} {
 		if err := step(); err != nil {
 			t.Fatal(err)

@@ -177,7 +177,8 @@ func (m *monitored) documented(t *testing.T) {
 		t.Fatal(err)
 	}
 	var names []string
-	if err := m.p.get(t.Context(), `/api/v1/label/__name__/values?match[]=`+url.QueryEscape(`{job="services"}`), &names); err != nil {
+	if err := m.p.get(t.Context(), `/api/v1/label/__name__/values?match[]=`+url.QueryEscape(`{job="services"}`),
+		&names); err != nil {
 		t.Fatal(err)
 	}
 	if len(names) == 0 {
@@ -229,7 +230,8 @@ func (m *monitored) deadLetter(t *testing.T) {
 
 func (m *monitored) consumerDown(t *testing.T) {
 	m.without(t, m.s.Service("customers"), func() {
-		m.fires(t, "OrderflowConsumerDown", map[string]string{"queue": events.QueueCustomersOrderConfirmed, "severity": "critical"})
+		m.fires(t, "OrderflowConsumerDown",
+			map[string]string{"queue": events.QueueCustomersOrderConfirmed, "severity": "critical"})
 	})
 	m.calm(t)
 }
@@ -260,7 +262,8 @@ func (m *monitored) consumerPaused(t *testing.T) {
 	m.without(t, m.s.Postgres, func() {
 		put(t, ch, events.QueueCustomersOrderCreated, created(t, uuid.New()))
 		m.fires(t, "OrderflowConsumerPaused", map[string]string{
-			"service_name": "customers", "messaging_destination_name": events.QueueCustomersOrderCreated, "severity": "critical"})
+			"service_name": "customers", "messaging_destination_name": events.QueueCustomersOrderCreated,
+			"severity": "critical"})
 	})
 	m.calm(t)
 }
@@ -314,7 +317,8 @@ func (m *monitored) eventsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.fires(t, "OrderflowEventsRefused", map[string]string{
-		"service_name": "products", "messaging_rabbitmq_destination_routing_key": events.StockNotAvailableKey, "severity": "critical",
+		"service_name": "products", "messaging_rabbitmq_destination_routing_key": events.StockNotAvailableKey,
+		"severity": "critical",
 	})
 	restored()
 	m.calm(t)

@@ -76,7 +76,8 @@ func prompt(t testing.TB, seen testimony, within time.Duration) {
 		t.Errorf("a request took %s", slowest.Round(time.Millisecond))
 	}
 	if latest := time.Duration(seen.report.Latency.Max * float64(time.Millisecond)); latest > lasted+within+busy {
-		t.Errorf("the fault lasted %s, and an order was final after %s", lasted.Round(time.Millisecond), latest.Round(time.Millisecond))
+		t.Errorf("the fault lasted %s, and an order was final after %s",
+			lasted.Round(time.Millisecond), latest.Round(time.Millisecond))
 	}
 	t.Log(finals(seen))
 }
@@ -110,14 +111,16 @@ values ('%[1]s', '%[1]s', 'Pending', '[{"productId": "00000000-0000-7000-8000-00
 	mustExec(t, conn, fmt.Sprintf(`
 insert into outbox_events (id, type, source, subject, routing_key, time, body, trace, created_at)
 values ('%s', '%s', 'systemtest', '%[3]s', '%s', now(),
-  '{"orderId": "%[3]s", "customerId": "%[3]s", "reason": "TimedOut", "version": 2, "cancelledAt": "2026-01-01T00:00:00Z"}', '{}',
-  now() - interval '1 minute')`, uuid.Must(uuid.NewV7()), events.OrderCancelledType, left, events.OrderCancelledKey))
+  '{"orderId": "%[3]s", "customerId": "%[3]s", "reason": "TimedOut", "version": 2,
+    "cancelledAt": "2026-01-01T00:00:00Z"}', '{}', now() - interval '1 minute')`,
+		uuid.Must(uuid.NewV7()), events.OrderCancelledType, left, events.OrderCancelledKey))
 	began := time.Now()
 	eventually(t, 2*givenUp+busy, "the loops are alive", func(context.Context) error {
 		var missing []string
 		for service, table := range map[string]string{"products": "reservations", "customers": "orders"} {
 			for what, id := range map[string]uuid.UUID{"the order that is overdue": overdue, "the row that was left": left} {
-				if query[struct{ Count int }](t, s.Postgres.ServiceURL(service), `select count(*)::int from `+table+` where order_id = $1`, id)[0].Count == 0 {
+				if query[struct{ Count int }](t, s.Postgres.ServiceURL(service),
+					`select count(*)::int from `+table+` where order_id = $1`, id)[0].Count == 0 {
 					missing = append(missing, service+" does not report "+what)
 				}
 			}

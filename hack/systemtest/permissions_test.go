@@ -48,13 +48,21 @@ func refusals(t *testing.T, s *stack.Stack, user string) {
 			_, err := ch.QueueDeclare("", false, true, true, false, nil)
 			return err
 		},
-		"delete the events' exchange": func(ch *amqp.Channel) error { return ch.ExchangeDelete(events.Exchange, false, false) },
+		"delete the events' exchange": func(ch *amqp.Channel) error {
+			return ch.ExchangeDelete(events.Exchange, false, false)
+		},
 		"publish to a queue past the exchange": func(ch *amqp.Channel) error {
 			return publishKey(ch, "", events.QueueOrdersStockReserved)
 		},
-		"publish to the broker's own exchange": func(ch *amqp.Channel) error { return publishKey(ch, "amq.topic", "order.created") },
-		"publish a routing key of nobody's":    func(ch *amqp.Channel) error { return publishKey(ch, events.Exchange, "audit.order.created") },
-		"publish a routing key of two words":   func(ch *amqp.Channel) error { return publishKey(ch, events.Exchange, "order.created.stock") },
+		"publish to the broker's own exchange": func(ch *amqp.Channel) error {
+			return publishKey(ch, "amq.topic", "order.created")
+		},
+		"publish a routing key of nobody's": func(ch *amqp.Channel) error {
+			return publishKey(ch, events.Exchange, "audit.order.created")
+		},
+		"publish a routing key of two words": func(ch *amqp.Channel) error {
+			return publishKey(ch, events.Exchange, "order.created.stock")
+		},
 	}
 	for owner, keys := range ownKeys {
 		for _, key := range keys {
@@ -63,7 +71,9 @@ func refusals(t *testing.T, s *stack.Stack, user string) {
 			}
 			attempts["publish "+key] = func(ch *amqp.Channel) error { return publishKey(ch, events.Exchange, key) }
 			for _, queue := range events.Routes[key] {
-				attempts["redeliver to "+queue] = func(ch *amqp.Channel) error { return publishKey(ch, events.RedeliveryExchange, queue) }
+				attempts["redeliver to "+queue] = func(ch *amqp.Channel) error {
+					return publishKey(ch, events.RedeliveryExchange, queue)
+				}
 			}
 		}
 	}
@@ -97,7 +107,8 @@ func refusals(t *testing.T, s *stack.Stack, user string) {
 		t.Run(what, func(t *testing.T) {
 			err := attempt(channel(t, conn)) // which a refusal closes
 			var refusal *amqp.Error
-			if !errors.As(err, &refusal) || refusal.Code != amqp.AccessRefused || !strings.HasPrefix(refusal.Reason, "ACCESS_REFUSED") {
+			if !errors.As(err, &refusal) || refusal.Code != amqp.AccessRefused ||
+				!strings.HasPrefix(refusal.Reason, "ACCESS_REFUSED") {
 				t.Errorf("%s: %v, want 403 ACCESS_REFUSED", what, err)
 			}
 		})
@@ -174,7 +185,8 @@ func publishKey(ch *amqp.Channel, exchange, key string) error {
 	}
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
 	confirms := ch.NotifyPublish(make(chan amqp.Confirmation, 1))
-	if err := ch.Publish(exchange, key, false, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte("{}")}); err != nil {
+	if err := ch.Publish(exchange, key, false, false,
+		amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte("{}")}); err != nil {
 		return err
 	}
 	select {

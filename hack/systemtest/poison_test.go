@@ -135,7 +135,8 @@ func limitDeliveries(t testing.TB, s *stack.Stack, queue string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Broker.API(context.WithoutCancel(t.Context()), http.MethodDelete, policy+queue+".few", nil, nil); err != nil {
+		if err := s.Broker.API(context.WithoutCancel(t.Context()), http.MethodDelete, policy+queue+".few", nil,
+			nil); err != nil {
 			t.Error(err)
 		}
 	})
@@ -251,7 +252,8 @@ func failFor(t testing.TB, s *stack.Stack, order uuid.UUID) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.Exec(t.Context(), `alter table orders add constraint never check (order_id <> '`+order.String()+`')`); err != nil {
+	if _, err := conn.Exec(t.Context(),
+		`alter table orders add constraint never check (order_id <> '`+order.String()+`')`); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

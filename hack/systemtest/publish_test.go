@@ -31,7 +31,8 @@ func (f refusing) String() string { return f.queue + " refuses" }
 
 func (f refusing) begin(ctx context.Context, _ testing.TB) error {
 	const full = 20
-	err := overridePolicy(ctx, f.Stack, f.queue, "refusing", map[string]any{"max-length": full, "overflow": "reject-publish"})
+	err := overridePolicy(ctx, f.Stack, f.queue, "refusing",
+		map[string]any{"max-length": full, "overflow": "reject-publish"})
 	return errors.Join(err, f.Service(owner(f.queue)).Stop(ctx))
 }
 
@@ -217,7 +218,8 @@ func (f poisonRows) begin(ctx context.Context, t testing.TB) error {
 		}
 		if err := f.exec(ctx, `
 insert into outbox_events (id, type, source, subject, routing_key, time, body, trace)
-values ($1, $2, 'systemtest', $3, $4, now(), $5, $6)`, id, events.OrderCreatedType, order.String(), row.key, string(body), row.trace); err != nil {
+values ($1, $2, 'systemtest', $3, $4, now(), $5, $6)`,
+			id, events.OrderCreatedType, order.String(), row.key, string(body), row.trace); err != nil {
 			return err
 		}
 	}

@@ -94,7 +94,8 @@ func (r *recovery) open(t *testing.T, name string) *pgxpool.Pool {
 func histories(t *testing.T, pool *pgxpool.Pool) map[string]string {
 	t.Helper()
 	return texts(t, pool, `
-select order_id::text, concat_ws(' ', customer_id, status, reason, items, total_cents, currency, version, created_at, updated_at)
+select order_id::text,
+  concat_ws(' ', customer_id, status, reason, items, total_cents, currency, version, created_at, updated_at)
 from orders`)
 }
 
@@ -234,7 +235,8 @@ func (r *recovery) purgedDeadLetters(t *testing.T) {
 	customers := r.open(t, "customers")
 	want := texts(t, r.open(t, "orders"), "select order_id::text, '' from orders order by order_id desc limit $1", orders)
 	there := func() map[string]string {
-		return texts(t, customers, "select order_id::text, '' from orders where order_created_at is not null and order_id = any($1::uuid[])", keys(want))
+		return texts(t, customers, "select order_id::text, '' from orders where order_created_at is not null "+
+			"and order_id = any($1::uuid[])", keys(want))
 	}
 	if len(there()) > 0 {
 		t.Fatal("nothing was lost")
@@ -275,7 +277,8 @@ func (r *recovery) rebuild(t *testing.T) {
 		out := r.follow(t, "Rebuild the customers' histories", time.Now().Add(-ago), "", 0)
 		eventually(t, 2*time.Minute, "the histories are complete", func(ctx context.Context) error {
 			var n int
-			err := customers.QueryRow(ctx, "select count(*) from orders where items is not null and status <> 'Pending'").Scan(&n)
+			err := customers.QueryRow(ctx,
+				"select count(*) from orders where items is not null and status <> 'Pending'").Scan(&n)
 			if err == nil && n < len(want) {
 				err = errors.Join(fmt.Errorf("%d of %d", n, len(want)), pause(ctx, 250*time.Millisecond)) // counting takes CPU
 			}

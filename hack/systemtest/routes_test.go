@@ -139,9 +139,9 @@ func refused(t *testing.T, s *stack.Stack, words string, damage, restore func())
 	}
 }
 
-// whileMissing deletes a part of the topology, and restores it after do. The consumer of a queue that is deleted has found
-// out by then: RabbitMQ 3.10 never tells it when the queue is back within some 25 ms, and it waits for ever for what the
-// broker counts as delivered to it.
+// whileMissing deletes a part of the topology, and restores it after do. The consumer of a queue that is deleted has
+// found out by then: RabbitMQ 3.10 never tells it when the queue is back within some 25 ms, and it waits for ever for
+// what the broker counts as delivered to it.
 func whileMissing(t *testing.T, s *stack.Stack, path string, do func()) {
 	t.Helper()
 	manage(t, s, http.MethodDelete, path, nil)
@@ -266,7 +266,8 @@ func placeAndConfirm(t *testing.T, s *stack.Stack, n int) []uuid.UUID {
 	for i := range ids {
 		var o orderState
 		body := map[string]any{"customerId": uuid.New(), "productId": product, "quantity": 1}
-		if err := door.call(t.Context(), "/orders", http.Header{"Prefer": {"wait=20"}}, body, &o, http.StatusCreated); err != nil {
+		if err := door.call(t.Context(), "/orders", http.Header{"Prefer": {"wait=20"}}, body, &o,
+			http.StatusCreated); err != nil {
 			t.Fatal(err)
 		}
 		if o.Status != "Confirmed" {

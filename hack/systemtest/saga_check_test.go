@@ -100,7 +100,8 @@ func (o *sagaOrder) check(stored storedOrder) error {
 	defer o.mu.Unlock()
 	count := func(eventType string) int { return len(o.seen[eventType]) }
 	reserved, refused := count(events.StockReservedType), count(events.StockNotAvailableType)
-	confirmed, cancelled, released := count(events.OrderConfirmedType), count(events.OrderCancelledType), count(events.StockReleasedType)
+	confirmed, cancelled, released := count(events.OrderConfirmedType), count(events.OrderCancelledType),
+		count(events.StockReleasedType)
 	isConfirmed, isCancelled := stored.Status == "Confirmed", stored.Status == "Cancelled"
 	switch {
 	case !isConfirmed && !isCancelled:
@@ -108,7 +109,8 @@ func (o *sagaOrder) check(stored storedOrder) error {
 	case stored.Customer != o.plan.Customer:
 		return fmt.Errorf("order %s is customer %s's", o.id, stored.Customer)
 	case count(events.OrderCreatedType) != 1, reserved+refused > 1:
-		return fmt.Errorf("order %s was created %d and answered %d times", o.id, count(events.OrderCreatedType), reserved+refused)
+		return fmt.Errorf("order %s was created %d and answered %d times",
+			o.id, count(events.OrderCreatedType), reserved+refused)
 	case isConfirmed != (cancelled == 0), isCancelled != (cancelled == 1), confirmed > 1:
 		return fmt.Errorf("order %s has %d OrderConfirmed and %d OrderCancelled", o.id, confirmed, cancelled)
 	case isConfirmed && (confirmed != 1 || reserved != 1 || stored.Reason != ""):
@@ -149,7 +151,8 @@ group by 1`) {
 	for _, p := range products {
 		initial := r.initial[p.ID].Load()
 		if p.Stock != initial-sold[p.ID] || p.Reserved != sold[p.ID] || p.Stock < 0 {
-			t.Errorf("product %s: stock %d, reserved %d; there were %d and %d were confirmed", p.ID, p.Stock, p.Reserved, initial, sold[p.ID])
+			t.Errorf("product %s: stock %d, reserved %d; there were %d and %d were confirmed",
+				p.ID, p.Stock, p.Reserved, initial, sold[p.ID])
 		}
 		delete(sold, p.ID)
 	}
@@ -200,7 +203,8 @@ func (r *sagaRun) dump(t testing.TB) map[string][]string {
 		"customers": {"customers", "orders"},
 	} {
 		for _, table := range tables {
-			for _, row := range query[struct{ Text string }](t, r.databases[service], `select t::text from `+table+` as t order by 1`) {
+			for _, row := range query[struct{ Text string }](t, r.databases[service],
+				`select t::text from `+table+` as t order by 1`) {
 				dump[service+"."+table] = append(dump[service+"."+table], row.Text)
 			}
 		}

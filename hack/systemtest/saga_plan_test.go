@@ -126,7 +126,9 @@ func randomDeliveries(random *rand.Rand, signals []signal) []moment {
 
 // prompt reports whether no message that the order's end depends on is withheld until the deadline.
 func (p plan) prompt() bool {
-	for _, queue := range []string{events.QueueProductsOrderCreated, events.QueueOrdersStockReserved, events.QueueOrdersStockNotAvailable} {
+	for _, queue := range []string{
+		events.QueueProductsOrderCreated, events.QueueOrdersStockReserved, events.QueueOrdersStockNotAvailable,
+	} {
 		if !slices.ContainsFunc(p.Deliver[queue], func(m moment) bool { return m.After == placed }) {
 			return false
 		}

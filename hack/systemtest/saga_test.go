@@ -48,7 +48,8 @@ func TestEnduringSaga(t *testing.T) {
 	started := time.Now()
 	r.drive(t)
 	r.settle(t)
-	t.Logf("driven in %s: %d events, %d deliveries", time.Since(started).Round(time.Millisecond), r.network.received.Load(), r.network.delivered.Load())
+	t.Logf("driven in %s: %d events, %d deliveries",
+		time.Since(started).Round(time.Millisecond), r.network.received.Load(), r.network.delivered.Load())
 
 	r.checkOrders(t)
 	r.checkStock(t)
@@ -221,7 +222,8 @@ func (r *sagaRun) driveOne(ctx context.Context, o *sagaOrder) error {
 
 func (r *sagaRun) restock(ctx context.Context, id uuid.UUID) error {
 	var product any
-	err := r.door.call(ctx, "/products/"+id.String()+"/restock", nil, map[string]int{"quantity": scarceStock}, &product, http.StatusOK)
+	err := r.door.call(ctx, "/products/"+id.String()+"/restock", nil, map[string]int{"quantity": scarceStock}, &product,
+		http.StatusOK)
 	if err == nil {
 		r.initial[id].Add(scarceStock)
 	}

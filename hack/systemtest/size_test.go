@@ -202,7 +202,8 @@ limit $1`, working)
 	}); err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.pool("products").QueryRow(s.t.Context(), "select product_id from products limit 1").Scan(&s.product); err != nil {
+	if err := s.pool("products").QueryRow(s.t.Context(), "select product_id from products limit 1").
+		Scan(&s.product); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -259,7 +260,8 @@ func (s *sized) deeds() []deed {
 	page := url.Values{"limit": {"20"}}
 	with := func(key, value string) url.Values { return url.Values{"limit": {"20"}, key: {value}} }
 	since := time.Now().Add(-24 * time.Hour)
-	day := url.Values{"since": {since.Format(time.RFC3339)}, "until": {since.Add(24 * time.Hour).Format(time.RFC3339)}, "limit": {"100"}}
+	day := url.Values{"since": {since.Format(time.RFC3339)}, "until": {since.Add(24 * time.Hour).Format(time.RFC3339)},
+		"limit": {"100"}}
 	order := func() string { return "/orders/" + s.known[s.some()].String() }
 	customer := func() string { return s.customers[s.some()].String() }
 	return []deed{
@@ -505,7 +507,8 @@ create index concurrently if not exists orders_for_a_test on orders (updated_at)
 		t.Error(err)
 	}
 	var valid bool
-	if err := pool.QueryRow(t.Context(), "select indisvalid from pg_index where indexrelid = 'orders_for_a_test'::regclass").Scan(&valid); err != nil || !valid {
+	if err := pool.QueryRow(t.Context(), "select indisvalid from pg_index "+
+		"where indexrelid = 'orders_for_a_test'::regclass").Scan(&valid); err != nil || !valid {
 		t.Errorf("the index is not usable: %v", err)
 	}
 }

@@ -24,7 +24,8 @@ const envSnapshot = "ORDERFLOW_TEST_SNAPSHOT"
 // hour.
 func TestEnduringSnapshot(t *testing.T) {
 	s := start(t, variant{})
-	lasts, rate, total := enduring(8*time.Second, 30*time.Second), enduring(40.0, 300.0), enduring(16*time.Second, time.Hour)
+	lasts, rate, total := enduring(8*time.Second, 30*time.Second), enduring(40.0, 300.0),
+		enduring(16*time.Second, time.Hour)
 	if raw := os.Getenv(envSnapshot); raw != "" {
 		var err error
 		if total, err = time.ParseDuration(raw); err != nil {
@@ -114,5 +115,6 @@ func deadRows(t *testing.T, s *stack.Stack, table string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m.sum("orderflow_db_dead_rows", func(labels string) bool { return strings.Contains(labels, `db_collection_name="`+table+`"`) })
+	return m.sum("orderflow_db_dead_rows",
+		func(labels string) bool { return strings.Contains(labels, `db_collection_name="`+table+`"`) })
 }

@@ -180,7 +180,8 @@ func (l logs) quiet(t testing.TB, lasted time.Duration, singly ...string) {
 	for service := range l {
 		complaints := make(map[string][]logLine)
 		for _, line := range l.since(t, service) {
-			if (line.Level == "WARN" || line.Level == "ERROR") && line.Msg != "request failed" && !slices.Contains(singly, line.Msg) {
+			if (line.Level == "WARN" || line.Level == "ERROR") && line.Msg != "request failed" &&
+				!slices.Contains(singly, line.Msg) {
 				complaints[line.Msg] = append(complaints[line.Msg], line)
 			}
 		}

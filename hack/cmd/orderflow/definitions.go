@@ -27,15 +27,16 @@ func (p program) definitions() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "definitions",
 		Short: "Print the broker's topology, to import it where no operator declares it",
-		Long: `Renders charts/orderflow with the values given and prints its virtual host, exchanges, queues, bindings, policies, users
-and permissions in the form that RabbitMQ imports (PUT /api/definitions, or "rabbitmqctl import_definitions"). Each user
-gets a new password, which is in the Secrets that --secrets writes: <prefix><service>-broker, for <service>.broker.secret.
-An import changes nothing that is there already but policies, permissions and passwords.
+		Long: `Renders charts/orderflow with the values given and prints its virtual host, exchanges, queues, bindings,
+policies, users and permissions in the form that RabbitMQ imports (PUT /api/definitions, or "rabbitmqctl
+import_definitions"). Each user gets a new password, which is in the Secrets that --secrets writes: <prefix><service>-broker, for
+<service>.broker.secret. An import changes nothing that is there already but policies, permissions and passwords.
 
 A broker before RabbitMQ 4.3 refuses policies with keys that it does not know: add
 --set global.rabbitmq.consumerDisconnectedMilliseconds=0.`,
 		Example: `  hack/definitions --vhost orderflow --secrets secrets.yaml >definitions.json
-  curl --user admin --header content-type:application/json --data @definitions.json https://broker.example.com:15671/api/definitions
+  curl --user admin --header content-type:application/json --data @definitions.json \
+    https://broker.example.com:15671/api/definitions
   kubectl apply --namespace orderflow --filename secrets.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },

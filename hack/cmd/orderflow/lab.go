@@ -20,8 +20,9 @@ func (p program) lab() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lab [name...]",
 		Short: "Take a guarantee away, and see what it is for",
-		Long: `Runs labs, or lists them. A lab compiles one service with an edit that takes one guarantee away, breaks something, and
-counts what is lost, duplicated or stuck; then it does the same with the guarantee. Each takes about half a minute.
+		Long: `Runs labs, or lists them. A lab compiles one service with an edit that takes one guarantee away, breaks
+something, and counts what is lost, duplicated or stuck; then it does the same with the guarantee. Each takes about half
+a minute.
 
 It has a RabbitMQ, a PostgreSQL and services of its own, with new ports and in .run/lab; no other program gets the edit,
 which is an entry of hack/mutations.txt. docs/learn.md is the way through the labs.`,

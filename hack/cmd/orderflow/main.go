@@ -47,8 +47,8 @@ func run(ctx context.Context) error {
 		Short: "Run, test and measure Orderflow on this machine",
 		Long: `Run, test and measure Orderflow on this machine. Each command is a script: hack/up, hack/down and so on.
 
-Besides those below: hack/audit compares the books of all services, hack/tool runs a pinned tool (helm, kubectl, kind …),
-hack/changelog and hack/package-charts serve releases.`,
+Besides those below: hack/audit compares the books of all services, hack/tool runs a pinned tool (helm, kubectl, kind
+…), hack/changelog and hack/package-charts serve releases.`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -56,8 +56,8 @@ hack/changelog and hack/package-charts serve releases.`,
 	cmd.AddCommand(p.up(), p.down(), p.status(), p.test(), p.generate(), p.new(), bench.Command(), past.Command(p.Console),
 		p.images(), p.kindUp(), p.kindDown(), p.kindTest(), p.ready(), p.definitions(), p.e2e(), p.order(), p.deadletters(),
 		p.login(), p.lab())
-	cmd.SetUsageTemplate(strings.NewReplacer("hack [command]", "hack/COMMAND", "{{.CommandPath}} [command]", "hack/COMMAND").
-		Replace(cmd.UsageTemplate()))
+	scripts := strings.NewReplacer("hack [command]", "hack/COMMAND", "{{.CommandPath}} [command]", "hack/COMMAND")
+	cmd.SetUsageTemplate(scripts.Replace(cmd.UsageTemplate()))
 	for _, sub := range cmd.Commands() {
 		// The scripts are hack/up, hack/down …: help shows them so.
 		sub.SetUsageTemplate(strings.ReplaceAll(sub.UsageTemplate(), "{{.UseLine}}", "hack/"+sub.Use+" [flags]"))

@@ -74,10 +74,10 @@ func (p program) e2e() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "e2e",
 		Short: "Run the black-box tests against a running system",
-		Long: `Runs the black-box tests of services/e2e against a running system, wherever that is: what hack/up or hack/kind-up
-started, or a cluster's gateway. They use their own products and customers. Where tokens are needed (hack/up --auth)
-they get one, as hack/login --machine does. The tests of traces receive spans themselves and are skipped here;
-hack/test e2e has them.`,
+		Long: `Runs the black-box tests of services/e2e against a running system, wherever that is: what hack/up or
+hack/kind-up started, or a cluster's gateway. They use their own products and customers. Where tokens are needed
+(hack/up --auth) they get one, as hack/login --machine does. The tests of traces receive spans themselves and are
+skipped here; hack/test e2e has them.`,
 		Example: `  hack/e2e
   hack/e2e --base-url https://orders.example.com --run TestOrder`,
 		Args: cobra.NoArgs,

@@ -24,10 +24,12 @@ import (
 const RepublishSummary = "publish events again: after a queue or a binding was missing, or for a new consumer"
 
 // RepublishHelp is the command's own help.
-const RepublishHelp = `Usage: republish [--since TIME] [--until TIME] [--subject ID ...] [--key KEY ...] [--queue QUEUE ...] [--rate N] [--yes]
+const RepublishHelp = `Usage: republish [--since TIME] [--until TIME] [--subject ID ...] [--key KEY ...]
+                 [--queue QUEUE ...] [--rate N] [--yes]
 
-Publishes events again that were published before and are still kept (OUTBOX_RETENTION). Consumers are idempotent: doing it
-twice changes nothing. Without --yes it only shows what it would do. What it does is recorded in the table outbox_republished.
+Publishes events again that were published before and are still kept (OUTBOX_RETENTION). Consumers are idempotent: doing
+it twice changes nothing. Without --yes it only shows what it would do. What it does is recorded in the table
+outbox_republished.
 
   --since TIME    events stored then or later: 2026-11-05T09:30:00Z, or 2h for two hours ago
   --until TIME    events stored before
@@ -55,7 +57,8 @@ To rebuild such a view from nothing:
 // RepublishCommand is the command republish of a service's program, over the
 // service's own database and a publisher that nobody else runs. state is nil for
 // a service that cannot tell its events from its tables.
-func RepublishCommand(ctx context.Context, call run.Call, pool *pgxpool.Pool, publisher *bus.Publisher, routes map[string][]string, state *State) error {
+func RepublishCommand(ctx context.Context, call run.Call, pool *pgxpool.Pool, publisher *bus.Publisher,
+	routes map[string][]string, state *State) error {
 	p, yes, err := parseRepublish(call, routes, state, func() (now time.Time, err error) {
 		return now, pool.QueryRow(ctx, "select now()").Scan(&now)
 	})
@@ -85,7 +88,8 @@ func RepublishCommand(ctx context.Context, call run.Call, pool *pgxpool.Pool, pu
 }
 
 // runWith connects the publisher for as long as it takes.
-func (p *Republication) runWith(ctx context.Context, out io.Writer, pool *pgxpool.Pool, publisher *bus.Publisher, total int64) (Republished, error) {
+func (p *Republication) runWith(ctx context.Context, out io.Writer, pool *pgxpool.Pool, publisher *bus.Publisher,
+	total int64) (Republished, error) {
 	connected, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() { _ = publisher.Run(connected) })
@@ -116,7 +120,8 @@ func (p *Republication) show(out io.Writer, selected []Selected) (total int64) {
 	return total
 }
 
-func parseRepublish(call run.Call, routes map[string][]string, state *State, now func() (time.Time, error)) (p *Republication, yes bool, err error) {
+func parseRepublish(call run.Call, routes map[string][]string, state *State,
+	now func() (time.Time, error)) (p *Republication, yes bool, err error) {
 	p = &Republication{Routes: routes}
 	var fromState bool
 	flags := flag.NewFlagSet("republish", flag.ContinueOnError)
@@ -183,7 +188,8 @@ func (p *Republication) toQueues() error {
 	slices.Sort(known)
 	for _, queue := range p.Queues {
 		if !slices.ContainsFunc(wanted, func(key string) bool { return slices.Contains(p.Routes[key], queue) }) {
-			return fmt.Errorf("--queue %s gets no such events; the queues are %s", queue, strings.Join(slices.Compact(known), ", "))
+			return fmt.Errorf("--queue %s gets no such events; the queues are %s", queue,
+				strings.Join(slices.Compact(known), ", "))
 		}
 	}
 	slices.Sort(wanted)

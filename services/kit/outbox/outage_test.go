@@ -97,7 +97,8 @@ func TestAClaimBelongsToItsReplica(t *testing.T) {
 	if again := f.consume(t, "things", 0); len(again) > 0 {
 		t.Errorf("the second replica published %v as well", again)
 	}
-	if n := query[int](t, f, "select count(*) from outbox_events where id = any($1) and attempts = 0 and published_at is null", ids(left)); n != 10 {
+	if n := query[int](t, f, "select count(*) from outbox_events where id = any($1) and attempts = 0 "+
+		"and published_at is null", ids(left)); n != 10 {
 		t.Errorf("%d of 10 rows are still the first replica's", n)
 	}
 	proxy.Resume()
@@ -150,12 +151,14 @@ func TestReplicasLeaveEachOtherTimeAfterAnOutage(t *testing.T) {
 	first.Committed(f.store(t, "thing.made", 0, 50))
 	others := f.store(t, "thing.made", 50, 100)
 	second.Committed(others)
-	f.exec(t, "update outbox_events set created_at = created_at - interval '3 seconds' where published_at is null") // a sweep would take them
-	<-time.After(time.Second)                                                                                       // the sweeps see that the broker is away
+	// a sweep would take them
+	f.exec(t, "update outbox_events set created_at = created_at - interval '3 seconds' where published_at is null")
+	<-time.After(time.Second) // the sweeps see that the broker is away
 	one.Resume()
 	f.consume(t, "things", 50)
 	<-time.After(time.Second) // two sweeps
-	if n := query[int](t, f, "select count(*) from outbox_events where id = any($1) and next_attempt_at is null and published_at is null", ids(others)); n != 50 {
+	if n := query[int](t, f, "select count(*) from outbox_events where id = any($1) and next_attempt_at is null "+
+		"and published_at is null", ids(others)); n != 50 {
 		t.Errorf("%d of 50 events are still the second replica's", n)
 	}
 	two.Resume()
@@ -169,7 +172,8 @@ func TestAttemptsBackOff(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.store(t, "nobody.listens", 0, 30)
-	f.exec(t, "update outbox_events set attempts = 3 + 3 * (subject::int / 10), next_attempt_at = now() - interval '1 second'") // 3, 6, 9
+	f.exec(t, "update outbox_events set attempts = 3 + 3 * (subject::int / 10), "+ // 3, 6, 9
+		"next_attempt_at = now() - interval '1 second'")
 	f.relay(t)
 	eventually(t, "all were tried", func() bool {
 		return query[int](t, f, "select count(*) from outbox_events where attempts % 3 = 1") == 30
@@ -180,8 +184,10 @@ func TestAttemptsBackOff(t *testing.T) {
 select count(distinct next_attempt_at)
 from outbox_events
 where attempts = $1
-  and next_attempt_at between now() + make_interval(secs => $2) and now() + make_interval(secs => $3)`, attempts, seconds*0.75-late, seconds*1.25); n != 10 {
-			t.Errorf("after %d attempts %d of 10 events are due in %g s, give or take a quarter, each at a time of its own", attempts, n, seconds)
+  and next_attempt_at between now() + make_interval(secs => $2) and now() + make_interval(secs => $3)`,
+			attempts, seconds*0.75-late, seconds*1.25); n != 10 {
+			t.Errorf("after %d attempts %d of 10 events are due in %g s, give or take a quarter, each at a time of its own",
+				attempts, n, seconds)
 		}
 	}
 }

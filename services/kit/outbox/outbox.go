@@ -77,7 +77,8 @@ const storedColumns = "id, type, source, subject, routing_key, time, body, trace
 func scanStored(row pgx.CollectableRow) (stored, error) {
 	var s stored
 	var body, trace []byte
-	if err := row.Scan(&s.ID, &s.Type, &s.Source, &s.Subject, &s.RoutingKey, &s.Time, &body, &trace, &s.attempts, &s.queues); err != nil {
+	if err := row.Scan(&s.ID, &s.Type, &s.Source, &s.Subject, &s.RoutingKey, &s.Time, &body, &trace, &s.attempts,
+		&s.queues); err != nil {
 		return s, err
 	}
 	s.Body = body

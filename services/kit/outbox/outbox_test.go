@@ -26,10 +26,13 @@ import (
 const topology = `{
   "users": [{"name": "narrow"}],
   "permissions": [{"user": "narrow", "configure": "^$", "write": "^things\\..*$", "read": "^$"}],
-  "topic_permissions": [{"user": "narrow", "exchange": "things.exchange", "write": "^(thing|pair)\\.made$", "read": "^$"}],
+  "topic_permissions": [{"user": "narrow", "exchange": "things.exchange",
+    "write": "^(thing|pair)\\.made$", "read": "^$"}],
   "exchanges": [
-    {"name": "things.exchange", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {}},
-    {"name": "things.redelivery", "type": "direct", "durable": true, "auto_delete": false, "internal": false, "arguments": {}}
+    {"name": "things.exchange", "type": "topic", "durable": true,
+      "auto_delete": false, "internal": false, "arguments": {}},
+    {"name": "things.redelivery", "type": "direct", "durable": true,
+      "auto_delete": false, "internal": false, "arguments": {}}
   ],
   "queues": [
     {"name": "things", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}},
@@ -37,12 +40,18 @@ const topology = `{
     {"name": "right", "durable": true, "auto_delete": false, "arguments": {"x-queue-type": "quorum"}}
   ],
   "bindings": [
-    {"source": "things.exchange", "destination": "things", "destination_type": "queue", "routing_key": "thing.made", "arguments": {}},
-    {"source": "things.exchange", "destination": "left", "destination_type": "queue", "routing_key": "pair.made", "arguments": {}},
-    {"source": "things.exchange", "destination": "right", "destination_type": "queue", "routing_key": "pair.made", "arguments": {}},
-    {"source": "things.redelivery", "destination": "things", "destination_type": "queue", "routing_key": "things", "arguments": {}},
-    {"source": "things.redelivery", "destination": "left", "destination_type": "queue", "routing_key": "left", "arguments": {}},
-    {"source": "things.redelivery", "destination": "right", "destination_type": "queue", "routing_key": "right", "arguments": {}}
+    {"source": "things.exchange", "destination": "things", "destination_type": "queue",
+      "routing_key": "thing.made", "arguments": {}},
+    {"source": "things.exchange", "destination": "left", "destination_type": "queue",
+      "routing_key": "pair.made", "arguments": {}},
+    {"source": "things.exchange", "destination": "right", "destination_type": "queue",
+      "routing_key": "pair.made", "arguments": {}},
+    {"source": "things.redelivery", "destination": "things", "destination_type": "queue",
+      "routing_key": "things", "arguments": {}},
+    {"source": "things.redelivery", "destination": "left", "destination_type": "queue",
+      "routing_key": "left", "arguments": {}},
+    {"source": "things.redelivery", "destination": "right", "destination_type": "queue",
+      "routing_key": "right", "arguments": {}}
   ]
 }`
 
@@ -97,7 +106,8 @@ func query[T any](t *testing.T, f *fixture, sql string, args ...any) (value T) {
 // relay runs a relay with a publisher of its own until stop.
 func (f *fixture) relay(t *testing.T) (r *outbox.Relay, stop func()) {
 	t.Helper()
-	p := bus.NewPublisher(bus.Config{URL: f.url, Prefetch: 1, Batch: 1, ConfirmTimeout: 5 * time.Second}, "test", "things.exchange", "things.redelivery")
+	p := bus.NewPublisher(bus.Config{URL: f.url, Prefetch: 1, Batch: 1, ConfirmTimeout: 5 * time.Second}, "test",
+		"things.exchange", "things.redelivery")
 	r = outbox.NewRelay(f.pool, p, week, routes)
 	publishing, stopPublisher := context.WithCancel(context.Background())
 	relaying, stopRelay := context.WithCancel(context.Background())
@@ -122,7 +132,8 @@ func events(t *testing.T, key string, from, to int) []bus.Event {
 	t.Helper()
 	var events []bus.Event
 	for i := from; i < to; i++ {
-		e, err := bus.NewEvent(context.Background(), "test", "test.thing.made.v1", key, fmt.Sprint(i), map[string]int{"number": i})
+		e, err := bus.NewEvent(context.Background(), "test", "test.thing.made.v1", key, fmt.Sprint(i),
+			map[string]int{"number": i})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +233,8 @@ func once(t *testing.T, times map[string]int) {
 func (f *fixture) policy(t *testing.T, queue string, definition map[string]any) (lift func()) {
 	t.Helper()
 	path := "/api/policies/" + f.vhost.Name + "/" + queue
-	f.vhost.Manage(t, http.MethodPut, path, map[string]any{"pattern": "^" + queue + "$", "apply-to": "queues", "definition": definition})
+	f.vhost.Manage(t, http.MethodPut, path,
+		map[string]any{"pattern": "^" + queue + "$", "apply-to": "queues", "definition": definition})
 	f.awaitPolicy(t, queue, queue)
 	return func() {
 		t.Helper()
@@ -235,7 +247,8 @@ func (f *fixture) awaitPolicy(t *testing.T, queue, policy string) {
 	t.Helper()
 	eventually(t, "policy of "+queue+" is "+policy, func() bool {
 		var q struct{ Policy string }
-		if err := json.Unmarshal(f.vhost.Manage(t, http.MethodGet, "/api/queues/"+f.vhost.Name+"/"+queue, nil), &q); err != nil {
+		if err := json.Unmarshal(f.vhost.Manage(t, http.MethodGet, "/api/queues/"+f.vhost.Name+"/"+queue, nil),
+			&q); err != nil {
 			t.Fatal(err)
 		}
 		return q.Policy == policy
@@ -252,11 +265,13 @@ func TestCommittedEventsArePublishedAtOnceAndKept(t *testing.T) {
 	once(t, f.consume(t, "things", 1000))
 	f.awaitUnpublished(t, 0)
 	stop()
-	if n := query[int](t, f, "select count(*) from outbox_events where published_at >= created_at and attempts = 0 and next_attempt_at is null"); n != 1000 {
+	if n := query[int](t, f, "select count(*) from outbox_events where published_at >= created_at and attempts = 0 "+
+		"and next_attempt_at is null"); n != 1000 {
 		t.Errorf("%d of 1000 rows are kept, published after they were stored and at the first attempt", n)
 	}
 	history, err := outbox.History(t.Context(), f.pool, "7")
-	if err != nil || len(history) != 1 || history[0].RoutingKey != "thing.made" || history[0].Published == nil || history[0].Published.Before(history[0].Stored) {
+	if err != nil || len(history) != 1 || history[0].RoutingKey != "thing.made" || history[0].Published == nil ||
+		history[0].Published.Before(history[0].Stored) {
 		t.Errorf("history is %+v, %v", history, err)
 	}
 }
@@ -294,7 +309,8 @@ func TestNoEventSeemsPublishedAfterItWasConsumed(t *testing.T) {
 	once(t, f.consume(t, "things", 10))
 	consumed := query[time.Time](t, f, "select clock_timestamp()")
 	f.awaitUnpublished(t, 0)
-	if n := query[int](t, f, "select count(*) from outbox_events where published_at between created_at and $1", consumed); n != 10 {
+	if n := query[int](t, f, "select count(*) from outbox_events where published_at between created_at and $1",
+		consumed); n != 10 {
 		t.Errorf("%d of 10 events were published between their storing and their consumption", n)
 	}
 }
@@ -352,16 +368,20 @@ func TestUnroutableEventsAreKeptAndHideNothing(t *testing.T) {
 	once(t, f.consume(t, "things", 10))
 	f.awaitUnpublished(t, 301)
 	eventually(t, "all of them were tried", func() bool {
-		return query[int](t, f, "select count(*) from outbox_events where attempts > 0 and last_error like '312 %' and queues is null") == 301
+		return query[int](t, f,
+			"select count(*) from outbox_events where attempts > 0 and last_error like '312 %' and queues is null") == 301
 	})
 	stop()
 	r, _ = f.relay(t) // knows nothing of them but what is in the table
 	eventually(t, "the status names them", func() bool { return r.Status(t.Context()) != nil })
-	if status := r.Status(t.Context()).Error(); status != "301 events cannot be published: 301 of nobody.listens (312 NO_ROUTE)" {
+	status := r.Status(t.Context()).Error()
+	if status != "301 events cannot be published: 301 of nobody.listens (312 NO_ROUTE)" {
 		t.Errorf("status is %q", status)
 	}
-	f.vhost.Manage(t, http.MethodPost, "/api/bindings/"+f.vhost.Name+"/e/things.exchange/q/things", map[string]any{"routing_key": "nobody.listens"})
-	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null") // not after up to half a minute
+	f.vhost.Manage(t, http.MethodPost, "/api/bindings/"+f.vhost.Name+"/e/things.exchange/q/things",
+		map[string]any{"routing_key": "nobody.listens"})
+	// not after up to half a minute
+	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null")
 	once(t, f.consume(t, "things", 301))
 	f.awaitUnpublished(t, 0)
 	eventually(t, "nothing is reported", func() bool { return r.Status(t.Context()) == nil })
@@ -376,7 +396,8 @@ func TestARowThatCannotBeReadHoldsUpNobody(t *testing.T) {
 	once(t, f.consume(t, "things", 19))
 	f.awaitUnpublished(t, 1)
 	eventually(t, "the row says why", func() bool {
-		return query[int](t, f, "select count(*) from outbox_events where attempts > 1 and last_error like 'the row cannot be read: trace: %'") == 1
+		return query[int](t, f,
+			"select count(*) from outbox_events where attempts > 1 and last_error like 'the row cannot be read: trace: %'") == 1
 	})
 	f.exec(t, `update outbox_events set trace = '{"baggage": "n=7"}', next_attempt_at = now() where id = $1`, stored[7].ID)
 	f.consume(t, "things", 1)

@@ -91,7 +91,8 @@ left join pg_class as c on c.oid = i.inhrelid`, parent)
 	if err != nil {
 		return nil, now, fmt.Errorf("list partitions: %w", err)
 	}
-	names, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (name string, err error) { return name, row.Scan(&now, &name) })
+	names, err := pgx.CollectRows(rows,
+		func(row pgx.CollectableRow) (name string, err error) { return name, row.Scan(&now, &name) })
 	if err != nil {
 		return nil, now, fmt.Errorf("list partitions: %w", err)
 	}
@@ -135,7 +136,8 @@ func CreateDays(ctx context.Context, pool *pgxpool.Pool, first, last time.Time) 
 
 // createDays reports whether all days have a partition now: it leaves them to a
 // replica that is at it.
-func createDays(ctx context.Context, pool *pgxpool.Pool, there map[string]partition, first, last time.Time) (complete bool, err error) {
+func createDays(ctx context.Context, pool *pgxpool.Pool, there map[string]partition,
+	first, last time.Time) (complete bool, err error) {
 	ctx = postgres.Patient(ctx)
 	complete = true
 	for day := first; !day.After(last); day = day.AddDate(0, 0, 1) {
@@ -187,7 +189,8 @@ with early as (
 )
 insert into %[1]s
 select * from early;
-alter table %[2]s attach partition %[1]s for values from ('%[4]s') to ('%[5]s')`, p.name, parent, defaultPart, from, to))
+alter table %[2]s attach partition %[1]s for values from ('%[4]s') to ('%[5]s')`,
+		p.name, parent, defaultPart, from, to))
 	return err
 }
 
@@ -209,7 +212,8 @@ func dropPartitions(ctx context.Context, pool *pgxpool.Pool, retention time.Dura
 			return fmt.Errorf("drop partition %s: %w", p.name, err)
 		}
 		if needed {
-			slog.InfoContext(ctx, "outbox partition kept past its retention, it holds unpublished or recent events", "partition", p.name)
+			slog.InfoContext(ctx, "outbox partition kept past its retention, it holds unpublished or recent events",
+				"partition", p.name)
 		}
 	}
 	return nil
@@ -224,7 +228,8 @@ func (p partition) drop(ctx context.Context, tx pgx.Tx, retention time.Duration)
 		return needed, tx.QueryRow(ctx, fmt.Sprintf(`
 select exists (select from %[1]s where published_at is null and next_attempt_at is null)
     or exists (select from %[1]s where next_attempt_at is not null)
-    or exists (select from %[1]s where published_at >= now() - make_interval(secs => $1))`, p.name), retention.Seconds()).Scan(&needed)
+    or exists (select from %[1]s where published_at >= now() - make_interval(secs => $1))`, p.name),
+			retention.Seconds()).Scan(&needed)
 	}
 	if needed, err := look(); err != nil || needed {
 		return needed, err

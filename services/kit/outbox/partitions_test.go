@@ -52,7 +52,8 @@ func (f *fixture) age(t *testing.T, key string, n, days int) uuid.UUID {
 	copy(id[6:], e.ID[6:])
 	e.ID = id
 	f.insert(t, append(events(t, key, 0, 0), e))
-	f.exec(t, "update outbox_events set created_at = now() - make_interval(days => $2), published_at = now() - make_interval(days => $2) where id = $1", id, days)
+	f.exec(t, "update outbox_events set created_at = now() - make_interval(days => $2), "+
+		"published_at = now() - make_interval(days => $2) where id = $1", id, days)
 	return id
 }
 
@@ -110,20 +111,24 @@ func TestDaysPastTheRetentionGo(t *testing.T) {
 	young := f.age(t, "thing.made", 4, 9)
 	f.age(t, "thing.made", 5, 1)
 	f.exec(t, "update outbox_events set published_at = null where id = $1", fresh)
-	f.exec(t, "update outbox_events set published_at = null, attempts = 9, next_attempt_at = now() + interval '1 minute' where id = $1", owed)
-	f.exec(t, "update outbox_events set published_at = now() where id = $1", young) // stored long ago, or by a host whose clock is slow
-	f.age(t, "thing.made", 6, 400)                                                  // strays
+	f.exec(t, "update outbox_events set published_at = null, attempts = 9, next_attempt_at = now() + interval '1 minute' "+
+		"where id = $1", owed)
+	// stored long ago, or by a host whose clock is slow
+	f.exec(t, "update outbox_events set published_at = now() where id = $1", young)
+	f.age(t, "thing.made", 6, 400) // strays
 	stray := f.age(t, "thing.made", 7, 500)
 	f.exec(t, "update outbox_events set published_at = null where id = $1", stray)
 
 	if err := outbox.Housekeep(t.Context(), f.pool, week); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{day(-11), day(-10), day(-9), day(-7), day(-1), day(0), day(1), day(2), day(3), "outbox_events_default"}
+	want := []string{day(-11), day(-10), day(-9), day(-7), day(-1), day(0), day(1), day(2), day(3),
+		"outbox_events_default"}
 	if diff := cmp.Diff(want, f.partitions(t)); diff != "" {
 		t.Errorf("partitions (-want +got):\n%s", diff)
 	}
-	if got := query[[]string](t, f, "select array_agg(subject order by subject) from outbox_events"); !slices.Equal(got, []string{"2", "3", "4", "5", "7"}) {
+	if got := query[[]string](t, f, "select array_agg(subject order by subject) from outbox_events"); !slices.Equal(got,
+		[]string{"2", "3", "4", "5", "7"}) {
 		t.Errorf("events %v are left", got)
 	}
 
@@ -131,7 +136,8 @@ func TestDaysPastTheRetentionGo(t *testing.T) {
 	if err := outbox.Housekeep(t.Context(), f.pool, week); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.partitions(t); !slices.Equal(got, []string{day(-7), day(-1), day(0), day(1), day(2), day(3), "outbox_events_default"}) {
+	if got := f.partitions(t); !slices.Equal(got,
+		[]string{day(-7), day(-1), day(0), day(1), day(2), day(3), "outbox_events_default"}) {
 		t.Errorf("partitions are %v in the end", got)
 	}
 }
@@ -259,7 +265,8 @@ func TestWhatTheReleaseBeforeStoresIsPublished(t *testing.T) {
 			old := func(n int) {
 				if _, err := pool.Exec(context.Background(), `
 insert into outbox (id, type, source, subject, routing_key, body, trace, created_at)
-values ($1, 'test.thing.made.v1', 'test', $2, 'thing.made', '{}', '{"baggage": "n"}', '2026-11-05T09:30:00Z')`, uuid.Must(uuid.NewV7()), fmt.Sprint(n)); err != nil {
+values ($1, 'test.thing.made.v1', 'test', $2, 'thing.made', '{}', '{"baggage": "n"}', '2026-11-05T09:30:00Z')`,
+					uuid.Must(uuid.NewV7()), fmt.Sprint(n)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -270,7 +277,8 @@ values ($1, 'test.thing.made.v1', 'test', $2, 'thing.made', '{}', '{"baggage": "
 			old(1)
 			var got string
 			if err := pool.QueryRow(t.Context(), `
-select string_agg(concat_ws(' ', subject, type, source, routing_key, body, trace, time at time zone 'UTC', created_at > now() - interval '1 minute', published_at), E'\n' order by subject)
+select string_agg(concat_ws(' ', subject, type, source, routing_key, body, trace, time at time zone 'UTC',
+  created_at > now() - interval '1 minute', published_at), E'\n' order by subject)
 from outbox_events
 where not exists (select from outbox)`).Scan(&got); err != nil {
 				t.Fatal(err)
@@ -324,7 +332,8 @@ func shape(t *testing.T, pool *pgxpool.Pool) (text string) {
 	if err := pool.QueryRow(t.Context(), `
 select string_agg(line, E'\n' order by line)
 from (
-  select concat_ws(' ', c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), co.collname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid))
+  select concat_ws(' ', c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), co.collname,
+    a.attnotnull, pg_get_expr(d.adbin, d.adrelid))
   from pg_class as c
   join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0
   left join pg_attrdef as d on d.adrelid = c.oid and d.adnum = a.attnum

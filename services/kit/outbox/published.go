@@ -14,7 +14,8 @@ import (
 
 // Published returns the events of a range that the broker has confirmed, in the
 // order of publication, and the database's time.
-func Published(ctx context.Context, pool *pgxpool.Pool, r audit.Range) (events []audit.Event, now time.Time, err error) {
+func Published(ctx context.Context, pool *pgxpool.Pool,
+	r audit.Range) (events []audit.Event, now time.Time, err error) {
 	b := &pgx.Batch{}
 	b.Queue("select now()").QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 	// One lower bound: of two, the index may be read from the one that is further

@@ -43,7 +43,8 @@ func (r *Relay) recordLoop(ctx context.Context) {
 		if err := r.record(ctx, batch); err != nil {
 			// The sweep finds the rows and publishes their events once more;
 			// that is allowed, losing one is not.
-			slog.WarnContext(ctx, "outcomes of published events not stored, they will be published again", "events", len(batch), "error", err)
+			slog.WarnContext(ctx, "outcomes of published events not stored, they will be published again",
+				"events", len(batch), "error", err)
 		}
 		r.forget(batch)
 	}

@@ -56,8 +56,10 @@ func TestAQueueThatRefusesTroublesNoOther(t *testing.T) {
 	}
 	// All things, and all pairs but those that are owed to right alone.
 	eventually(t, "all but the refused are published", func() bool {
-		return query[int](t, f, "select count(*) from outbox_events where routing_key = 'thing.made' and published_at is not null") == n &&
-			query[int](t, f, "select count(*) from outbox_events where routing_key = 'pair.made' and published_at is null and queues <> '{right}'") == 0
+		return query[int](t, f,
+			"select count(*) from outbox_events where routing_key = 'thing.made' and published_at is not null") == n &&
+			query[int](t, f, "select count(*) from outbox_events where routing_key = 'pair.made' and published_at is null "+
+				"and queues <> '{right}'") == 0
 	})
 	once(t, f.consume(t, "things", n))
 	left := f.consume(t, "left", n)
@@ -71,7 +73,8 @@ func TestAQueueThatRefusesTroublesNoOther(t *testing.T) {
 
 	// The retries continue, to right alone.
 	attempts := query[int](t, f, "select sum(attempts) from outbox_events")
-	eventually(t, "right is asked again", func() bool { return query[int](t, f, "select sum(attempts) from outbox_events") > attempts+3 })
+	eventually(t, "right is asked again",
+		func() bool { return query[int](t, f, "select sum(attempts) from outbox_events") > attempts+3 })
 	if again := f.consume(t, "left", 0); len(again) > 0 {
 		t.Errorf("left got %v again", again)
 	}
@@ -80,7 +83,8 @@ func TestAQueueThatRefusesTroublesNoOther(t *testing.T) {
 	stop()
 	r, _ = f.relay(t)
 	lift()
-	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null") // not after up to half a minute
+	// not after up to half a minute
+	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null")
 	f.awaitUnpublished(t, 0)
 	right := f.consume(t, "right", n)
 	if len(right) != n || total(right) > n+n/10 {
@@ -127,12 +131,14 @@ func TestWhatAMissingQueueOwesIsKept(t *testing.T) {
 	r.Committed(f.store(t, "pair.made", 0, 10))
 	eventually(t, "right refuses", func() bool { return r.Status(t.Context()) != nil })
 	f.vhost.Manage(t, http.MethodDelete, "/api/queues/"+f.vhost.Name+"/right", nil)
-	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null") // not after up to half a minute
+	// not after up to half a minute
+	f.exec(t, "update outbox_events set next_attempt_at = now() where next_attempt_at is not null")
 	eventually(t, "the status says that there is no such queue", func() bool {
 		status := r.Status(t.Context())
 		return status != nil && strings.Contains(status.Error(), "of pair.made to right (312 NO_ROUTE)")
 	})
-	if n := query[int](t, f, "select count(*) from outbox_events where published_at is null and queues = '{right}'"); n == 0 {
+	if n := query[int](t, f,
+		"select count(*) from outbox_events where published_at is null and queues = '{right}'"); n == 0 {
 		t.Error("right owes nothing")
 	}
 }
@@ -172,7 +178,8 @@ func TestAnEventThatTheBrokerCannotTakeHoldsUpNobody(t *testing.T) {
 	r, _ := f.relay(t)
 	f.consume(t, "things", 99)
 	eventually(t, "the poison is retried", func() bool {
-		return query[int](t, f, "select count(*) from outbox_events where attempts > 1 and published_at is null and last_error like '406 PRECONDITION%'") == 1
+		return query[int](t, f, "select count(*) from outbox_events where attempts > 1 and published_at is null "+
+			"and last_error like '406 PRECONDITION%'") == 1
 	})
 	f.consume(t, "things", 0)
 	// Something fresh is always on its way while the poison is retried.

@@ -114,11 +114,12 @@ func (r *report) add(owed []outcome) {
 
 // reportLoop measures the table and tells the log, whatever the sweep does.
 func (r *Relay) reportLoop(ctx context.Context) {
-	_ = run.Every(ctx, run.Job{Name: "outbox measurement", Interval: measureInterval, Timeout: statementTimeout, Do: func(ctx context.Context) error {
-		err := r.measure(ctx)
-		r.report.log(ctx)
-		return err
-	}})
+	_ = run.Every(ctx, run.Job{Name: "outbox measurement", Interval: measureInterval, Timeout: statementTimeout,
+		Do: func(ctx context.Context) error {
+			err := r.measure(ctx)
+			r.report.log(ctx)
+			return err
+		}})
 }
 
 func (r *Relay) measure(ctx context.Context) error {
@@ -166,7 +167,8 @@ from (
   where next_attempt_at is not null
 ) as unpublished`, since).QueryRow(func(row pgx.Row) error { return row.Scan(&m.depth, &seconds) })
 	b.Queue(`
-select routing_key, coalesce(queue, ''), count(*) filter (where attempts > 0), max(last_error) filter (where attempts > 0)
+select routing_key, coalesce(queue, ''), count(*) filter (where attempts > 0),
+  max(last_error) filter (where attempts > 0)
 from outbox_events
 left join unnest(queues) as queue on true
 where next_attempt_at is not null
@@ -200,7 +202,8 @@ func (r *report) log(ctx context.Context) {
 	defer r.mu.Unlock()
 	switch {
 	case len(r.parts) > 0 && time.Since(r.logged) >= reportInterval:
-		slog.WarnContext(ctx, "events cannot be published, they are kept in the outbox", "events", events(r.parts), "refused", r.parts)
+		slog.WarnContext(ctx, "events cannot be published, they are kept in the outbox", "events", events(r.parts),
+			"refused", r.parts)
 		r.logged = time.Now()
 	case len(r.parts) == 0 && !r.logged.IsZero():
 		slog.InfoContext(ctx, "all events of the outbox are published again")

@@ -137,7 +137,8 @@ group by 1`, func(rows pgx.Rows) error {
 // Run publishes and keeps a record of it in outbox_republished. An event that
 // the broker refuses is counted, not tried again; the error is for what stopped
 // the whole. Progress is called now and then.
-func (p *Republication) Run(ctx context.Context, pool *pgxpool.Pool, publisher *bus.Publisher, total int64, progress func(Republished)) (done Republished, err error) {
+func (p *Republication) Run(ctx context.Context, pool *pgxpool.Pool, publisher *bus.Publisher, total int64,
+	progress func(Republished)) (done Republished, err error) {
 	done.Total = total
 	id, err := p.begin(ctx, pool, total)
 	if err != nil {
@@ -170,7 +171,8 @@ func (p *Republication) Run(ctx context.Context, pool *pgxpool.Pool, publisher *
 	return done, errors.Join(err, p.end(ctx, pool, id, done, err))
 }
 
-func (p *Republication) publish(ctx context.Context, publisher *bus.Publisher, events []bus.Event, done *Republished) error {
+func (p *Republication) publish(ctx context.Context, publisher *bus.Publisher, events []bus.Event,
+	done *Republished) error {
 	if p.Queues == nil {
 		return publishAll(ctx, publisher.Publish, publisher, events, done)
 	}
@@ -193,7 +195,8 @@ func (p *Republication) publish(ctx context.Context, publisher *bus.Publisher, e
 }
 
 // publishAll publishes until the outcome of each event is known.
-func publishAll(ctx context.Context, publish func(context.Context, []bus.Event) []error, publisher *bus.Publisher, events []bus.Event, done *Republished) error {
+func publishAll(ctx context.Context, publish func(context.Context, []bus.Event) []error, publisher *bus.Publisher,
+	events []bus.Event, done *Republished) error {
 	for tries := 1; ; tries++ {
 		if err := publisher.Await(ctx); err != nil {
 			return err
@@ -256,7 +259,8 @@ where id = $1`, id, done.Published, done.Refused); err != nil {
 }
 
 // end completes the record, also of what was interrupted.
-func (p *Republication) end(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID, done Republished, failed error) error {
+func (p *Republication) end(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID, done Republished,
+	failed error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
 	defer cancel()
 	words := strings.Join(done.Words, "; ")
@@ -339,12 +343,14 @@ const spanCondition = `
   and ($4::text[] is null or subject = any($4))
   and published_at is not null`
 
-func (s selectedSpan) read(ctx context.Context, pool *pgxpool.Pool, sql string, rows func(pgx.Rows) error, more ...any) error {
+func (s selectedSpan) read(ctx context.Context, pool *pgxpool.Pool, sql string, rows func(pgx.Rows) error,
+	more ...any) error {
 	ctx, cancel := context.WithTimeout(postgres.Patient(ctx), time.Minute)
 	defer cancel()
 	// Neither the time nor the subjects are always given: a plan that fits all
 	// cases would fit none.
-	found, err := pool.Query(ctx, sql, append([]any{pgx.QueryExecModeExec, s.since, s.until, s.keys, s.subjects}, more...)...)
+	found, err := pool.Query(ctx, sql,
+		append([]any{pgx.QueryExecModeExec, s.since, s.until, s.keys, s.subjects}, more...)...)
 	if err != nil {
 		return err
 	}
@@ -353,7 +359,8 @@ func (s selectedSpan) read(ctx context.Context, pool *pgxpool.Pool, sql string, 
 
 // spans walks through the selection. do returns the length of the next span; a
 // negative one means that this one is to be repeated with that length.
-func (p *Republication) spans(ctx context.Context, pool *pgxpool.Pool, do func(selectedSpan) (next time.Duration, err error)) error {
+func (p *Republication) spans(ctx context.Context, pool *pgxpool.Pool,
+	do func(selectedSpan) (next time.Duration, err error)) error {
 	until, err := p.until(ctx, pool)
 	if err != nil {
 		return err

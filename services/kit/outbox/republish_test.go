@@ -20,9 +20,11 @@ import (
 // republish runs the command and returns what it printed.
 func (f *fixture) republish(t *testing.T, stdin string, args ...string) (string, error) {
 	t.Helper()
-	p := bus.NewPublisher(bus.Config{URL: f.url, Prefetch: 1, Batch: 1, ConfirmTimeout: 5 * time.Second}, "test republish", "things.exchange", "things.redelivery")
+	p := bus.NewPublisher(bus.Config{URL: f.url, Prefetch: 1, Batch: 1, ConfirmTimeout: 5 * time.Second}, "test republish",
+		"things.exchange", "things.redelivery")
 	var out bytes.Buffer
-	err := outbox.RepublishCommand(t.Context(), run.Call{Args: args, Stdin: strings.NewReader(stdin), Stdout: &out}, f.pool, p, routes, f.state)
+	err := outbox.RepublishCommand(t.Context(), run.Call{Args: args, Stdin: strings.NewReader(stdin), Stdout: &out},
+		f.pool, p, routes, f.state)
 	return out.String(), err
 }
 
@@ -39,7 +41,8 @@ func (f *fixture) mustRepublish(t *testing.T, stdin string, args ...string) stri
 func (f *fixture) past(t *testing.T, key string, from, to int, ago time.Duration) {
 	t.Helper()
 	stored := f.store(t, key, from, to)
-	f.exec(t, "update outbox_events set created_at = now() - $2::interval, published_at = now() where id = any($1)", ids(stored), ago)
+	f.exec(t, "update outbox_events set created_at = now() - $2::interval, published_at = now() where id = any($1)",
+		ids(stored), ago)
 }
 
 func TestRepublish(t *testing.T) {
@@ -63,15 +66,19 @@ func TestRepublish(t *testing.T) {
 		things, left, right map[string]int
 	}{
 		"everything since a moment": {"", []string{"--since", "150m"}, nothing, from(10, 40), from(10, 40)},
-		"a range of time":           {"", []string{"--since", "4h", "--until", "90m"}, from(0, 20), from(10, 30), from(10, 30)},
-		"one key":                   {"", []string{"--since", "24h", "--key", "thing.made"}, from(0, 20), nothing, nothing},
-		"to one queue alone":        {"", []string{"--since", "24h", "--queue", "right"}, nothing, nothing, from(10, 40)},
-		"to two queues alone":       {"", []string{"--since", "24h", "--queue", "right", "--queue", "left"}, nothing, from(10, 40), from(10, 40)},
-		"one order":                 {"", []string{"--subject", "15"}, from(15, 16), from(15, 16), from(15, 16)},
-		"one order to one queue":    {"", []string{"--subject", "15", "--queue", "left"}, nothing, from(15, 16), nothing},
-		"a list":                    {"15\n\n16\n unknown\n42\n", []string{"--subject", "-"}, from(15, 17), from(15, 17), from(15, 17)},
-		"a list since a moment":     {"15\n35\n", []string{"--subject", "-", "--since", "90m"}, nothing, from(35, 36), from(35, 36)},
-		"at any rate":               {"", []string{"--subject", "15", "--rate", "1000000"}, from(15, 16), from(15, 16), from(15, 16)},
+		"a range of time": {"", []string{"--since", "4h", "--until", "90m"}, from(0, 20), from(10, 30),
+			from(10, 30)},
+		"one key":            {"", []string{"--since", "24h", "--key", "thing.made"}, from(0, 20), nothing, nothing},
+		"to one queue alone": {"", []string{"--since", "24h", "--queue", "right"}, nothing, nothing, from(10, 40)},
+		"to two queues alone": {"", []string{"--since", "24h", "--queue", "right", "--queue", "left"}, nothing,
+			from(10, 40), from(10, 40)},
+		"one order":              {"", []string{"--subject", "15"}, from(15, 16), from(15, 16), from(15, 16)},
+		"one order to one queue": {"", []string{"--subject", "15", "--queue", "left"}, nothing, from(15, 16), nothing},
+		"a list": {"15\n\n16\n unknown\n42\n", []string{"--subject", "-"}, from(15, 17), from(15, 17),
+			from(15, 17)},
+		"a list since a moment": {"15\n35\n", []string{"--subject", "-", "--since", "90m"}, nothing, from(35, 36),
+			from(35, 36)},
+		"at any rate": {"", []string{"--subject", "15", "--rate", "1000000"}, from(15, 16), from(15, 16), from(15, 16)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			preview := f.mustRepublish(t, tt.stdin, tt.args...)
@@ -84,7 +91,8 @@ func TestRepublish(t *testing.T) {
 					t.Errorf("%s got %v, want %v\n%s", queue, got, want, out)
 				}
 			}
-			if n := query[int](t, f, "select count(*) from outbox_republished where started_by = 'a test' and published = total and refused = 0 and finished_at >= started_at and error is null"); n != 1 {
+			if n := query[int](t, f, "select count(*) from outbox_republished where started_by = 'a test' "+
+				"and published = total and refused = 0 and finished_at >= started_at and error is null"); n != 1 {
 				t.Errorf("%d records of it", n)
 			}
 			f.exec(t, "delete from outbox_republished")
@@ -124,7 +132,8 @@ func TestRepublishSaysWhatWasRefused(t *testing.T) {
 	if err == nil || !strings.Contains(out, "0 of 3 events published, 3 refused.\n  pair.made: 312 NO_ROUTE") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if n := query[int](t, f, "select count(*) from outbox_republished where refused = 3 and published = 0 and queue = 'right' and error like '%NO_ROUTE%' and finished_at is not null"); n != 1 {
+	if n := query[int](t, f, "select count(*) from outbox_republished where refused = 3 and published = 0 "+
+		"and queue = 'right' and error like '%NO_ROUTE%' and finished_at is not null"); n != 1 {
 		t.Error("there is no record of it")
 	}
 }
@@ -157,7 +166,8 @@ func TestRepublishFromState(t *testing.T) {
 		},
 	}
 	args := []string{"--from-state", "--since", "1970-01-01T00:00:00Z", "--rate", "100000", "--queue", "right"}
-	if out := f.mustRepublish(t, "", args...); !strings.Contains(out, "1000    pair.made    right") || strings.Contains(out, "thing.made") {
+	if out := f.mustRepublish(t, "", args...); !strings.Contains(out, "1000    pair.made    right") ||
+		strings.Contains(out, "thing.made") {
 		t.Errorf("the preview is\n%s", out)
 	}
 	f.mustRepublish(t, "", append(args, "--yes")...)
@@ -171,14 +181,16 @@ func TestRepublishFromState(t *testing.T) {
 	}
 	once(t, f.consume(t, "right", 1000))
 	once(t, f.consume(t, "things", 1000))
-	if n := query[int](t, f, "select count(*) from outbox_republished where selection->>'fromState' = 'true' and queue = 'right, things' and published = 2000"); n != 1 {
+	if n := query[int](t, f, "select count(*) from outbox_republished where selection->>'fromState' = 'true' "+
+		"and queue = 'right, things' and published = 2000"); n != 1 {
 		t.Errorf("%d records of it", n)
 	}
 	for args, want := range map[string]string{
 		"--from-state --since 1h":              "--from-state needs --queue, one or several of things, right",
 		"--from-state --since 1h --queue left": "--from-state is not for left",
 	} {
-		if _, err := f.republish(t, "", strings.Fields(args)...); !errors.Is(err, run.ErrUsage) || !strings.Contains(err.Error(), want) {
+		if _, err := f.republish(t, "", strings.Fields(args)...); !errors.Is(err, run.ErrUsage) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", args, err, want)
 		}
 	}

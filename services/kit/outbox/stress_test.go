@@ -30,7 +30,8 @@ func TestARelayMayBeStoppedAtAnyMoment(t *testing.T) {
 		stop()
 	}
 	f.relay(t)
-	f.exec(t, "update outbox_events set created_at = created_at - interval '3 seconds', next_attempt_at = null where published_at is null")
+	f.exec(t, "update outbox_events set created_at = created_at - interval '3 seconds', next_attempt_at = null "+
+		"where published_at is null")
 	f.consume(t, "things", rounds/4*each/2*3+rounds/4*each/2)
 	f.awaitUnpublished(t, 0)
 }

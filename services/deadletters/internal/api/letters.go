@@ -39,9 +39,10 @@ type summaryBody struct {
 
 func summaryOf(l *letter.Letter) summaryBody {
 	b := summaryBody{
-		LetterID: l.ID, Queue: l.Queue, GroupID: l.GroupID, Reason: l.Reason, Error: l.Error, State: l.State, MessageID: l.MessageID,
-		Type: l.Type, OrderID: l.OrderID, BodyBytes: l.BodyBytes, Attempts: l.Attempts, Deaths: l.Deaths,
-		FirstDiedAt: l.FirstDiedAt.UTC(), LastDiedAt: l.DiedAt.UTC(), StoredAt: l.StoredAt.UTC(), RedriveID: l.RedriveID,
+		LetterID: l.ID, Queue: l.Queue, GroupID: l.GroupID, Reason: l.Reason, Error: l.Error, State: l.State,
+		MessageID: l.MessageID, Type: l.Type, OrderID: l.OrderID, BodyBytes: l.BodyBytes, Attempts: l.Attempts,
+		Deaths: l.Deaths, FirstDiedAt: l.FirstDiedAt.UTC(), LastDiedAt: l.DiedAt.UTC(), StoredAt: l.StoredAt.UTC(),
+		RedriveID: l.RedriveID,
 	}
 	if l.TraceID != "" {
 		b.TraceID = &l.TraceID

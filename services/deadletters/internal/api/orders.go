@@ -69,7 +69,8 @@ func (o *Orders) ended(ctx context.Context, ids []uuid.UUID, authorization strin
 	if err != nil {
 		return 0, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.base.JoinPath("/api/orders/audit/entries").String(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.base.JoinPath("/api/orders/audit/entries").String(),
+		bytes.NewReader(body))
 	if err != nil {
 		return 0, err
 	}

@@ -19,7 +19,8 @@ func (s *Store) Run(ctx context.Context) error {
 		defer close(done)
 		_ = run.Every(ctx, run.Job{Name: "forget letters", Interval: 10 * time.Minute, Timeout: time.Minute, Do: s.forget})
 	}()
-	_ = run.Every(ctx, run.Job{Name: "count letters", Interval: 15 * time.Second, Timeout: 10 * time.Second, Do: s.countAll})
+	_ = run.Every(ctx,
+		run.Job{Name: "count letters", Interval: 15 * time.Second, Timeout: 10 * time.Second, Do: s.countAll})
 	<-done
 	return nil
 }
@@ -42,7 +43,11 @@ func (s *Store) forget(ctx context.Context) error {
 		{`
 delete from letters
 where letter_id in (
-  select letter_id from letters where settled_at < now() - $1::interval order by settled_at limit $2 for update skip locked)`, s.cfg.Retention},
+  select letter_id from letters
+  where settled_at < now() - $1::interval
+  order by settled_at
+  limit $2
+  for update skip locked)`, s.cfg.Retention},
 		{`
 delete from letters
 where letter_id in (
@@ -64,7 +69,11 @@ where redrive_id in (
   for update skip locked)`, s.cfg.Retention},
 		{`
 delete from letter_history
-where entry_id in (select entry_id from letter_history where at < now() - $1::interval order by at limit $2)`, s.cfg.Retention},
+where entry_id in (
+  select entry_id from letter_history
+  where at < now() - $1::interval
+  order by at
+  limit $2)`, s.cfg.Retention},
 	} {
 		for deleted := int64(forgetAtOnce); deleted == forgetAtOnce; {
 			deleted = 0

@@ -92,7 +92,8 @@ select group_id from known union all select group_id from added`, c.Queue, c.Rea
 // diedAgain notes the deaths of letters that a redrive has sent, and returns all
 // others. An attempt nobody knows of is somebody else's, or from before this
 // database was restored: its letter is as good as new.
-func (s *Store) diedAgain(ctx context.Context, tx pgx.Tx, letters []letter.Letter) (fresh []letter.Letter, died int, err error) {
+func (s *Store) diedAgain(ctx context.Context, tx pgx.Tx,
+	letters []letter.Letter) (fresh []letter.Letter, died int, err error) {
 	byAttempt := map[uuid.UUID]letter.Letter{}
 	var attempts []uuid.UUID
 	for _, l := range letters {
@@ -257,16 +258,18 @@ func insertSome(ctx context.Context, tx pgx.Tx, letters []letter.Letter) (int, e
 		died[i] = l.DiedAt
 	}
 	tag, err := tx.Exec(ctx, `
-insert into letters (fingerprint, group_id, queue, reason, error, message_id, type, order_id, trace_id, headers, properties, body,
-  attempts, first_died_at, last_died_at)
-select fingerprint, group_id, queue, reason, error, message_id, type, order_id, trace_id, headers, properties, body, attempts, died_at, died_at
-from unnest($1::bytea[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::text[], $10::jsonb[],
-    $11::jsonb[], $12::bytea[], $13::int[], $14::timestamptz[])
-  with ordinality as l(fingerprint, group_id, queue, reason, error, message_id, type, order_id, trace_id, headers, properties, body,
-    attempts, died_at, number)
+insert into letters (fingerprint, group_id, queue, reason, error, message_id, type, order_id, trace_id,
+  headers, properties, body, attempts, first_died_at, last_died_at)
+select fingerprint, group_id, queue, reason, error, message_id, type, order_id, trace_id,
+  headers, properties, body, attempts, died_at, died_at
+from unnest($1::bytea[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[],
+    $9::text[], $10::jsonb[], $11::jsonb[], $12::bytea[], $13::int[], $14::timestamptz[])
+  with ordinality as l(fingerprint, group_id, queue, reason, error, message_id, type, order_id, trace_id,
+    headers, properties, body, attempts, died_at, number)
 order by number
-on conflict (fingerprint) do nothing`, fingerprints, groups, texts["queue"], texts["reason"], texts["error"], texts["message"],
-		texts["type"], orders, texts["trace"], texts["headers"], texts["properties"], bodies, attempts, died)
+on conflict (fingerprint) do nothing`, fingerprints, groups, texts["queue"], texts["reason"], texts["error"],
+		texts["message"], texts["type"], orders, texts["trace"], texts["headers"], texts["properties"], bodies, attempts,
+		died)
 	if err != nil {
 		return 0, fmt.Errorf("insert letters: %w", err)
 	}

@@ -54,7 +54,8 @@ func where(f *letter.Filter, args []any) (string, []any) {
 		add("l.letter_id in (select letter_id from redrive_letters where redrive_id = ?)", *f.RedriveID)
 	}
 	if f.Text != "" {
-		add("(position(convert_to(?, 'UTF8') in l.body) > 0 or l.error ilike '%' || replace(replace(?, '%', '\\%'), '_', '\\_') || '%' or l.message_id = ?)", f.Text)
+		add("(position(convert_to(?, 'UTF8') in l.body) > 0 or "+
+			"l.error ilike '%' || replace(replace(?, '%', '\\%'), '_', '\\_') || '%' or l.message_id = ?)", f.Text)
 	}
 	if len(all) == 0 {
 		return "true", args
@@ -62,8 +63,8 @@ func where(f *letter.Filter, args []any) (string, []any) {
 	return strings.Join(all, "\n  and "), args
 }
 
-const summary = `l.letter_id, l.group_id, l.queue, l.reason, l.error, l.state, l.message_id, l.type, l.order_id, l.trace_id,
-  octet_length(l.body), l.attempts, l.deaths, l.first_died_at, l.last_died_at, l.stored_at, l.redrive_id`
+const summary = `l.letter_id, l.group_id, l.queue, l.reason, l.error, l.state, l.message_id, l.type, l.order_id,
+  l.trace_id, octet_length(l.body), l.attempts, l.deaths, l.first_died_at, l.last_died_at, l.stored_at, l.redrive_id`
 
 func summaryOf(l *letter.Letter) []any {
 	return []any{&l.ID, &l.GroupID, &l.Queue, &l.Reason, &l.Error, &l.State, &l.MessageID, &l.Type, &l.OrderID, &l.TraceID,
@@ -147,8 +148,8 @@ order by l.letter_id`, args...)
 // Groups lists up to limit groups that have letters, the one with the latest first.
 func (s *Store) Groups(ctx context.Context, queue string, after Place, limit int) ([]letter.Group, error) {
 	rows, err := s.pool.Query(ctx, `
-select g.group_id, g.queue, g.reason, g.error, g.note, g.note_by, g.note_at, l.waiting, l.redriving, l.handled, l.unknown, l.discarded,
-  l.last_hour, l.first_died_at, l.last_died_at, l.example
+select g.group_id, g.queue, g.reason, g.error, g.note, g.note_by, g.note_at,
+  l.waiting, l.redriving, l.handled, l.unknown, l.discarded, l.last_hour, l.first_died_at, l.last_died_at, l.example
 from letter_groups g
 join (
   select group_id,
@@ -183,8 +184,8 @@ func scanGroup(row pgx.CollectableRow) (letter.Group, error) {
 	var text, by *string
 	var at *time.Time
 	counts := make([]int, len(letter.States))
-	err := row.Scan(&g.ID, &g.Queue, &g.Reason, &g.Error, &text, &by, &at, &counts[0], &counts[1], &counts[2], &counts[3], &counts[4],
-		&g.LastHour, &g.FirstDiedAt, &g.LastDiedAt, &g.Example)
+	err := row.Scan(&g.ID, &g.Queue, &g.Reason, &g.Error, &text, &by, &at, &counts[0], &counts[1], &counts[2], &counts[3],
+		&counts[4], &g.LastHour, &g.FirstDiedAt, &g.LastDiedAt, &g.Example)
 	g.Counts = map[letter.State]int{}
 	for i, state := range letter.States {
 		g.Counts[state] = counts[i]
@@ -255,7 +256,8 @@ from unnest($3::bigint[]) as id`, by, why, ids); err != nil {
 // History lists up to limit entries before the one numbered before (0: from the
 // newest), of one redrive or about one letter where those are given. It returns
 // the number of the last one.
-func (s *Store) History(ctx context.Context, redriveID *uuid.UUID, letterID *int64, before int64, limit int) ([]letter.Entry, int64, error) {
+func (s *Store) History(ctx context.Context, redriveID *uuid.UUID, letterID *int64, before int64,
+	limit int) ([]letter.Entry, int64, error) {
 	rows, err := s.pool.Query(ctx, `
 select entry_id, at, by, action, why, detail, redrive_id, letter_id, group_id, letters
 from letter_history
@@ -269,7 +271,8 @@ limit $4`, redriveID, letterID, before, limit)
 	}
 	var last int64
 	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e letter.Entry, err error) {
-		return e, row.Scan(&last, &e.At, &e.By, &e.Action, &e.Why, &e.Detail, &e.RedriveID, &e.LetterID, &e.GroupID, &e.Letters)
+		return e, row.Scan(&last, &e.At, &e.By, &e.Action, &e.Why, &e.Detail, &e.RedriveID, &e.LetterID, &e.GroupID,
+			&e.Letters)
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("list history: %w", err)

@@ -34,11 +34,14 @@ func newMetrics() (*metrics, error) {
 	m.outcomes, errs[1] = meter.Int64Counter("orderflow.letters.redriven", metric.WithUnit("{letter}"),
 		metric.WithDescription("Redriven letters by outcome: handled, died or unknown."))
 	m.waiting, errs[2] = meter.Int64Gauge("orderflow.letters.waiting", metric.WithUnit("{letter}"),
-		metric.WithDescription("Stored letters that nobody has done anything about, counted every 15 seconds; every replica reports all."))
+		metric.WithDescription("Stored letters that nobody has done anything about, counted every 15 seconds; "+
+			"every replica reports all."))
 	m.unknown, errs[3] = meter.Int64Gauge("orderflow.letters.unknown", metric.WithUnit("{letter}"),
-		metric.WithDescription("Redriven letters of which nothing was heard for long, counted every 15 seconds; every replica reports all."))
+		metric.WithDescription("Redriven letters of which nothing was heard for long, counted every 15 seconds; "+
+			"every replica reports all."))
 	m.age, errs[4] = meter.Float64Gauge("orderflow.letters.waiting.age", metric.WithUnit("s"),
-		metric.WithDescription("Time since the last death of the letter that has waited longest, 0 when none waits; every replica reports it."))
+		metric.WithDescription("Time since the last death of the letter that has waited longest, 0 when none waits; "+
+			"every replica reports it."))
 	m.states, errs[5] = meter.Int64Gauge("orderflow.redrives", metric.WithUnit("{redrive}"),
 		metric.WithDescription("Redrives that are running, paused or stopped; every replica reports all."))
 	return &m, errors.Join(errs[:]...)

@@ -138,7 +138,9 @@ func confirm(created events.OrderCreated) order.Answer {
 
 func refuse(created events.OrderCreated) order.Answer {
 	item := created.Items[0]
-	return order.Answer{Shortages: []order.Shortage{{ProductID: item.ProductID, RequestedQuantity: item.Quantity, AvailableQuantity: 3}}}
+	return order.Answer{
+		Shortages: []order.Shortage{{ProductID: item.ProductID, RequestedQuantity: item.Quantity, AvailableQuantity: 3}},
+	}
 }
 
 // answer is a response that was read.
@@ -197,7 +199,8 @@ func TestGetAndCancel(t *testing.T) {
 	at := placed.header.Get("Location")
 
 	first := e.do(t, "POST", at+"/cancel", "")
-	if got := first.json(t); first.status != http.StatusOK || got["status"] != "Cancelled" || got["reason"] != "CustomerRequest" || got["version"] != 2.0 {
+	if got := first.json(t); first.status != http.StatusOK || got["status"] != "Cancelled" ||
+		got["reason"] != "CustomerRequest" || got["version"] != 2.0 {
 		t.Errorf("cancel: %d %s", first.status, first.body)
 	}
 	again := e.do(t, "POST", at+"/cancel", "")
@@ -209,7 +212,8 @@ func TestGetAndCancel(t *testing.T) {
 		t.Errorf("(-cancelled +read):\n%s", diff)
 	}
 
-	if got := e.do(t, "POST", at+"/cancel", strings.Repeat(" ", 64<<10+1)); got.status != http.StatusRequestEntityTooLarge {
+	if got := e.do(t, "POST", at+"/cancel",
+		strings.Repeat(" ", 64<<10+1)); got.status != http.StatusRequestEntityTooLarge {
 		t.Errorf("cancel with a large body: %d %s", got.status, got.body)
 	}
 	for _, path := range []string{"", "/cancel", "/events"} {
@@ -221,7 +225,8 @@ func TestGetAndCancel(t *testing.T) {
 			t.Errorf("unknown%s: %d %s", path, got.status, got.body)
 		}
 		for _, bad := range []string{"7", "{" + cup + "}", "urn:uuid:" + cup, cup + "0", strings.ReplaceAll(cup, "-", "")} {
-			if got := e.do(t, method, "/api/orders/"+bad+path, ""); got.status != http.StatusBadRequest || !bytes.Contains(got.body, []byte(`"orderId"`)) {
+			if got := e.do(t, method, "/api/orders/"+bad+path, ""); got.status != http.StatusBadRequest ||
+				!bytes.Contains(got.body, []byte(`"orderId"`)) {
 				t.Errorf("%s%s: %d %s", bad, path, got.status, got.body)
 			}
 		}
@@ -235,14 +240,16 @@ func TestMethods(t *testing.T) {
 	e := setup(t)
 	at := e.do(t, "POST", "/api/orders", oneCup, "Prefer", "respond-async").header.Get("Location")
 	for path, allow := range map[string]string{
-		"/api/orders": "GET, HEAD, POST", at: "GET, HEAD", at + "/cancel": "POST", at + "/events": "GET, HEAD", at + "/journey": "GET, HEAD",
+		"/api/orders": "GET, HEAD, POST", at: "GET, HEAD", at + "/cancel": "POST", at + "/events": "GET, HEAD",
+		at + "/journey": "GET, HEAD",
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"} {
 			if strings.HasSuffix(path, "/events") && method == "GET" {
 				continue // it would wait
 			}
 			got := e.do(t, method, path, "")
-			if refused := got.status == http.StatusMethodNotAllowed; refused == slices.Contains(strings.Split(allow, ", "), method) {
+			if refused := got.status == http.StatusMethodNotAllowed; refused == slices.Contains(strings.Split(allow, ", "),
+				method) {
 				t.Errorf("%s %s: %d, allowed are %s", method, path, got.status, allow)
 			} else if refused && got.header.Get("Allow") != allow {
 				t.Errorf("%s %s: Allow is %q, want %q", method, path, got.header.Get("Allow"), allow)
@@ -304,12 +311,14 @@ func TestList(t *testing.T) {
 	}
 	for query, field := range map[string]string{
 		"?customerId=": "customerId", "?customerId=" + customer + ";limit=1": "customerId", "?customerId=%zz": "customerId",
-		"?customerID=" + customer: "customerID", "?limit=1&limit=2": "limit", "?status=": "status", "?after=": "after", "?page=2": "page",
-		"?limit=0": "limit", "?limit=201": "limit", "?limit=x": "limit", "?customerId=x": "customerId",
+		"?customerID=" + customer: "customerID", "?limit=1&limit=2": "limit", "?status=": "status", "?after=": "after",
+		"?page=2": "page", "?limit=0": "limit", "?limit=201": "limit", "?limit=x": "limit", "?customerId=x": "customerId",
 		"?customerId=" + uuid.Nil.String(): "customerId", "?after=" + web.Cursor(uuid.Nil.String()): "after",
-		"?status=Done": "status", "?after=x": "after", "?after=" + web.Cursor("x"): "after", "?after=" + web.Cursor("x", "y"): "after",
+		"?status=Done": "status", "?after=x": "after", "?after=" + web.Cursor("x"): "after",
+		"?after=" + web.Cursor("x", "y"): "after",
 	} {
-		if got := e.do(t, "GET", "/api/orders"+query, ""); got.status != http.StatusBadRequest || !bytes.Contains(got.body, []byte(`"`+field+`"`)) {
+		if got := e.do(t, "GET", "/api/orders"+query, ""); got.status != http.StatusBadRequest ||
+			!bytes.Contains(got.body, []byte(`"`+field+`"`)) {
 			t.Errorf("%s: %d %s", query, got.status, got.body)
 		}
 	}
@@ -320,7 +329,8 @@ func TestDatabaseDown(t *testing.T) {
 	e := setupOn(t, "postgres://nobody@127.0.0.1:1/nothing")
 	at := "/api/orders/" + cup
 	for _, request := range [][3]string{
-		{"POST", "/api/orders", oneCup}, {"GET", "/api/orders", ""}, {"GET", at, ""}, {"POST", at + "/cancel", ""}, {"GET", at + "/events", ""},
+		{"POST", "/api/orders", oneCup}, {"GET", "/api/orders", ""}, {"GET", at, ""}, {"POST", at + "/cancel", ""},
+		{"GET", at + "/events", ""},
 	} {
 		got := e.do(t, request[0], request[1], request[2])
 		if got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" {

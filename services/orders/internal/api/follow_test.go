@@ -32,7 +32,8 @@ func (e *env) follow(t testing.TB, path string, headers ...string) (<-chan strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get("Cache-Control") != "no-cache" {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" ||
+		resp.Header.Get("Cache-Control") != "no-cache" {
 		t.Fatalf("%d %v", resp.StatusCode, resp.Header)
 	}
 	out := make(chan string, 10)
@@ -98,7 +99,8 @@ func TestFollow(t *testing.T) {
 	defer stopEnded()
 	next(t, ended, "order 2 Confirmed")
 	next(t, ended, "")
-	if known := e.do(t, "GET", at+"/events", "", "Last-Event-ID", "2"); known.status != http.StatusNoContent || len(known.body) != 0 {
+	if known := e.do(t, "GET", at+"/events", "", "Last-Event-ID", "2"); known.status != http.StatusNoContent ||
+		len(known.body) != 0 {
 		t.Errorf("to whom has seen the end: %d %s", known.status, known.body)
 	}
 }
@@ -109,7 +111,8 @@ func TestFollowByHeadReturns(t *testing.T) {
 	e := setup(t)
 	at := e.do(t, "POST", "/api/orders", oneCup, "Prefer", "respond-async").header.Get("Location")
 	answer := httptest.NewRecorder()
-	New(e.store, nothingWaits, time.Hour, identity.New(identity.Config{})).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), "HEAD", at+"/events", nil))
+	New(e.store, nothingWaits, time.Hour, identity.New(identity.Config{})).
+		ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), "HEAD", at+"/events", nil))
 	if answer.Code != http.StatusOK || answer.Body.Len() != 0 {
 		t.Errorf("%d %s", answer.Code, answer.Body)
 	}
@@ -127,7 +130,9 @@ func TestDrain(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	server := web.NewServer(web.Config{Addr: addr, AdminAddr: addr, DrainDelay: 50 * time.Millisecond, ShutdownTimeout: 9 * time.Second}, New(e.store, nothingWaits, time.Hour, identity.New(identity.Config{})), http.NotFoundHandler())
+	server := web.NewServer(web.Config{
+		Addr: addr, AdminAddr: addr, DrainDelay: 50 * time.Millisecond, ShutdownTimeout: 9 * time.Second,
+	}, New(e.store, nothingWaits, time.Hour, identity.New(identity.Config{})), http.NotFoundHandler())
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx) }()

@@ -61,7 +61,9 @@ func TestParsePrefer(t *testing.T) {
 }
 
 func FuzzParsePrefer(f *testing.F) {
-	for _, header := range []string{"", "wait=10", "respond-async, wait=5", `foo="a,b\"", wait=1;x`, "wait=99999999999999999999"} {
+	for _, header := range []string{
+		"", "wait=10", "respond-async, wait=5", `foo="a,b\"", wait=1;x`, "wait=99999999999999999999",
+	} {
 		f.Add(header, "")
 	}
 	f.Fuzz(func(t *testing.T, first, second string) {

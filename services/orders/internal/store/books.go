@@ -47,7 +47,8 @@ page as materialized (
       when currency <> '' or answer = 'stock.reserved' then 'released'
       when answer = 'stock.notavailable' then 'refused'
       else 'none' end as fate,
-    hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'), jsonb_path_query_array(items, '$[*].quantity')), 0) as items_hash
+    hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'),
+      jsonb_path_query_array(items, '$[*].quantity')), 0) as items_hash
   from orders
   where order_id > $1
     and order_id <= $2)
@@ -55,8 +56,10 @@ select order_id as id,
   (created_at >= kept.since and not coalesce(told.created, false)
     or created_at >= kept.since and currency <> '' and not coalesce(told.confirmed, false)
     or updated_at >= kept.since and status = 'Cancelled' and not coalesce(told.cancelled, false)) as incomplete,
-  hash_record_extended(row(order_id, customer_id, status, reason, items_hash, total_cents, currency, version, created_at, updated_at), 0) as history,
-  hash_record_extended(row(order_id, fate, true, status = 'Cancelled', case when fate <> 'none' then items_hash end), 0) as reservation
+  hash_record_extended(row(order_id, customer_id, status, reason, items_hash, total_cents, currency, version,
+    created_at, updated_at), 0) as history,
+  hash_record_extended(row(order_id, fate, true, status = 'Cancelled',
+    case when fate <> 'none' then items_hash end), 0) as reservation
 from page
 cross join kept
 left join told on told.subject = order_id::text`
@@ -205,7 +208,8 @@ func (e *entry) fill(answer string, due *time.Time, created, updated bool) {
 	}
 	slices.Sort(e.Missing)
 	// An order that is ahead of its events has lost some. Unless it only says so.
-	ends := map[order.Status]string{order.Confirmed: events.OrderConfirmedKey, order.Cancelled: events.OrderCancelledKey, order.Pending: events.OrderCreatedKey}
+	ends := map[order.Status]string{order.Confirmed: events.OrderConfirmedKey, order.Cancelled: events.OrderCancelledKey,
+		order.Pending: events.OrderCreatedKey}
 	if told := fold(e.told); told != nil && (o.Version <= told.Version || has[ends[o.Status]]) {
 		e.Told = told
 	}
@@ -213,8 +217,9 @@ func (e *entry) fill(answer string, due *time.Time, created, updated bool) {
 
 func stateOf(o order.Order) books.State {
 	s := books.State{
-		CustomerID: o.CustomerID, Status: string(o.Status), Reason: string(o.Reason), Items: make([]events.Item, len(o.Items)),
-		TotalCents: o.TotalCents, Currency: o.Currency, Version: o.Version, CreatedAt: o.CreatedAt, UpdatedAt: o.UpdatedAt,
+		CustomerID: o.CustomerID, Status: string(o.Status), Reason: string(o.Reason),
+		Items: make([]events.Item, len(o.Items)), TotalCents: o.TotalCents, Currency: o.Currency, Version: o.Version,
+		CreatedAt: o.CreatedAt, UpdatedAt: o.UpdatedAt,
 	}
 	for i, item := range o.Items {
 		s.Items[i] = events.Item{ProductID: item.ProductID, Quantity: item.Quantity}

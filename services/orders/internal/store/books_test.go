@@ -102,7 +102,8 @@ func TestRepairIsPreviewedAndIdempotent(t *testing.T) {
 		{[]string{"--yes"}, 1, 0, 1},
 		{[]string{"--yes"}, 0, 0, 1},
 	} {
-		repair, err := audit.ParseRepair(run.Call{Args: append(step.args, "--order", o.ID.String()), Stdout: io.Discard}, "orders repair", nil)
+		repair, err := audit.ParseRepair(run.Call{Args: append(step.args, "--order", o.ID.String()), Stdout: io.Discard},
+			"orders repair", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +113,8 @@ func TestRepairIsPreviewedAndIdempotent(t *testing.T) {
 		}
 		var total int64
 		var records int
-		if err := pool.QueryRow(t.Context(), "select total_cents, (select count(*) from repairs) from orders").Scan(&total, &records); err != nil {
+		if err := pool.QueryRow(t.Context(), "select total_cents, (select count(*) from repairs) from orders").
+			Scan(&total, &records); err != nil {
 			t.Fatal(err)
 		}
 		if total != step.total || records != step.records {

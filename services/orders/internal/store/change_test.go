@@ -26,7 +26,8 @@ func TestAnswerConfirms(t *testing.T) {
 	cents := int64(1250)
 	want := o
 	want.Status, want.Version, want.TotalCents, want.Currency = order.Confirmed, 2, 3*1250, "EUR"
-	want.Items = []order.Item{{ProductID: cup, Quantity: 2, UnitPriceCents: &cents}, {ProductID: pot, Quantity: 1, UnitPriceCents: &cents}}
+	want.Items = []order.Item{{ProductID: cup, Quantity: 2, UnitPriceCents: &cents},
+		{ProductID: pot, Quantity: 1, UnitPriceCents: &cents}}
 	want.UpdatedAt = got.UpdatedAt
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -39,7 +40,9 @@ func TestAnswerConfirms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(events.OrderConfirmed{OrderID: o.ID, CustomerID: o.CustomerID, TotalCents: 3750, Currency: "EUR", Version: 2, ConfirmedAt: got.UpdatedAt}, confirmed); diff != "" {
+	if diff := cmp.Diff(events.OrderConfirmed{
+		OrderID: o.ID, CustomerID: o.CustomerID, TotalCents: 3750, Currency: "EUR", Version: 2, ConfirmedAt: got.UpdatedAt,
+	}, confirmed); diff != "" {
 		t.Errorf("event (-want +got):\n%s", diff)
 	}
 	if e.Type != events.OrderConfirmedType || e.RoutingKey != events.OrderConfirmedKey || e.Subject != o.ID.String() {
@@ -68,7 +71,8 @@ func TestAnswerRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(events.OrderCancelled{OrderID: o.ID, CustomerID: o.CustomerID, Reason: events.ReasonStockNotAvailable, Version: 2, CancelledAt: got.UpdatedAt}, cancelled); diff != "" {
+	if diff := cmp.Diff(events.OrderCancelled{OrderID: o.ID, CustomerID: o.CustomerID,
+		Reason: events.ReasonStockNotAvailable, Version: 2, CancelledAt: got.UpdatedAt}, cancelled); diff != "" {
 		t.Errorf("event (-want +got):\n%s", diff)
 	}
 }
@@ -99,7 +103,8 @@ func TestAnswersDuplicatedAndReordered(t *testing.T) {
 		}
 	}
 	for _, o := range orders {
-		if diff := cmp.Diff([]string{events.OrderCreatedType, events.OrderConfirmedType}, r.events()[o.ID.String()]); diff != "" {
+		if diff := cmp.Diff([]string{events.OrderCreatedType, events.OrderConfirmedType},
+			r.events()[o.ID.String()]); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
 	}
@@ -245,7 +250,8 @@ func TestNothingIsToldBeforeItsCommit(t *testing.T) {
 	// COMMIT is what fails.
 	if _, err := pool.Exec(t.Context(), `
 create function never() returns trigger language plpgsql as $$ begin raise 'never'; end $$;
-create constraint trigger never after insert on outbox_events deferrable initially deferred for each row execute function never()`); err != nil {
+create constraint trigger never after insert on outbox_events deferrable initially deferred
+  for each row execute function never()`); err != nil {
 		t.Fatal(err)
 	}
 	makeDue(t, pool)

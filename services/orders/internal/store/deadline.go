@@ -81,7 +81,8 @@ func (s *Store) timeOutSome(ctx context.Context) (timedOut int, more bool, err e
 		slog.DebugContext(c.cause, "order timed out", "order_id", c.order.ID)
 	}
 	if len(changes) > 0 { // one line: in an outage there are thousands
-		slog.WarnContext(ctx, "orders timed out: no stock answer came", "orders", len(changes), "first_order_id", changes[0].order.ID)
+		slog.WarnContext(ctx, "orders timed out: no stock answer came", "orders", len(changes), "first_order_id",
+			changes[0].order.ID)
 	}
 	return len(changes), len(due.ids) == overdueAtOnce && len(changes)+forgotten > 0, nil
 }

@@ -57,7 +57,8 @@ func TestTimeOut(t *testing.T) {
 	if total[0]+total[1] != overdue {
 		t.Errorf("timed out %d and %d, want %d together", total[0], total[1], overdue)
 	}
-	if n := count(t, pool, `select count(*) from orders where status = 'Cancelled' and reason = 'TimedOut' and version = 2`); n != overdue {
+	if n := count(t, pool,
+		`select count(*) from orders where status = 'Cancelled' and reason = 'TimedOut' and version = 2`); n != overdue {
 		t.Errorf("%d orders timed out", n)
 	}
 	if n := count(t, pool, `select count(*) from outbox_events where type = $1`, events.OrderCancelledType); n != overdue {
@@ -115,7 +116,8 @@ func TestTimeOutContinuesTheTrace(t *testing.T) {
 
 	ended := spans.Ended()
 	span := ended[len(ended)-1]
-	if span.Name() != "time out order" || span.Parent().SpanID() != root.SpanContext().SpanID() || span.SpanContext().TraceID() != root.SpanContext().TraceID() {
+	if span.Name() != "time out order" || span.Parent().SpanID() != root.SpanContext().SpanID() ||
+		span.SpanContext().TraceID() != root.SpanContext().TraceID() {
 		t.Errorf("span %q in trace %s under %s", span.Name(), span.SpanContext().TraceID(), span.Parent().SpanID())
 	}
 	want := "00-" + span.SpanContext().TraceID().String() + "-" + span.SpanContext().SpanID().String() + "-01"
@@ -199,7 +201,8 @@ func TestStrayPendingRowsAreForgotten(t *testing.T) {
 	if _, err := pool.Exec(t.Context(), `
 insert into pending_orders (order_id, due, created_at)
 select id, now() - interval '1 day', now() - interval '2 days'
-from unnest($1::uuid[] || array(select gen_random_uuid() from generate_series(1, $2))) as id`, []uuid.UUID{answered.ID}, overdueAtOnce+10); err != nil {
+from unnest($1::uuid[] || array(select gen_random_uuid() from generate_series(1, $2))) as id`,
+		[]uuid.UUID{answered.ID}, overdueAtOnce+10); err != nil {
 		t.Fatal(err)
 	}
 	makeDue(t, pool)

@@ -16,7 +16,8 @@ const workTimeout = 5 * time.Second
 
 // runCount counts what is pending, for the metrics.
 func (s *Store) runCount(ctx context.Context) {
-	_ = run.Every(ctx, run.Job{Name: "count pending orders", Interval: 15 * time.Second, Timeout: workTimeout, Do: s.countPending})
+	_ = run.Every(ctx,
+		run.Job{Name: "count pending orders", Interval: 15 * time.Second, Timeout: workTimeout, Do: s.countPending})
 }
 
 func (s *Store) countPending(ctx context.Context) error {
@@ -35,7 +36,8 @@ const keysAtOnce = 1000
 
 // runForgetKeys forgets expired idempotency keys, on one replica at a time.
 func (s *Store) runForgetKeys(ctx context.Context) {
-	_ = run.Every(ctx, run.Job{Name: "forget idempotency keys", Interval: time.Minute, Timeout: 30 * time.Second, Do: s.forgetKeys})
+	_ = run.Every(ctx,
+		run.Job{Name: "forget idempotency keys", Interval: time.Minute, Timeout: 30 * time.Second, Do: s.forgetKeys})
 }
 
 func (s *Store) forgetKeys(ctx context.Context) error {

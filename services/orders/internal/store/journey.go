@@ -52,7 +52,8 @@ func (s *Store) Journey(ctx context.Context, owner identity.Owner, id uuid.UUID)
 select trace, reason, answer, answered_at
 from orders
 where order_id = $1
-  and ($2::uuid is null or customer_id = $2)`, [16]byte(id), owner.Arg()).Scan(&stored, (*string)(&j.Reason), &answer, &j.Answered)
+  and ($2::uuid is null or customer_id = $2)`, [16]byte(id), owner.Arg()).
+		Scan(&stored, (*string)(&j.Reason), &answer, &j.Answered)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return Journey{}, fmt.Errorf("journey of order %s: %w", id, ErrNotFound)

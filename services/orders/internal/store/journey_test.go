@@ -119,13 +119,15 @@ func TestJourney(t *testing.T) {
 			if j.TraceID != "" || j.Reason != tt.reason || j.Answer != tt.answer || j.AnswerMattered() != tt.mattered {
 				t.Errorf("trace %q, reason %q, answer %q, which mattered: %t", j.TraceID, j.Reason, j.Answer, j.AnswerMattered())
 			}
-			if answered := j.Answered != nil; answered != (tt.answer != "") || answered && (j.Answered.Before(before) || j.Answered.After(after)) {
+			if answered := j.Answered != nil; answered != (tt.answer != "") ||
+				answered && (j.Answered.Before(before) || j.Answered.After(after)) {
 				t.Errorf("answered at %v, want a time from %s to %s if there was an answer", j.Answered, before, after)
 			}
 			var keys []string
 			for i, e := range j.Events {
 				keys = append(keys, e.RoutingKey)
-				if e.Published != nil || e.Stored.Before(before) || e.Stored.After(after) || i > 0 && e.Stored.Before(j.Events[i-1].Stored) {
+				if e.Published != nil || e.Stored.Before(before) || e.Stored.After(after) ||
+					i > 0 && e.Stored.Before(j.Events[i-1].Stored) {
 					t.Errorf("%s was stored at %s and published at %v", e.RoutingKey, e.Stored, e.Published)
 				}
 			}
@@ -185,7 +187,8 @@ func TestJourneyNamesTheTrace(t *testing.T) {
 		"unsampled": {0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			placing := trace.NewSpanContext(trace.SpanContextConfig{TraceID: traceID, SpanID: trace.SpanID{4}, TraceFlags: tt.flags})
+			placing := trace.NewSpanContext(trace.SpanContextConfig{TraceID: traceID, SpanID: trace.SpanID{4},
+				TraceFlags: tt.flags})
 			o := newOrder(t)
 			if _, _, err := r.Place(trace.ContextWithSpanContext(t.Context(), placing), o, Key{}); err != nil {
 				t.Fatal(err)

@@ -43,12 +43,14 @@ func TestPlaceStoresOrderAndEvent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := events.OrderCreated{OrderID: o.ID, CustomerID: o.CustomerID, Version: 1, CreatedAt: o.CreatedAt, ExpiresAt: o.CreatedAt.Add(time.Hour),
-		Items: []events.Item{{ProductID: cup, Quantity: 2}, {ProductID: pot, Quantity: 1}}}
+	want := events.OrderCreated{OrderID: o.ID, CustomerID: o.CustomerID, Version: 1, CreatedAt: o.CreatedAt,
+		ExpiresAt: o.CreatedAt.Add(time.Hour),
+		Items:     []events.Item{{ProductID: cup, Quantity: 2}, {ProductID: pot, Quantity: 1}}}
 	if diff := cmp.Diff(want, created); diff != "" {
 		t.Errorf("event (-want +got):\n%s", diff)
 	}
-	if n := count(t, pool, `select count(*) from outbox_events where id = $1 and routing_key = 'order.created' and subject = $2`, e.ID, o.ID.String()); n != 1 {
+	if n := count(t, pool, `select count(*) from outbox_events where id = $1 and routing_key = 'order.created' `+
+		`and subject = $2`, e.ID, o.ID.String()); n != 1 {
 		t.Errorf("%d outbox rows", n)
 	}
 }
@@ -208,7 +210,8 @@ func TestPlaceRefusesWhenTooManyWait(t *testing.T) {
 func TestPlaceGivesUpOnAnOrderQueuedForTooLong(t *testing.T) {
 	t.Parallel()
 	r := newReplica(t, openDatabase(t))
-	p := &placement{ctx: t.Context(), order: newOrder(t), queued: time.Now().Add(-maxQueueWait - time.Second), done: make(chan struct{})}
+	p := &placement{ctx: t.Context(), order: newOrder(t), queued: time.Now().Add(-maxQueueWait - time.Second),
+		done: make(chan struct{})}
 	r.placements <- p
 	r.run(t)
 	<-p.done
@@ -291,14 +294,16 @@ func TestIdempotencyKey(t *testing.T) {
 		t.Errorf("%d orders", n)
 	}
 	t.Run("expired", func(t *testing.T) {
-		if _, err := pool.Exec(ctx, `update order_keys set created_at = now() - interval '24 hours 1 second' where key = 'k1'`); err != nil {
+		if _, err := pool.Exec(ctx,
+			`update order_keys set created_at = now() - interval '24 hours 1 second' where key = 'k1'`); err != nil {
 			t.Fatal(err)
 		}
 		o := keyedOrder(t)
 		if got, replayed, err := r.Place(ctx, o, key("k1", "three cups")); err != nil || replayed || got.ID != o.ID {
 			t.Errorf("replayed %v, order %s, error %v", replayed, got.ID, err)
 		}
-		if got, replayed, err := r.Place(ctx, keyedOrder(t), key("k1", "three cups")); err != nil || !replayed || got.ID != o.ID {
+		if got, replayed, err := r.Place(ctx, keyedOrder(t), key("k1", "three cups")); err != nil || !replayed ||
+			got.ID != o.ID {
 			t.Errorf("again: replayed %v, order %s, error %v", replayed, got.ID, err)
 		}
 	})
@@ -400,7 +405,8 @@ func TestIdempotencyKeysBelongToTheirCustomers(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := keyedOrder(t)
-	if got, replayed, err := r.Place(t.Context(), again, key("1", shopper.String())); err != nil || !replayed || got.ID != placed[0] {
+	if got, replayed, err := r.Place(t.Context(), again, key("1", shopper.String())); err != nil || !replayed ||
+		got.ID != placed[0] {
 		t.Errorf("again: replayed %v, got %s, error %v", replayed, got.ID, err)
 	}
 }
@@ -423,7 +429,8 @@ values ('%[2]s', '%[3]s', 'Pending', '[]', 1, now(), now());
 commit`, hash, before.ID, shopper)); err != nil {
 		t.Fatal(err)
 	}
-	if got, replayed, err := r.Place(t.Context(), keyedOrder(t), key("old", "two cups")); err != nil || !replayed || got.ID != before.ID {
+	if got, replayed, err := r.Place(t.Context(), keyedOrder(t), key("old", "two cups")); err != nil || !replayed ||
+		got.ID != before.ID {
 		t.Errorf("first there, then here: replayed %v, got %s, error %v", replayed, got.ID, err)
 	}
 	o := keyedOrder(t)
@@ -486,7 +493,8 @@ func BenchmarkPlace(b *testing.B) {
 			workers.Wait()
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "orders/s")
-			b.ReportMetric(float64(b.N)/float64(count(b, pool, `select count(distinct xmin::text) from orders`)), "orders/commit")
+			b.ReportMetric(float64(b.N)/float64(count(b, pool, `select count(distinct xmin::text) from orders`)),
+				"orders/commit")
 		})
 	}
 }

@@ -108,7 +108,8 @@ func routingKeys(told []toldEvent) []string {
 }
 
 func sameState(a, b books.State) bool {
-	return a.CustomerID == b.CustomerID && a.Status == b.Status && a.Reason == b.Reason && slices.Equal(a.Items, b.Items) &&
+	return a.CustomerID == b.CustomerID && a.Status == b.Status && a.Reason == b.Reason &&
+		slices.Equal(a.Items, b.Items) &&
 		a.TotalCents == b.TotalCents && a.Currency == b.Currency && a.Version == b.Version &&
 		a.CreatedAt.Equal(b.CreatedAt) && a.UpdatedAt.Equal(b.UpdatedAt)
 }
@@ -117,12 +118,14 @@ func sameState(a, b books.State) bool {
 // single items, nor what was short: that is kept where it is known.
 func restored(id uuid.UUID, told books.State, known []order.Item, shortages []order.Shortage) order.Order {
 	o := order.Order{
-		ID: id, CustomerID: told.CustomerID, Status: order.Status(told.Status), Reason: order.Reason(told.Reason), Shortages: shortages,
-		TotalCents: told.TotalCents, Currency: told.Currency, Version: told.Version, CreatedAt: told.CreatedAt, UpdatedAt: told.UpdatedAt,
+		ID: id, CustomerID: told.CustomerID, Status: order.Status(told.Status), Reason: order.Reason(told.Reason),
+		Shortages: shortages, TotalCents: told.TotalCents, Currency: told.Currency, Version: told.Version,
+		CreatedAt: told.CreatedAt, UpdatedAt: told.UpdatedAt,
 	}
 	for _, item := range told.Items {
 		next := order.Item{ProductID: item.ProductID, Quantity: item.Quantity}
-		if i := slices.IndexFunc(known, func(k order.Item) bool { return k.ProductID == item.ProductID }); i >= 0 && told.Currency != "" {
+		if i := slices.IndexFunc(known, func(k order.Item) bool { return k.ProductID == item.ProductID }); i >= 0 &&
+			told.Currency != "" {
 			next.UnitPriceCents = known[i].UnitPriceCents
 		}
 		o.Items = append(o.Items, next)
@@ -136,7 +139,8 @@ func writeOrder(ctx context.Context, tx pgx.Tx, o order.Order) error {
 		return err
 	}
 	_, err = tx.Exec(ctx, `
-insert into orders (order_id, customer_id, status, reason, items, total_cents, currency, version, created_at, updated_at, answer, answered_at)
+insert into orders (order_id, customer_id, status, reason, items, total_cents, currency, version,
+  created_at, updated_at, answer, answered_at)
 values ($1, $2, $3, $4, $5::jsonb, $6, $7, $8, $9, $10,
   case when $7 <> '' then 'stock.reserved' when $4 = 'StockNotAvailable' then 'stock.notavailable' end,
   case when $7 <> '' or $4 = 'StockNotAvailable' then now() end)
@@ -150,14 +154,16 @@ set customer_id = excluded.customer_id,
     version = excluded.version,
     created_at = excluded.created_at,
     updated_at = excluded.updated_at`,
-		o.ID, o.CustomerID, string(o.Status), string(o.Reason), string(items), o.TotalCents, o.Currency, o.Version, o.CreatedAt, o.UpdatedAt)
+		o.ID, o.CustomerID, string(o.Status), string(o.Reason), string(items), o.TotalCents, o.Currency, o.Version,
+		o.CreatedAt, o.UpdatedAt)
 	return err
 }
 
 // lackingEvents makes the events of an order that are not among those of the
 // routing keys. The order does not know when it was confirmed once it was
 // cancelled: before that.
-func lackingEvents(ctx context.Context, o order.Order, there []string, deadline time.Duration) (list []bus.Event, err error) {
+func lackingEvents(ctx context.Context, o order.Order, there []string,
+	deadline time.Duration) (list []bus.Event, err error) {
 	add := func(key string, event bus.Event, failed error) {
 		if err == nil {
 			err = failed

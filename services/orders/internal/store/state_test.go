@@ -63,7 +63,10 @@ func TestStateTellsWhatTheEventsTold(t *testing.T) {
 
 	state := State()
 	read := func(s outbox.Selection) (all []bus.Event) {
-		if err := state.Each(t.Context(), pool, s, func(page []bus.Event) error { all = append(all, page...); return nil }); err != nil {
+		if err := state.Each(t.Context(), pool, s, func(page []bus.Event) error {
+			all = append(all, page...)
+			return nil
+		}); err != nil {
 			t.Fatal(err)
 		}
 		return all

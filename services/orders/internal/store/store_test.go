@@ -125,7 +125,9 @@ func reserved(o order.Order) Answer {
 }
 
 func notAvailable(o order.Order) Answer {
-	short := []order.Shortage{{ProductID: o.Items[0].ProductID, RequestedQuantity: o.Items[0].Quantity, AvailableQuantity: 1}}
+	short := []order.Shortage{
+		{ProductID: o.Items[0].ProductID, RequestedQuantity: o.Items[0].Quantity, AvailableQuantity: 1},
+	}
 	return Answer{OrderID: o.ID, Context: context.Background(), Answer: order.Answer{Shortages: short}}
 }
 
@@ -232,7 +234,8 @@ func TestListPages(t *testing.T) {
 func TestHotStatementsHaveTheirIndexes(t *testing.T) {
 	t.Parallel()
 	pool := openDatabase(t)
-	if _, err := pool.Exec(t.Context(), "do $$ begin execute format('alter database %I set enable_seqscan = off', current_database()); end $$"); err != nil {
+	if _, err := pool.Exec(t.Context(),
+		"do $$ begin execute format('alter database %I set enable_seqscan = off', current_database()); end $$"); err != nil {
 		t.Fatal(err)
 	}
 	pool.Reset()

@@ -49,7 +49,8 @@ func TestAStoreMayBeStoppedAtAnyMoment(t *testing.T) {
 			t.Errorf("round %d: %d waiters left for %d orders", round, n, orders)
 		}
 	}
-	if n := count(t, pool, `select count(*) from orders o where not exists (select from outbox_events e where e.subject = o.order_id::text)`); n != 0 {
+	if n := count(t, pool, `select count(*) from orders o where not exists (select from outbox_events e `+
+		`where e.subject = o.order_id::text)`); n != 0 {
 		t.Errorf("%d orders without an event", n)
 	}
 }

@@ -145,7 +145,9 @@ func TestEachOrderOfALostBatchGetsItsOwnTruth(t *testing.T) {
 		if _, err := pool.Exec(t.Context(), `
 select pg_terminate_backend(pid, 10000)
 from pg_locks
-where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())`); err != nil {
+where locktype = 'advisory'
+  and not granted
+  and database = (select oid from pg_database where datname = current_database())`); err != nil {
 			t.Error(err)
 		}
 		releaseCommits(t, pool)
@@ -190,7 +192,8 @@ begin
     end;
   end loop;
 end $$;
-create constraint trigger hold after insert on orders deferrable initially deferred for each row execute function hold()`); err != nil {
+create constraint trigger hold after insert on orders deferrable initially deferred
+  for each row execute function hold()`); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := pool.Acquire(t.Context())
@@ -219,14 +222,16 @@ func releaseCommits(t *testing.T, pool *pgxpool.Pool) {
 func awaitHeld(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	eventually(t, "a COMMIT is held up", func() bool {
-		return count(t, pool, `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and wait_event = 'advisory'`) > 0
+		return count(t, pool, `select count(*) from pg_stat_activity where datname = current_database() `+
+			`and wait_event_type = 'Lock' and wait_event = 'advisory'`) > 0
 	})
 }
 
 // waitingForRows counts the sessions that wait for another one's transaction.
 func waitingForRows(t *testing.T, pool *pgxpool.Pool) int {
 	t.Helper()
-	return count(t, pool, `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and wait_event = 'transactionid'`)
+	return count(t, pool, `select count(*) from pg_stat_activity where datname = current_database() `+
+		`and wait_event_type = 'Lock' and wait_event = 'transactionid'`)
 }
 
 func eventually(t *testing.T, what string, condition func() bool) {
