@@ -2,15 +2,14 @@ import { useQuery } from '@tanstack/react-query';
 import type { ReactNode } from 'react';
 import { Link } from 'wouter';
 import { letter, letterBody, type Letter } from '../api/deadletters.ts';
-import { Problem } from '../api/problem.ts';
 import { CopyButton } from '../components/copy-button.tsx';
-import { Empty, Failure, Notice, Outdated, PageLoading } from '../components/feedback.tsx';
+import { Empty, Notice } from '../components/feedback.tsx';
 import { Icon } from '../components/icons.tsx';
 import { traceUrl } from '../config.ts';
 import { bytes, count, counted, fullTime, shortId } from '../format.ts';
 import { Act } from './act.tsx';
 import { Download } from './download.tsx';
-import { Entries, Frame } from './parts.tsx';
+import { Entries, Frame, Single } from './parts.tsx';
 import { readableBody } from './readable.ts';
 import { isOpen, lettersHref, selectionOf } from './selection.ts';
 import { letterLooks, reasonInWords } from './words.ts';
@@ -18,25 +17,16 @@ import { letterLooks, reasonInWords } from './words.ts';
 /** One dead letter: why it died, what it says, and what was done with it. */
 export function LetterPage({ letterId }: { letterId: number }) {
   const query = useQuery(letter(letterId));
-  const retry = () => void query.refetch();
   return (
     <Frame title={`Letter ${letterId}`} text={query.data && <span className="mono">{query.data.queue}</span>}>
-      <Outdated when={query.isError && query.data !== undefined} />
-      {query.data ? (
-        <Found letter={query.data} />
-      ) : query.isError ? (
-        <NotFound error={query.error} retry={retry} />
-      ) : query.isPaused ? (
-        <Failure error={null} retry={retry} />
-      ) : (
-        <PageLoading />
-      )}
+      <Single query={query} missing={<Missing />}>
+        {(found) => <Found letter={found} />}
+      </Single>
     </Frame>
   );
 }
 
-function NotFound({ error, retry }: { error: Error; retry: () => void }) {
-  if (!(error instanceof Problem) || (error.status !== 404 && error.status !== 400)) return <Failure error={error} retry={retry} />;
+function Missing() {
   return (
     <Empty
       icon="letters"

@@ -1,9 +1,9 @@
-import type { UseInfiniteQueryResult } from '@tanstack/react-query';
+import type { UseInfiniteQueryResult, UseQueryResult } from '@tanstack/react-query';
 import type { ReactNode } from 'react';
 import { Link, useRoute } from 'wouter';
 import type { LetterEntry, LetterState, RedriveState } from '../api/deadletters.ts';
-import { explain } from '../api/problem.ts';
-import { Failure, More, Notice, Outdated, Skeleton } from '../components/feedback.tsx';
+import { explain, Problem } from '../api/problem.ts';
+import { Failure, More, Notice, Outdated, PageLoading, Skeleton } from '../components/feedback.tsx';
 import { Icon } from '../components/icons.tsx';
 import { Title } from '../components/title.tsx';
 import { ago, fullTime, shortId } from '../format.ts';
@@ -39,6 +39,32 @@ function Section({ to, label }: { to: string; label: string }) {
     <Link to={to} className={here ? 'section active' : 'section'} aria-current={here ? 'page' : undefined}>
       {label}
     </Link>
+  );
+}
+
+interface SingleProps<T> {
+  query: UseQueryResult<T>;
+  missing: ReactNode;
+  children: (found: T) => ReactNode;
+}
+
+/** What a page is about, whatever state its reading is in. missing: there is nothing with this id. */
+export function Single<T>({ query, missing, children }: SingleProps<T>) {
+  const { data, error, isPaused } = query;
+  const isMissing = error instanceof Problem && (error.status === 404 || error.status === 400);
+  return (
+    <>
+      <Outdated when={query.isError && data !== undefined} />
+      {data !== undefined ? (
+        children(data)
+      ) : isMissing ? (
+        missing
+      ) : query.isError || isPaused ? (
+        <Failure error={error} retry={() => void query.refetch()} />
+      ) : (
+        <PageLoading />
+      )}
+    </>
   );
 }
 

@@ -13,11 +13,10 @@ import {
   type Redrive,
   type RedriveOutcome,
 } from '../api/deadletters.ts';
-import { Problem } from '../api/problem.ts';
-import { Empty, Failure, Outdated, PageLoading } from '../components/feedback.tsx';
+import { Empty } from '../components/feedback.tsx';
 import { Icon } from '../components/icons.tsx';
 import { counted, fullTime, shortId } from '../format.ts';
-import { Ago, Entries, Frame, Listing, Who } from './parts.tsx';
+import { Ago, Entries, Frame, Listing, Single, Who } from './parts.tsx';
 import { Outcomes, Progress } from './progress.tsx';
 import { lettersHref } from './selection.ts';
 import { ordersInWords, outcomeNames, outcomes, redriveLooks, resultInWords } from './words.ts';
@@ -28,25 +27,16 @@ const StartDialog = lazy(() => import('./start-dialog.tsx'));
 /** One redrive: its plan, and how far it is, as it changes. */
 export function RedrivePage({ redriveId }: { redriveId: string }) {
   const query = useQuery(redriveQuery(redriveId));
-  const retry = () => void query.refetch();
   return (
     <Frame title={`Redrive ${shortId(redriveId)}`} text={query.data && `“${query.data.why}”`}>
-      <Outdated when={query.isError && query.data !== undefined} />
-      {query.data ? (
-        <Found redrive={query.data} />
-      ) : query.isError ? (
-        <NotFound error={query.error} retry={retry} />
-      ) : query.isPaused ? (
-        <Failure error={null} retry={retry} />
-      ) : (
-        <PageLoading />
-      )}
+      <Single query={query} missing={<Missing />}>
+        {(found) => <Found redrive={found} />}
+      </Single>
     </Frame>
   );
 }
 
-function NotFound({ error, retry }: { error: Error; retry: () => void }) {
-  if (!(error instanceof Problem) || (error.status !== 404 && error.status !== 400)) return <Failure error={error} retry={retry} />;
+function Missing() {
   return (
     <Empty
       icon="again"
