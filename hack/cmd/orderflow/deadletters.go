@@ -25,8 +25,9 @@ type letters struct {
 	base string
 
 	queue, order, text, why string
-	group                   int64
-	rate                    int
+	group, letter           int64
+	redrive                 string
+	rate, limit             int
 	skipTaken, unknown      bool
 }
 
@@ -56,12 +57,11 @@ to match all of them.`,
 		}
 		cmd.AddCommand(sub)
 	}
-	add("groups", "List the causes, the latest first", 0, l.get("/groups"))
-	add("list", "List letters, the latest first", 0,
-		func(ctx context.Context, _ []string) error { return l.print(ctx, "?"+l.query()) }, l.selected)
+	add("groups", "List the causes, the latest first", 0, l.list("/groups", "groups"), l.limited)
+	add("list", "List letters, the latest first", 0, l.list("", "letters"), l.selected, l.limited)
 	add("show LETTER", "Show one letter with its headers, body and history", 1, l.get("/%s"))
 	add("export", "Print letters as JSON lines", 0, func(ctx context.Context, _ []string) error {
-		return l.send(ctx, http.MethodGet, "/export?"+l.query(), nil, os.Stdout)
+		return l.send(ctx, http.MethodGet, "/export?"+l.query().Encode(), nil, os.Stdout)
 	}, l.selected)
 	add("discard", "Discard letters: they will not be redriven", 0, func(ctx context.Context, _ []string) error {
 		return l.post(ctx, "/discard", map[string]any{"selection": l.selection(), "why": l.why})
@@ -72,7 +72,8 @@ to match all of them.`,
 			selection["unknown"] = l.unknown
 			return l.post(ctx, "/redrives", map[string]any{"selection": selection, "why": l.why, "rate": l.rate})
 		}, l.selected, l.reasoned, func(cmd *cobra.Command) {
-			cmd.Flags().IntVar(&l.rate, "rate", 100, "at most this many letters per second, up to 1000")
+			cmd.Flags().IntVar(&l.rate, "rate", 100,
+				"at most this many letters per second; the service sends no more than its REDRIVE_RATE")
 			cmd.Flags().BoolVar(&l.unknown, "unknown", false,
 				"redriven letters of which nothing was heard, too: they may be handled already")
 		})
@@ -89,9 +90,12 @@ to match all of them.`,
 			return l.post(ctx, "/redrives/"+url.PathEscape(args[0])+"/"+step, map[string]any{"why": l.why})
 		}, l.reasoned)
 	}
-	add("redrives", "List redrives, the newest first", 0, l.get("/redrives"))
+	add("redrives", "List redrives, the newest first", 0, l.list("/redrives", "redrives"), l.limited)
 	add("watch REDRIVE", "Follow a redrive until it is over, or stops", 1, l.watch)
-	add("history", "List what was done, the newest first", 0, l.get("/history"))
+	add("history", "List what was done, the newest first", 0, l.list("/history", "entries"), l.limited, func(cmd *cobra.Command) {
+		cmd.Flags().StringVar(&l.redrive, "redrive", "", "what was done by this redrive")
+		cmd.Flags().Int64Var(&l.letter, "letter", 0, "what was done about this letter")
+	})
 	return cmd
 }
 
@@ -100,6 +104,10 @@ func (l *letters) selected(cmd *cobra.Command) {
 	cmd.Flags().Int64Var(&l.group, "group", 0, "letters of this group")
 	cmd.Flags().StringVar(&l.order, "order", "", "letters about this order")
 	cmd.Flags().StringVar(&l.text, "text", "", "letters with this text in the body or the error")
+}
+
+func (l *letters) limited(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&l.limit, "limit", 50, "at most this many")
 }
 
 func (l *letters) reasoned(cmd *cobra.Command) {
@@ -120,12 +128,69 @@ func (l *letters) selection() map[string]any {
 	return all
 }
 
-func (l *letters) query() string {
+func (l *letters) query() url.Values {
 	query := url.Values{}
 	for name, value := range l.selection() {
 		query.Set(name, fmt.Sprint(value))
 	}
-	return query.Encode()
+	if l.redrive != "" {
+		query.Set("redriveId", l.redrive)
+	}
+	if l.letter != 0 {
+		query.Set("letterId", strconv.FormatInt(l.letter, 10))
+	}
+	return query
+}
+
+const largestPage = 200 // of the API
+
+// list prints what is in a list, page after page, and says when there is more than the limit.
+func (l *letters) list(path, key string) func(context.Context, []string) error {
+	return func(ctx context.Context, _ []string) error {
+		if l.limit < 1 {
+			return errors.New("--limit must be positive")
+		}
+		query, found := l.query(), []json.RawMessage{}
+		for {
+			query.Set("limit", strconv.Itoa(min(l.limit-len(found), largestPage)))
+			var answer bytes.Buffer
+			if err := l.send(ctx, http.MethodGet, path+"?"+query.Encode(), nil, &answer); err != nil {
+				return err
+			}
+			some, next, err := readPage(answer.Bytes(), key)
+			if err != nil {
+				return err
+			}
+			found = append(found, some...)
+			if next == "" {
+				break
+			}
+			if len(found) >= l.limit {
+				fmt.Fprintf(os.Stderr, "There are more than these %d: --limit\n", l.limit)
+				break
+			}
+			query.Set("after", next)
+		}
+		out := json.NewEncoder(os.Stdout)
+		out.SetEscapeHTML(false)
+		out.SetIndent("", "  ")
+		return out.Encode(map[string]any{key: found})
+	}
+}
+
+// readPage reads one page of a list, and where the next one begins, "" at the end.
+func readPage(text []byte, key string) (some []json.RawMessage, next string, err error) {
+	var page map[string]json.RawMessage
+	if err := json.Unmarshal(text, &page); err != nil {
+		return nil, "", fmt.Errorf("read the answer: %w", err)
+	}
+	if err := json.Unmarshal(page[key], &some); err != nil {
+		return nil, "", fmt.Errorf("read the answer's %s: %w", key, err)
+	}
+	if page["next"] != nil {
+		err = json.Unmarshal(page["next"], &next)
+	}
+	return some, next, err
 }
 
 // get prints what is at a path, which may name its argument.
