@@ -12,6 +12,7 @@ type Caller struct {
 	// ID stands for issuer and subject of the token, and is the same for all
 	// tokens of both. It is nil without a token.
 	ID         uuid.UUID
+	Subject    string    // of the token, as its issuer knows it; at most maxSubject bytes of it
 	Customer   uuid.UUID // whose customer it is; nil: no customer
 	Stock      bool      // may change the catalog
 	Operations bool      // may do everything

@@ -98,15 +98,34 @@ func TestATokenSaysWhoseItIs(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got.ID == uuid.Nil || got.Expires.IsZero() {
-					t.Errorf("%+v lacks its id or its end", got)
+				if got.ID == uuid.Nil || got.Subject != "ada" || got.Expires.IsZero() {
+					t.Errorf("%+v lacks its id, its subject or its end", got)
 				}
-				got.ID, got.Expires = uuid.Nil, time.Time{}
+				got.ID, got.Subject, got.Expires = uuid.Nil, "", time.Time{}
 				if got != test.want {
 					t.Errorf("%+v, want %+v", got, test.want)
 				}
 			}
 		})
+	}
+}
+
+func TestOfALongSubjectNoMoreIsRememberedThanItMayHave(t *testing.T) {
+	issuer := kittest.NewIssuer(t)
+	v := started(t, configOf(issuer))
+	ids := map[uuid.UUID]bool{}
+	for _, end := range []string{"a", "b"} {
+		c, err := v.Verify(t.Context(), issuer.Sign(t, "at+jwt", issuer.Claims(strings.Repeat("é", 200)+end, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := strings.Repeat("é", 127); c.Subject != want {
+			t.Errorf("%q is remembered", c.Subject)
+		}
+		ids[c.ID] = true
+	}
+	if len(ids) != 2 {
+		t.Error("callers whose subjects begin alike are the same")
 	}
 }
 

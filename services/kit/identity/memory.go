@@ -7,7 +7,7 @@ import (
 )
 
 // remembered is how many verified tokens each of a memory's two halves holds.
-// With some 200 bytes for each that is 2 MB in all.
+// With some 200 bytes for each that is 2 MB in all, and 4 MB at most.
 const remembered = 4096
 
 // fingerprint stands for a token, so that no token lies in memory.

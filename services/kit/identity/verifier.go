@@ -162,11 +162,23 @@ func (v *Verifier) caller(c claims, others map[string]any) (Caller, error) {
 	}
 	return Caller{
 		ID:         uuid.NewSHA1(uuid.NameSpaceURL, []byte(c.Issuer+"\x00"+c.Subject)),
+		Subject:    shortened(c.Subject),
 		Customer:   customerOf(others[v.cfg.CustomerClaim]),
 		Stock:      slices.Contains(c.Scope, v.cfg.ScopeStock),
 		Operations: slices.Contains(c.Scope, v.cfg.ScopeOperations),
 		Expires:    c.Expiry.Time().Add(leeway),
 	}, nil
+}
+
+// maxSubject is how long a subject may be (OpenID Connect Core, section 2). Of
+// longer ones callers remember no more, so that what they take is bounded.
+const maxSubject = 255
+
+func shortened(subject string) string {
+	if len(subject) <= maxSubject {
+		return subject
+	}
+	return strings.ToValidUTF8(strings.Clone(subject[:maxSubject]), "")
 }
 
 // customerOf is the customer that a claim names, uuid.Nil for none.

@@ -1298,7 +1298,7 @@ export interface components {
             /** Format: date-time */
             at: string;
             /**
-             * @description An id that stands for the caller's issuer and subject; `anyone` where no
+             * @description The caller's subject, as its issuer knows it; `anyone` where no
              *     issuer is configured; `deadletters` for what the service does by itself
              */
             by: string;

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/google/uuid"
 
 	"orderflow.internal/deadletters/internal/letter"
 	"orderflow.internal/deadletters/internal/store"
@@ -51,12 +50,20 @@ func New(s *store.Store, orders *Orders, auth *identity.Verifier) http.Handler {
 	return r
 }
 
-// by is who the history says it was.
+// anyone is who the history says it was where there is no issuer.
+const anyone = "anyone"
+
+// by is who the history says it was: the caller as the issuer knows it. Nobody
+// can pass for the service itself, or for nobody in particular, by being called so.
 func by(r *http.Request) string {
-	if id := identity.From(r.Context()).ID; id != uuid.Nil {
-		return id.String()
+	switch c := identity.From(r.Context()); c.Subject {
+	case "":
+		return anyone
+	case anyone, letter.Itself:
+		return c.ID.String()
+	default:
+		return c.Subject
 	}
-	return "anyone"
 }
 
 // handle adds to web's table of errors what only this service knows, and lets

@@ -32,10 +32,12 @@ const queue = "customers.order.created"
 // against the document.
 type client struct {
 	*http.Client
-	t     *testing.T
-	url   string
-	store *store.Store
-	pool  *pgxpool.Pool
+	t      *testing.T
+	url    string
+	token  string // none: ""
+	store  *store.Store
+	orders *api.Orders
+	pool   *pgxpool.Pool
 }
 
 func setup(t *testing.T) *client {
@@ -73,7 +75,7 @@ func setup(t *testing.T) *client {
 	server := httptest.NewServer(api.New(s, asked, identity.New(identity.Config{})))
 	t.Cleanup(server.Close)
 	document := webtest.New(t, "../../openapi.yaml")
-	return &client{Client: &http.Client{Transport: document.Transport(t, server.Client().Transport)}, t: t, url: server.URL, store: s, pool: pool}
+	return &client{Client: &http.Client{Transport: document.Transport(t, server.Client().Transport)}, t: t, url: server.URL, store: s, orders: asked, pool: pool}
 }
 
 // ingest stores letters with these bodies, one second after the other.
@@ -126,6 +128,9 @@ func (c *client) raw(want int, method, path, body string) []byte {
 	}
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	resp, err := c.Do(req)
 	if err != nil {
@@ -286,4 +291,36 @@ func TestAPlanIsFrozenAndWalksThroughItsStates(t *testing.T) {
 		c.call(422, "POST", "/redrives", body)
 	}
 	c.call(400, "POST", "/redrives", `{"selection":{"queues":"q"},"why":"x"}`)
+}
+
+// The history names people as their issuer does, and the service's own name is nobody else's.
+func TestTheHistorySaysWhoItWas(t *testing.T) {
+	c := setup(t)
+	issuer := kittest.NewIssuer(t)
+	auth := identity.New(identity.Config{
+		Issuer: issuer.URL, Audience: kittest.Audience, CustomerClaim: "customer_id",
+		ScopeStock: "stock", ScopeOperations: "operations", TokenTypes: []string{"at+jwt"},
+	})
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- auth.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	kittest.Eventually(t, "the issuer's keys are there", func() bool { return auth.Ready(t.Context()) == nil })
+	server := httptest.NewServer(api.New(c.store, c.orders, auth))
+	t.Cleanup(server.Close)
+	c.url = server.URL
+	for subject, known := range map[string]bool{"ops": true, letter.Itself: false, "anyone": false} {
+		c.token = issuer.Sign(t, "at+jwt", issuer.Claims(subject, map[string]any{"scope": "operations"}))
+		letters := c.ingest(subject)
+		c.call(200, "POST", "/discard", fmt.Sprintf(`{"selection":{"letterIds":[%d]},"why":"nobody needs it"}`, letters[0].ID))
+		entry := c.call(200, "GET", "/history?limit=1", "")["entries"].([]any)[0].(map[string]any)
+		if by := entry["by"].(string); entry["action"] != "discarded" || by == "" || (by == subject) != known {
+			t.Errorf("%s: %v", subject, entry)
+		}
+	}
 }
