@@ -144,38 +144,47 @@ func (l *letters) query() url.Values {
 
 const largestPage = 200 // of the API
 
-// list prints what is in a list, page after page, and says when there is more than the limit.
+// list prints what is in a list, and says when there is more.
 func (l *letters) list(path, key string) func(context.Context, []string) error {
 	return func(ctx context.Context, _ []string) error {
 		if l.limit < 1 {
 			return errors.New("--limit must be positive")
 		}
-		query, found := l.query(), []json.RawMessage{}
-		for {
-			query.Set("limit", strconv.Itoa(min(l.limit-len(found), largestPage)))
-			var answer bytes.Buffer
-			if err := l.send(ctx, http.MethodGet, path+"?"+query.Encode(), nil, &answer); err != nil {
-				return err
-			}
-			some, next, err := readPage(answer.Bytes(), key)
-			if err != nil {
-				return err
-			}
-			found = append(found, some...)
-			if next == "" {
-				break
-			}
-			if len(found) >= l.limit {
-				fmt.Fprintf(os.Stderr, "There are more than these %d: --limit\n", l.limit)
-				break
-			}
-			query.Set("after", next)
+		found, more, err := l.pages(ctx, path, key)
+		if err != nil {
+			return err
+		}
+		if more {
+			fmt.Fprintf(os.Stderr, "There are more than these %d; --limit shows more\n", len(found))
 		}
 		out := json.NewEncoder(os.Stdout)
 		out.SetEscapeHTML(false)
 		out.SetIndent("", "  ")
 		return out.Encode(map[string]any{key: found})
 	}
+}
+
+// pages reads a list, page after page up to the limit.
+func (l *letters) pages(ctx context.Context, path, key string) (found []json.RawMessage, more bool, err error) {
+	query := l.query()
+	found = []json.RawMessage{}
+	for len(found) < l.limit {
+		query.Set("limit", strconv.Itoa(min(l.limit-len(found), largestPage)))
+		var answer bytes.Buffer
+		if err := l.send(ctx, http.MethodGet, path+"?"+query.Encode(), nil, &answer); err != nil {
+			return nil, false, err
+		}
+		some, next, err := readPage(answer.Bytes(), key)
+		if err != nil {
+			return nil, false, err
+		}
+		found = append(found, some...)
+		if next == "" {
+			return found, false, nil
+		}
+		query.Set("after", next)
+	}
+	return found, true, nil
 }
 
 // readPage reads one page of a list, and where the next one begins, "" at the end.

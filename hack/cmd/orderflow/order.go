@@ -225,7 +225,30 @@ type statusError struct {
 	answer []byte
 }
 
-func (e *statusError) Error() string { return fmt.Sprintf("status %d: %s", e.code, e.answer) }
+// Error is what a problem (RFC 9457) says, with no more of its fields than one reads, or the answer as it is.
+func (e *statusError) Error() string {
+	const most = 5
+	var problem struct {
+		Title, Detail string
+		Errors        []struct{ Field, Detail string }
+	}
+	if err := json.Unmarshal(e.answer, &problem); err != nil || problem.Title == "" {
+		return fmt.Sprintf("status %d: %s", e.code, e.answer)
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "status %d: %s", e.code, problem.Title)
+	if problem.Detail != "" {
+		text.WriteString(": " + problem.Detail)
+	}
+	for i, field := range problem.Errors {
+		if i == most {
+			fmt.Fprintf(&text, "\n  and %d more", len(problem.Errors)-most)
+			break
+		}
+		fmt.Fprintf(&text, "\n  %s: %s", field.Field, field.Detail)
+	}
+	return text.String()
+}
 
 // call sends body as JSON, unless it is nil, and decodes the answer into out, unless that is nil. See login.Context for
 // tokens.

@@ -93,11 +93,12 @@ func handleLong(fn func(http.ResponseWriter, *http.Request) error, query ...stri
 			err = fn(w, r)
 		}
 		var taken *letter.TakenError
+		var notNow *letter.NotNowError
 		switch {
 		case errors.Is(err, letter.ErrNotFound):
 			return web.NotFound("There is nothing with this id.")
-		case errors.Is(err, letter.ErrNotNow):
-			return web.Conflict("The state of the redrive does not allow this.").Because(err)
+		case errors.As(err, &notNow):
+			return web.Conflict(fmt.Sprintf("The redrive's state is %s, which does not allow this.", notNow.State)).Because(err)
 		case errors.As(err, &taken):
 			return conflict(taken)
 		}

@@ -1,7 +1,6 @@
 package letter
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -48,8 +47,12 @@ const (
 	Cancel Step = "cancel"
 )
 
-// ErrNotNow means that the redrive's state does not allow the step.
-var ErrNotNow = errors.New("the redrive's state does not allow this")
+// NotNowError means that a redrive's state does not allow the step.
+type NotNowError struct{ State RedriveState }
+
+func (e *NotNowError) Error() string {
+	return fmt.Sprintf("a redrive that is %s does not allow this", e.State)
+}
 
 // After returns the state after a step.
 func (s RedriveState) After(step Step) (RedriveState, error) {
@@ -63,7 +66,7 @@ func (s RedriveState) After(step Step) (RedriveState, error) {
 	case step == Cancel && s != Done && s != Cancelled:
 		return Cancelled, nil
 	}
-	return s, fmt.Errorf("%w: it is %s", ErrNotNow, s)
+	return s, &NotNowError{s}
 }
 
 // Redrive is letters on their way back to their queues.
