@@ -5,12 +5,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"slices"
 	"time"
 
 	"orderflow.internal/deadletters/internal/api"
 	"orderflow.internal/deadletters/internal/consumer"
+	"orderflow.internal/deadletters/internal/letter"
 	"orderflow.internal/deadletters/internal/store"
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
@@ -30,6 +32,7 @@ type config struct {
 	Retention time.Duration `env:"LETTER_RETENTION" envDefault:"720h" help:"how long letters are kept after they were handled or discarded, and redrives and the history of what was done after they were made"`
 	Waiting   time.Duration `env:"LETTER_WAITING_RETENTION" envDefault:"0" help:"how long letters are kept that nobody does anything about; 0 for ever"`
 	Silence   time.Duration `env:"REDRIVE_SILENCE" envDefault:"15m" help:"time after which the outcome of a redriven letter is unknown if nothing was heard of it; 20 deliveries of a message that fails take seven minutes"`
+	Rate      int           `env:"REDRIVE_RATE" envDefault:"100" help:"most letters in a second that go back to their queues, whatever redrives ask for"`
 }
 
 // Validate checks what is the service's own.
@@ -43,6 +46,9 @@ func (c config) Validate() error {
 	}
 	if c.Silence <= 0 {
 		errs = append(errs, errors.New("REDRIVE_SILENCE: must be positive"))
+	}
+	if c.Rate < 1 || c.Rate > letter.MaxRate {
+		errs = append(errs, fmt.Errorf("REDRIVE_RATE: must be between 1 and %d", letter.MaxRate))
 	}
 	if c.Orders.Host == "" || c.Orders.Scheme != "http" && c.Orders.Scheme != "https" {
 		errs = append(errs, errors.New("ORDERS_URL: must be http://host:port or https://host:port"))
@@ -92,7 +98,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	}
 	defer postgres.Close(pool)
 	database := postgres.NewHealth(pool)
-	letters, err := store.New(pool, store.Config{Retention: cfg.Retention, Waiting: cfg.Waiting, Silence: cfg.Silence})
+	letters, err := store.New(pool, store.Config{Retention: cfg.Retention, Waiting: cfg.Waiting, Silence: cfg.Silence, Rate: cfg.Rate})
 	if err != nil {
 		return err
 	}

@@ -71,12 +71,7 @@ to match all of them.`,
 			selection := l.selection()
 			selection["unknown"] = l.unknown
 			return l.post(ctx, "/redrives", map[string]any{"selection": selection, "why": l.why, "rate": l.rate})
-		}, l.selected, l.reasoned, func(cmd *cobra.Command) {
-			cmd.Flags().IntVar(&l.rate, "rate", 100,
-				"at most this many letters per second; the service sends no more than its REDRIVE_RATE")
-			cmd.Flags().BoolVar(&l.unknown, "unknown", false,
-				"redriven letters of which nothing was heard, too: they may be handled already")
-		})
+		}, l.selected, l.reasoned, l.planned)
 	add("start REDRIVE", "Start a plan", 1, func(ctx context.Context, args []string) error {
 		return l.post(ctx, "/redrives/"+url.PathEscape(args[0])+"/start",
 			map[string]any{"why": l.why, "skipTaken": l.skipTaken})
@@ -92,10 +87,7 @@ to match all of them.`,
 	}
 	add("redrives", "List redrives, the newest first", 0, l.list("/redrives", "redrives"), l.limited)
 	add("watch REDRIVE", "Follow a redrive until it is over, or stops", 1, l.watch)
-	add("history", "List what was done, the newest first", 0, l.list("/history", "entries"), l.limited, func(cmd *cobra.Command) {
-		cmd.Flags().StringVar(&l.redrive, "redrive", "", "what was done by this redrive")
-		cmd.Flags().Int64Var(&l.letter, "letter", 0, "what was done about this letter")
-	})
+	add("history", "List what was done, the newest first", 0, l.list("/history", "entries"), l.limited, l.entries)
 	return cmd
 }
 
@@ -108,6 +100,18 @@ func (l *letters) selected(cmd *cobra.Command) {
 
 func (l *letters) limited(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&l.limit, "limit", 50, "at most this many")
+}
+
+func (l *letters) planned(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&l.rate, "rate", 100,
+		"at most this many letters per second; the service sends no more than its REDRIVE_RATE")
+	cmd.Flags().BoolVar(&l.unknown, "unknown", false,
+		"redriven letters of which nothing was heard, too: they may be handled already")
+}
+
+func (l *letters) entries(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&l.redrive, "redrive", "", "what was done by this redrive")
+	cmd.Flags().Int64Var(&l.letter, "letter", 0, "what was done about this letter")
 }
 
 func (l *letters) reasoned(cmd *cobra.Command) {

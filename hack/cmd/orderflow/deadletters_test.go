@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -49,9 +50,10 @@ func TestListsOfLettersAreReadPageByPage(t *testing.T) {
 
 func TestARefusalIsReadable(t *testing.T) {
 	for answer, want := range map[string]string{
-		`{"title":"Conflict","detail":"It is taken."}`:                                                                                   "status 409: Conflict: It is taken.",
-		`{"title":"Not valid","errors":[{"field":"why","detail":"is required"}]}`:                                                        "status 409: Not valid\n  why: is required",
-		`{"title":"Taken","errors":[{"field":"1"},{"field":"2"},{"field":"3"},{"field":"4"},{"field":"5"},{"field":"6"},{"field":"7"}]}`: "status 409: Taken\n  1: \n  2: \n  3: \n  4: \n  5: \n  and 2 more",
+		`{"title":"Conflict","detail":"It is taken."}`:                            "status 409: Conflict: It is taken.",
+		`{"title":"Not valid","errors":[{"field":"why","detail":"is required"}]}`: "status 409: Not valid\n  why: is required",
+		`{"title":"Taken","errors":[` + strings.Repeat(`{"field":"f","detail":"d"},`, 6) + `{"field":"f"}]}`: "status 409: Taken" +
+			strings.Repeat("\n  f: d", 5) + "\n  and 2 more",
 		`<html>`: "status 409: <html>",
 		`{}`:     "status 409: {}",
 	} {

@@ -1195,7 +1195,8 @@ export interface components {
             selection: components["schemas"]["LetterSelection"];
             why: string;
             /**
-             * @description Most letters in a second
+             * @description Most letters in a second. All redrives together are held to what the
+             *     service is configured to send (`REDRIVE_RATE`).
              * @default 100
              */
             rate: number;
@@ -1227,6 +1228,7 @@ export interface components {
             state: components["schemas"]["RedriveState"];
             why: string;
             by: string;
+            /** @description Most letters in a second, as the service is configured to send no more */
             rate: number;
             /** Format: date-time */
             createdAt: string;

@@ -50,7 +50,7 @@ func setup(t *testing.T) *client {
 	if err := postgres.Migrate(t.Context(), pool, store.Migrations()); err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.New(pool, store.Config{Retention: time.Hour, Silence: time.Hour})
+	s, err := store.New(pool, store.Config{Retention: time.Hour, Silence: time.Hour, Rate: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,8 @@ func setup(t *testing.T) *client {
 	server := httptest.NewServer(api.New(s, asked, identity.New(identity.Config{})))
 	t.Cleanup(server.Close)
 	document := webtest.New(t, "../../openapi.yaml")
-	return &client{Client: &http.Client{Transport: document.Transport(t, server.Client().Transport)}, t: t, url: server.URL, store: s, orders: asked, pool: pool}
+	transport := document.Transport(t, server.Client().Transport)
+	return &client{Client: &http.Client{Transport: transport}, t: t, url: server.URL, store: s, orders: asked, pool: pool}
 }
 
 // ingest stores letters with these bodies, one second after the other.
@@ -317,7 +318,7 @@ func TestTheHistorySaysWhoItWas(t *testing.T) {
 	for subject, known := range map[string]bool{"ops": true, letter.Itself: false, "anyone": false} {
 		c.token = issuer.Sign(t, "at+jwt", issuer.Claims(subject, map[string]any{"scope": "operations"}))
 		letters := c.ingest(subject)
-		c.call(200, "POST", "/discard", fmt.Sprintf(`{"selection":{"letterIds":[%d]},"why":"nobody needs it"}`, letters[0].ID))
+		c.call(200, "POST", "/discard", fmt.Sprintf(`{"selection":{"letterIds":[%d]},"why":"useless"}`, letters[0].ID))
 		entry := c.call(200, "GET", "/history?limit=1", "")["entries"].([]any)[0].(map[string]any)
 		if by := entry["by"].(string); entry["action"] != "discarded" || by == "" || (by == subject) != known {
 			t.Errorf("%s: %v", subject, entry)

@@ -14,7 +14,6 @@ import (
 
 const (
 	defaultRate = 100
-	maxRate     = 1000
 	maxIDs      = 1000
 	maxWhy      = 500
 )
@@ -118,7 +117,7 @@ func (a *api) plan(w http.ResponseWriter, r *http.Request) error {
 	rate := int64(defaultRate)
 	if asked.Rate != nil {
 		rate = *asked.Rate
-		faults.Number("rate", asked.Rate, 1, maxRate)
+		faults.Number("rate", asked.Rate, 1, letter.MaxRate)
 	}
 	if err := faults.Err(); err != nil {
 		return err

@@ -59,7 +59,8 @@ func setupOn(t *testing.T, database string) *env {
 	if err := postgres.Migrate(t.Context(), e.pool, store.Migrations()); err != nil {
 		t.Fatal(err)
 	}
-	if e.store, err = store.New(e.pool, store.Config{Retention: 24 * time.Hour, Silence: time.Hour}); err != nil {
+	cfg := store.Config{Retention: 24 * time.Hour, Silence: time.Hour, Rate: 1000}
+	if e.store, err = store.New(e.pool, cfg); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := amqp.Dial(e.vhost.AdminURL)
@@ -572,7 +573,7 @@ func TestSilenceIsNoOutcome(t *testing.T) {
 	t.Parallel()
 	e := setup(t)
 	e.publish(queue+events.DeadLetterSuffix, thing{uuid.New(), 1}, thing{uuid.New(), 2})
-	impatient, err := store.New(e.pool, store.Config{Retention: time.Hour, Silence: 50 * time.Millisecond})
+	impatient, err := store.New(e.pool, store.Config{Retention: time.Hour, Silence: 50 * time.Millisecond, Rate: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,8 @@ func newOutage(t *testing.T, what string) *outage {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	if o.service, err = store.New(pool, store.Config{Retention: 24 * time.Hour, Silence: time.Hour}); err != nil {
+	cfg := store.Config{Retention: 24 * time.Hour, Silence: time.Hour, Rate: 1000}
+	if o.service, err = store.New(pool, cfg); err != nil {
 		t.Fatal(err)
 	}
 	u, err := url.Parse(o.vhost.UserURLs["deadletters"])

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/deadletters/internal/store"
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
 )
@@ -95,6 +96,51 @@ func TestACauseThatIsNotKnownToBeCuredIsTriedWithOneLetter(t *testing.T) {
 			t.Errorf("batch %d has %d letters, want %d", i, len(sending), want)
 		}
 		e.handled(sending)
+	}
+}
+
+// Lowered, the limit holds for redrives that were started before.
+func TestARedriveGoesNoFasterThanTheServiceMay(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	e.ingest(28, func(int) (uuid.UUID, string) { return uuid.New(), "cured" })
+	id := e.start(everything, 1000)
+	slow, err := store.New(e.pool, store.Config{Retention: time.Hour, Silence: time.Hour, Rate: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.store = slow
+	if r := e.redrive(id); r.Rate != 10 {
+		t.Errorf("the redrive says that its rate is %d", r.Rate)
+	}
+	for i, want := range []int{1, 2, 5, 10, 10} { // not 1, 2, 5 and 20
+		sending := e.advance(id)
+		if len(sending) != want || sending[0].Rate != 10 {
+			t.Errorf("batch %d has %d letters at %d/s, want %d at 10/s", i, len(sending), sending[0].Rate, want)
+		}
+		e.handled(sending)
+	}
+}
+
+func TestRedrivesTogetherGoNoFasterThanTheServiceMay(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	slow, err := store.New(e.pool, store.Config{Retention: time.Hour, Silence: time.Hour, Rate: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.store = slow
+	e.publish(queue+events.DeadLetterSuffix, thing{uuid.New(), 1}, thing{uuid.New(), 2}, thing{uuid.New(), 3})
+	e.worker(queue, func(thing) error { return nil })
+	e.deadletters()
+	waiting := e.await(letter.Waiting, 3)
+	began := time.Now()
+	for i, l := range waiting {
+		e.start(letter.Filter{IDs: []int64{l.ID}}, 1000)
+		e.await(letter.Handled, i+1)
+	}
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("at 1/s three letters went within %s", took)
 	}
 }
 

@@ -19,11 +19,12 @@ import (
 type Sender struct {
 	store     *store.Store
 	publisher *bus.Publisher
+	next      time.Time // when the next slice may go
 }
 
 // NewSender returns the sender of what is in the store.
 func NewSender(s *store.Store, publisher *bus.Publisher) *Sender {
-	return &Sender{s, publisher}
+	return &Sender{store: s, publisher: publisher}
 }
 
 const (
@@ -101,7 +102,8 @@ func (s *Sender) round(ctx context.Context) (wait time.Duration, err error) {
 // connection says itself, in the log and in readyz.
 func (s *Sender) connected(ctx context.Context) bool { return s.publisher.Await(ctx) == nil }
 
-// sendAll publishes what is decided, no faster than its rate.
+// sendAll publishes what is decided, of all redrives together no faster than the
+// rate of the one whose turn it is.
 func (s *Sender) sendAll(ctx context.Context) error {
 	for {
 		letters, err := s.store.Unsent(ctx)
@@ -109,20 +111,18 @@ func (s *Sender) sendAll(ctx context.Context) error {
 			return err
 		}
 		for len(letters) > 0 {
-			rate := letters[0].Rate
-			slice := letters[:min(letter.Slice(rate), len(letters))]
-			next := time.After(letter.Spacing(len(slice), rate))
-			if err := s.send(ctx, slice); err != nil {
-				return err
-			}
-			if letters = letters[len(slice):]; len(letters) == 0 {
-				break
-			}
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-next:
+			case <-time.After(time.Until(s.next)):
 			}
+			rate := letters[0].Rate
+			slice := letters[:min(letter.Slice, len(letters))]
+			s.next = time.Now().Add(letter.Spacing(len(slice), rate))
+			if err := s.send(ctx, slice); err != nil {
+				return err
+			}
+			letters = letters[len(slice):]
 		}
 	}
 }

@@ -106,6 +106,9 @@ func (e *TakenError) Error() string {
 	return fmt.Sprintf("%d letters belong to other running redrives", len(e.Letters))
 }
 
+// MaxRate is the most letters in a second that a redrive may ask for.
+const MaxRate = 1000
+
 // sizes of the first batches: a canary, and what trust it earns.
 var sizes = [...]int{1, 2, 5, 20, 50, 100, 200, 500}
 
@@ -118,9 +121,11 @@ func Spacing(size, rate int) time.Duration {
 	return time.Duration(size) * time.Second / time.Duration(max(rate, 1))
 }
 
-// Slice is how many letters are published at once, at most: a fiftieth of a
-// second's, so that what else goes to their queues does not wait behind a batch.
-func Slice(rate int) int { return max(rate/50, 1) }
+// Slice is how many letters are published at once, at most. What else goes to
+// their queues does not wait behind more than that. Smaller ones cost more: their
+// queues' consumers and this service commit for each slice, and on a busy machine
+// commits hold up others more than a few letters side by side do.
+const Slice = 20
 
 // Sending is one letter that a redrive has to publish.
 type Sending struct {

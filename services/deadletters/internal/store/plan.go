@@ -198,10 +198,11 @@ where redrive_id = $1
 const redriveColumns = `r.redrive_id, r.state, r.why, r.planned_by, r.rate, r.created_at, r.started_at, r.ended_at, r.stopped_because,
   r.stopped_letter_id, r.total, r.orders, r.orders_asked, r.orders_final, r.oldest_died_at, r.newest_died_at`
 
-func scanRedrive(row pgx.CollectableRow) (letter.Redrive, error) {
+func (s *Store) scanRedrive(row pgx.CollectableRow) (letter.Redrive, error) {
 	var r letter.Redrive
 	err := row.Scan(&r.ID, &r.State, &r.Why, &r.By, &r.Rate, &r.CreatedAt, &r.StartedAt, &r.EndedAt, &r.StoppedBecause,
 		&r.StoppedLetterID, &r.Total, &r.Orders, &r.Asked, &r.Final, &r.OldestDied, &r.NewestDied)
+	r.Rate = min(r.Rate, s.cfg.Rate)
 	return r, err
 }
 
@@ -216,7 +217,7 @@ limit $4`, after.CreatedAt, after.ID, after.ID == uuid.Nil, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list redrives: %w", err)
 	}
-	list, err := pgx.CollectRows(rows, scanRedrive)
+	list, err := pgx.CollectRows(rows, s.scanRedrive)
 	if err != nil {
 		return nil, fmt.Errorf("list redrives: %w", err)
 	}
@@ -232,7 +233,7 @@ where r.redrive_id = $1`, id)
 	if err != nil {
 		return letter.Redrive{}, fmt.Errorf("redrive %s: %w", id, err)
 	}
-	r, err := pgx.CollectExactlyOneRow(rows, scanRedrive)
+	r, err := pgx.CollectExactlyOneRow(rows, s.scanRedrive)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, letter.ErrNotFound
 	}

@@ -74,6 +74,7 @@ select exists (select from redrive_letters where redrive_id = $1 and outcome = '
 	case !planned:
 		return 0, finish(ctx, tx, id)
 	}
+	rate = min(rate, s.cfg.Rate)
 	size := letter.Size(batches, rate)
 	sent, err := decide(ctx, tx, id, size)
 	if err != nil || sent == 0 {
@@ -198,6 +199,7 @@ order by r.letter_id`, maxStatement)
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (letter.Sending, error) {
 		var l letter.Sending
 		err := row.Scan(&l.RedriveID, &l.Attempt, &l.Rate, &l.Letter.ID, &l.Letter.Queue, &l.Letter.Message.Headers, &l.Letter.Message.Properties, &l.Letter.Message.Body)
+		l.Rate = min(l.Rate, s.cfg.Rate)
 		return l, err
 	})
 	if err != nil {

@@ -34,6 +34,7 @@ type Config struct {
 	Retention time.Duration // of letters handled or discarded, and of redrives and the history
 	Waiting   time.Duration // of letters that wait; 0: for ever
 	Silence   time.Duration // after which the outcome of a letter that was sent is unknown
+	Rate      int           // most letters in a second, whatever redrives ask for
 }
 
 // Store is the database of the dead letters.
