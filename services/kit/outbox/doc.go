@@ -33,8 +33,9 @@
 //
 // # Failure handling
 //
-//   - The broker is away, or an alarm blocks it: events wait in memory, at most
-//     handOver of them, the others in the table. After it came back each replica
+//   - The broker is away, or an alarm blocks it, or it is slower than we are:
+//     events wait in memory, at most handOver of them and what a sweep has added,
+//     the others in the table. After the broker came back each replica
 //     first publishes what it holds and what is owed; sweeps begin a few seconds
 //     later.
 //   - The connection is lost while events are on their way: their outcome is

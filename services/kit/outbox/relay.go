@@ -16,6 +16,10 @@ const (
 	// the sweep.
 	handOver = 8_192
 
+	// sweepRoom is how many more it holds so that a sweep always finds room: while
+	// memory is full of what has just been committed, older events must not wait.
+	sweepRoom = 2_048
+
 	// flushTimeout bounds how long a stopping relay continues to publish. What
 	// is left stays in the table for the next start or another replica.
 	flushTimeout = 3 * time.Second
@@ -58,16 +62,16 @@ func NewRelay(pool *pgxpool.Pool, publisher *bus.Publisher, cfg Config, routes m
 // blocks.
 func (r *Relay) Committed(events []bus.Event) {
 	for _, e := range events {
-		r.handOver(e)
+		r.handOver(e, handOver)
 	}
 }
 
 // handOver takes an event into memory unless it is there, or memory is full: the
 // broker is away or slower than we are, and the row is safe.
-func (r *Relay) handOver(e bus.Event) {
+func (r *Relay) handOver(e bus.Event, limit int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, is := r.held[e.ID]; is || len(r.held) >= handOver {
+	if _, is := r.held[e.ID]; is || len(r.held) >= limit {
 		return
 	}
 	r.held[e.ID] = struct{}{}
@@ -112,10 +116,11 @@ func (r *Relay) holds(id uuid.UUID) bool {
 	return is
 }
 
+// room is how many events of a sweep can be handed over.
 func (r *Relay) room() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return handOver - len(r.held)
+	return handOver + sweepRoom - len(r.held)
 }
 
 func (r *Relay) forget(outcomes []outcome) {

@@ -150,7 +150,22 @@ func TestMemoryIsBounded(t *testing.T) {
 	for range handOver + 10 {
 		r.Committed([]bus.Event{{ID: uuid.New(), RoutingKey: "k"}})
 	}
-	if l := r.lane("k"); len(l.waiting) != handOver || r.room() != 0 {
+	if l := r.lane("k"); len(l.waiting) != handOver || r.room() != sweepRoom {
 		t.Errorf("%d events wait, with room for %d more", len(l.waiting), r.room())
+	}
+}
+
+// While memory is full of what has just been committed, a sweep finds room for the older rows: they would be claimed,
+// and wait until the claim runs out.
+func TestASweepFindsRoomInAFullMemory(t *testing.T) {
+	t.Parallel()
+	r := NewRelay(nil, bus.NewPublisher(bus.Config{}, "test", "x", "y"), Config{}, nil)
+	for range handOver + 10 {
+		r.Committed([]bus.Event{{ID: uuid.New(), RoutingKey: "k"}})
+	}
+	old := stored{Event: bus.Event{ID: uuid.New(), RoutingKey: "k"}}
+	(&sweeper{relay: r}).take([]stored{old})
+	if !r.holds(old.ID) {
+		t.Error("there is no room for what a sweep has claimed")
 	}
 }

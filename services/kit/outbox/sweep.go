@@ -238,7 +238,7 @@ func (s *sweeper) take(claimed []stored) {
 		if row.bad != nil {
 			s.relay.outcomes <- outcome{id: row.ID, key: row.RoutingKey, err: row.bad}
 		} else {
-			s.relay.handOver(row.Event)
+			s.relay.handOver(row.Event, handOver+sweepRoom)
 		}
 	}
 }

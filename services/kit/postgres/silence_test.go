@@ -49,7 +49,7 @@ func TestSilentDatabaseIsGivenUpInTime(t *testing.T) {
 	for name, use := range uses {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // as a handler's, which may hold several statements
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // as a handler's, which may hold several statements
 			defer cancel()
 			proxy, pool, _ := behindProxy(t, 2)
 			if err := use(ctx, pool); err != nil {

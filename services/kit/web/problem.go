@@ -29,6 +29,7 @@ type Problem struct {
 	retryAfter time.Duration
 	location   string
 	challenge  string
+	told       bool
 	cause      error
 }
 
@@ -72,6 +73,13 @@ func (p *Problem) At(location string) *Problem {
 // RetryIn is for how long the client is asked to stay away, instead of a second.
 func (p *Problem) RetryIn(d time.Duration) *Problem {
 	p.retryAfter = d
+	return p
+}
+
+// Told says that the log has heard of what is behind the problem, once for all
+// requests that it meets.
+func (p *Problem) Told() *Problem {
+	p.told = true
 	return p
 }
 
@@ -263,8 +271,9 @@ func (p *Problem) Write(w http.ResponseWriter) {
 }
 
 // Handle answers with the problem that [Error] makes of fn's error and logs it
-// when the fault is ours (5xx). When fn had begun an answer, the connection is
-// cut, so that the client does not take the part for the whole.
+// when the fault is ours (5xx), unless it was Told. When fn had begun an
+// answer, the connection is cut, so that the client does not take the part for
+// the whole.
 func Handle(fn func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := fn(w, r)
@@ -281,7 +290,7 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 		// The client is gone; what failed did so for that reason.
 		problem = &Problem{Type: problem.Type, Title: "Client closed the request", Status: statusClientGone}
 	}
-	if problem.Status >= 500 {
+	if problem.Status >= 500 && !problem.told {
 		level := slog.LevelError
 		if problem.Status == http.StatusServiceUnavailable {
 			level = slog.LevelWarn

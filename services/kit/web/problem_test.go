@@ -168,6 +168,8 @@ func TestHandleLogsOnlyFailures(t *testing.T) {
 			return NotFound("x")
 		case "down":
 			return Unavailable("x")
+		case "told":
+			return Unavailable("x").Told()
 		default:
 			return fmt.Errorf("load order 7: %w", errors.New("disk on fire"))
 		}
@@ -179,6 +181,9 @@ func TestHandleLogsOnlyFailures(t *testing.T) {
 		return w
 	}
 	if w := get("/orders/7?how=client"); w.Code != 404 || log.Len() > 0 {
+		t.Errorf("%d, logged %s", w.Code, log)
+	}
+	if w := get("/orders/7?how=told"); w.Code != 503 || log.Len() > 0 {
 		t.Errorf("%d, logged %s", w.Code, log)
 	}
 	if w := get("/orders/7"); w.Code != 500 || strings.Contains(w.Body.String(), "fire") {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -298,6 +299,19 @@ func TestErrorsOfPlacingPromiseNoMoreThanIsKnown(t *testing.T) {
 				t.Errorf("Retry-After %v, want %d to %d", retry, tt.least, tt.most)
 			}
 		})
+	}
+}
+
+// In an overload there are thousands, and the store has told of them all.
+func TestRefusalsOfAnOverloadFillNoLog(t *testing.T) {
+	var log bytes.Buffer
+	previous := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	t.Cleanup(func() { slog.SetDefault(previous) })
+	handle(func(http.ResponseWriter, *http.Request) error { return &store.RefusedError{Reason: store.ErrBehind} })(
+		httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/api/orders", nil))
+	if log.Len() > 0 {
+		t.Errorf("logged: %s", &log)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +36,6 @@ const (
 // overload is a time of more work than can be done. The longer it has lasted
 // the longer clients are asked to stay away.
 type overload struct {
-	on    atomic.Bool
 	mu    sync.Mutex
 	since time.Time // zero: there is none
 	last  time.Time
@@ -62,89 +63,174 @@ func (o *overload) over(now time.Time) bool {
 	return true
 }
 
-// refuse makes the error for an order that comes in an overload.
+// refuse makes the error for an order that comes in an overload. The log hears
+// of the first one.
 func (o *overload) refuse(reason error) error {
 	now := time.Now()
-	o.note(now)
+	if o.note(now) {
+		slog.Warn("refusing new orders", "reason", reason)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return &RefusedError{reason, min(max(now.Sub(o.since)/4, minRetryAfter), maxRetryAfter)}
 }
 
-// admit refuses new orders while the pending ones wait too long.
+// admission decides which new orders are taken.
+type admission struct {
+	refused  atomic.Uint64             // the share of them that is refused: the bits of a float64
+	answered atomic.Pointer[time.Time] // when a stock answer last came
+	backlog  backlog
+}
+
+func (a *admission) share() float64 { return 1 - math.Float64frombits(a.refused.Load()) }
+
+func (a *admission) setShare(taken float64) { a.refused.Store(math.Float64bits(1 - taken)) }
+
+// answering reports whether a stock answer has come within the window.
+func (a *admission) answering(window time.Duration) bool {
+	last := a.answered.Load()
+	return last != nil && time.Since(*last) < window
+}
+
+// admit refuses a share of the new orders while the pending ones wait too long.
+// Each takes its chance: if all were taken for a while and then none, the work
+// for those that come and for those that are there would come in turns, and at
+// any time a part of the system would have none.
 func (s *Store) admit() error {
-	if s.behind.on.Load() {
+	if share := s.admission.share(); share < 1 && rand.Float64() >= share { //nolint:gosec // a lottery without a prize
 		return s.behind.refuse(ErrBehind)
 	}
 	return nil
 }
 
-// runAdmission decides about every second whether new orders are taken.
+// runAdmission decides about every second which share of the new orders is taken.
 func (s *Store) runAdmission(ctx context.Context) {
 	_ = run.Every(ctx, run.Job{
 		Name:     "measure pending orders",
-		Interval: max(min(time.Second, s.deadline/8), 10*time.Millisecond),
+		Interval: max(min(time.Second, s.deadline/64), 10*time.Millisecond),
 		Timeout:  workTimeout,
 		Do:       s.measurePending,
 	})
 }
 
-// front is how the oldest pending order changes with time, by the database's
-// clock. In an overload the orders that wait are not worked off as fast as they
-// came.
-type front struct {
-	mu   sync.Mutex
-	seen []sighting
+// backlog is what this replica knows of the orders that wait: it counts those
+// that it stored itself. Orders are answered about in the order in which they
+// came, so where the oldest pending one stands among them, whoever stored it, tells
+// how many have been worked off and how many are left. How long a new order
+// will wait is the same for all replicas, whatever their shares are. All times
+// are the database's.
+type backlog struct {
+	mu     sync.Mutex
+	stored int
+	marks  []mark
+	seen   []sighting
 }
 
-type sighting struct{ at, oldest time.Time }
+// mark says how many orders had been stored before a time.
+type mark struct {
+	at     time.Time
+	before int
+}
 
-// pace returns how many seconds of arrivals have been worked off in a second,
-// over the window, 0 if that is not known. Without an oldest order it forgets.
-func (f *front) pace(at time.Time, oldest *time.Time, window time.Duration) float64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// markEvery is how exactly is known when an order was stored.
+const markEvery = 50 * time.Millisecond
+
+// sighting says how many orders had been worked off at a time.
+type sighting struct {
+	at   time.Time
+	done int
+}
+
+// add counts orders that are stored at a time.
+func (b *backlog) add(at time.Time, orders int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n := len(b.marks); n == 0 || at.Sub(b.marks[n-1].at) >= markEvery {
+		b.marks = append(b.marks, mark{at, b.stored})
+	}
+	b.stored += orders
+}
+
+// wait returns for how long an order that is placed now will be Pending: as long
+// as it takes to work off those before it, at the pace of the last while, which
+// is few or, if there was not work all the time, a quarter of it at least. It is
+// 0 when nothing waits, and when that is not known.
+func (b *backlog) wait(now time.Time, oldest *time.Time, few time.Duration) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if oldest == nil {
-		f.seen = nil
+		b.workedOff(now)
+		b.seen = nil
 		return 0
 	}
-	f.seen = append(f.seen, sighting{at, *oldest})
-	for len(f.seen) > 1 && at.Sub(f.seen[1].at) >= window {
-		f.seen = f.seen[1:]
+	done := b.workedOff(*oldest)
+	b.seen = append(b.seen, sighting{now, done})
+	for len(b.seen) > 1 && now.Sub(b.seen[1].at) >= few {
+		b.seen = b.seen[1:]
 	}
-	passed := at.Sub(f.seen[0].at)
-	if passed < window || passed <= 0 {
+	from := b.seen[0]
+	for _, s := range b.seen[1:] {
+		if !s.at.After(*oldest) { // idle times say nothing about the pace
+			from = s
+		}
+	}
+	passed, ended := now.Sub(from.at), done-from.done
+	if passed < few/4 || ended <= 0 {
 		return 0
 	}
-	return oldest.Sub(f.seen[0].oldest).Seconds() / passed.Seconds()
+	return time.Duration(float64(b.stored-done) / float64(ended) * float64(passed))
 }
 
-// slowest is the pace below which it says nothing: an outage, in which somebody
-// has cancelled the oldest order.
-const slowest = 0.1
-
-// tooLate reports whether new orders have to be refused: the oldest pending one
-// has waited for half the deadline, or a new one would have to at the pace at
-// which the others get on. Without the second, the last orders that an overload
-// of more than twice the capacity brings before the oldest is that old would be
-// timed out.
-func tooLate(age time.Duration, pace float64, deadline time.Duration) bool {
-	if age > deadline/2 {
-		return true
+// workedOff returns how many orders were stored before a time, and forgets the
+// marks before it.
+func (b *backlog) workedOff(until time.Time) int {
+	for len(b.marks) > 0 && !b.marks[0].at.Add(markEvery).After(until) {
+		b.marks = b.marks[1:]
 	}
-	return age > deadline/8 && pace > slowest && age.Seconds()/pace > deadline.Seconds()/2
+	if len(b.marks) == 0 {
+		return b.stored
+	}
+	return b.marks[0].before
 }
 
-// measurePending stops taking orders while it would be too late for them.
-// Those that are taken would not get their answer in time: an overload would
-// cost ever more work for orders that are cancelled, and never end. An order
-// that others have long overtaken does not count. It does not wait for its turn,
-// it was lost, and the others need not suffer for that.
+// tolerated is how long orders may wait before the first is refused: far less
+// than the deadline, so that nearly all of that is left for outages, and enough
+// for any batch.
+func tolerated(deadline time.Duration) time.Duration { return deadline / 16 }
+
+// measure sets which share of the new orders is taken: none while the oldest
+// pending one has waited for half the deadline, all while a new one would not
+// have to wait for long, and in between the fewer the longer that is. This
+// settles where as many are taken as are worked off; thanks to the square an
+// overload of 16 times the capacity does so at four times the tolerated wait. While no stock answers come there is an
+// outage and no overload, even if customers cancel some of their orders.
+//
+// It returns for how long the oldest order has waited and a new one would.
+func (a *admission) measure(now time.Time, oldest *time.Time, deadline time.Duration) (age, wait time.Duration) {
+	if oldest != nil {
+		age = max(0, now.Sub(*oldest))
+	}
+	few := tolerated(deadline)
+	wait = a.backlog.wait(now, oldest, few)
+	switch {
+	case age > deadline/2:
+		a.setShare(0)
+	case age <= few/4 || !a.answering(few):
+		a.setShare(1)
+	case wait > 0:
+		a.setShare(min(1, math.Pow(few.Seconds()/wait.Seconds(), 2)))
+	}
+	return age, wait
+}
+
+// measurePending sets which share of the new orders is taken. Taking more than
+// can be worked off would cost ever more work for orders that are cancelled, and
+// never end. An order that others have long overtaken does not count. It does not
+// wait for its turn, it was lost, and the others need not suffer for that.
 func (s *Store) measurePending(ctx context.Context) error {
-	var now time.Time
+	var now, due time.Time
 	var oldest *time.Time
 	var overtaken bool
-	var due time.Time
 	err := s.pool.QueryRow(ctx, `
 select now(), p.created_at,
        coalesce((
@@ -165,19 +251,18 @@ left join (
 		return fmt.Errorf("measure pending orders: %w", err)
 	}
 	s.pending.first(due)
-	var age time.Duration
-	if oldest != nil {
-		age = now.Sub(*oldest)
+	age, wait := s.admission.measure(now, oldest, s.deadline)
+	if overtaken {
+		s.admission.setShare(1)
 	}
-	pace := s.front.pace(now, oldest, s.deadline/16)
-	closed := tooLate(age, pace, s.deadline) && !overtaken
-	s.behind.on.Store(closed)
-	s.saga.admission(ctx, max(0, age), !closed)
+	share := s.admission.share()
+	s.saga.admission(ctx, age, share)
 	switch now := time.Now(); {
-	case closed && s.behind.note(now):
-		slog.WarnContext(ctx, "not accepting new orders: the pending ones have waited too long for their stock answer", "oldest_for", age.String())
-	case !closed && s.behind.over(now):
-		slog.InfoContext(ctx, "accepting new orders again")
+	case share < 1 && s.behind.note(now):
+		slog.WarnContext(ctx, "refusing new orders: the pending ones wait too long for their stock answer",
+			"oldest_for", age.String(), "new_one_for", wait.String(), "share_taken", share)
+	case share == 1 && s.behind.over(now):
+		slog.InfoContext(ctx, "accepting all new orders again")
 	}
 	return nil
 }

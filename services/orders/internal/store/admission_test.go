@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"math"
 	"testing"
 	"time"
 
@@ -89,7 +90,7 @@ func TestAdmissionStaysOpenForAnOrderThatOthersOvertook(t *testing.T) {
 	if err := r.admit(); !errors.Is(err, ErrBehind) {
 		t.Errorf("served close after the oldest one: %v", err)
 	}
-	r.behind.on.Store(false)
+	r.admission.setShare(1)
 	late := mustPlace(t, r, newOrder(t))
 	mustAnswer(t, r, reserved(late))
 	mustMeasure(t, r)
@@ -98,77 +99,187 @@ func TestAdmissionStaysOpenForAnOrderThatOthersOvertook(t *testing.T) {
 	}
 }
 
-// An overload of any size times nobody out, and leaves the system with work to do. As much is worked off as can be, in
-// the order in which it came.
+// An overload of any size times nobody out, and leaves the system with work to do. After a while about as many orders
+// are taken in each second as are worked off, whatever the shares of the replicas.
 func TestAdmissionKeepsAnOverloadWithinTheDeadline(t *testing.T) {
 	t.Parallel()
-	const deadline, seconds = 15 * time.Minute, 7200
-	for _, factor := range []float64{1.2, 1.5, 2.2, 3, 5} { // of the capacity
-		longest, done := overloaded(factor, deadline, seconds)
-		t.Logf("%.1f times the capacity: the longest wait is %s, the goodput %.3f", factor, longest, done/seconds)
-		if longest > deadline*9/10 {
-			t.Errorf("%.1f times the capacity: an order waits %s", factor, longest)
-		}
-		if done/seconds < 0.98 {
-			t.Errorf("%.1f times the capacity: the goodput is %.3f of it", factor, done/seconds)
+	for _, deadline := range []time.Duration{time.Minute, 15 * time.Minute} {
+		for _, factor := range []float64{1.2, 1.5, 2.2, 3, 5, 20} { // of the capacity
+			r := overloaded(factor, deadline)
+			t.Logf("%s, %.1f times the capacity: the longest wait is %s, of %.0f/s at least %.0f/s are taken and %.0f/s worked off",
+				deadline, factor, r.longest.Round(time.Second), capacity, r.leastTaken, r.leastDone)
+			if r.longest > deadline*9/10 {
+				t.Errorf("%s, %.1f times the capacity: an order waits %s", deadline, factor, r.longest)
+			}
+			if r.leastDone < 0.98*capacity {
+				t.Errorf("%s, %.1f times the capacity: in a second only %.0f are worked off", deadline, factor, r.leastDone)
+			}
+			if r.leastTaken < capacity/3 {
+				t.Errorf("%s, %.1f times the capacity: in a second only %.0f are taken", deadline, factor, r.leastTaken)
+			}
 		}
 	}
 }
 
-// overloaded plays an overload second by second. The unit of work is what is done in a second.
-func overloaded(factor float64, deadline time.Duration, seconds int) (longest time.Duration, done float64) {
+// capacity is how many orders the system of the simulation can work off in a second.
+const capacity = 1000.0
+
+type overloadResult struct {
+	longest               time.Duration // that an order was Pending
+	leastTaken, leastDone float64       // in any second after the first quarter
+}
+
+// overloaded plays an overload of ten deadlines with two replicas, of which one gets a third of the orders.
+func overloaded(factor float64, deadline time.Duration) (r overloadResult) {
+	const step = 100 * time.Millisecond
 	type arrivals struct {
 		at   time.Time
 		left float64
 	}
 	var waiting []arrivals
-	var f front
-	closed, start := false, time.Now()
-	for second := range seconds {
-		now := start.Add(time.Duration(second) * time.Second)
-		if !closed {
-			waiting = append(waiting, arrivals{now, factor})
+	var replicas [2]admission
+	r.leastTaken, r.leastDone = math.Inf(1), math.Inf(1)
+	start := time.Now()
+	var taken, done float64 // in this second
+	for passed := time.Duration(0); passed < 10*deadline; passed += step {
+		now := start.Add(passed)
+		for i, part := range [2]float64{1. / 3, 2. / 3} {
+			n := math.Round(factor * capacity * step.Seconds() * part * replicas[i].share())
+			replicas[i].backlog.add(now, int(n))
+			waiting = append(waiting, arrivals{now, n})
+			taken += n
 		}
-		for can := 1.0; can > 0 && len(waiting) > 0; {
+		for can := capacity * step.Seconds(); can > 0 && len(waiting) > 0; {
 			n := min(can, waiting[0].left)
 			can, done, waiting[0].left = can-n, done+n, waiting[0].left-n
-			longest = max(longest, now.Sub(waiting[0].at))
+			r.longest = max(r.longest, now.Sub(waiting[0].at))
 			if waiting[0].left == 0 {
 				waiting = waiting[1:]
 			}
 		}
-		var oldest *time.Time
-		var age time.Duration
-		if len(waiting) > 0 {
-			oldest, age = &waiting[0].at, now.Sub(waiting[0].at)
+		if passed%time.Second != 0 {
+			continue
 		}
-		closed = tooLate(age, f.pace(now, oldest, deadline/16), deadline)
+		var oldest *time.Time
+		if len(waiting) > 0 {
+			oldest = &waiting[0].at
+		}
+		for i := range replicas {
+			replicas[i].answered.Store(new(time.Now()))
+			replicas[i].measure(now, oldest, deadline)
+		}
+		if passed > 10*deadline/4 {
+			r.leastTaken, r.leastDone = min(r.leastTaken, taken), min(r.leastDone, done)
+		}
+		taken, done = 0, 0
 	}
-	return longest, done
+	return r
 }
 
 // While nobody answers, orders are taken until the oldest has waited for half the deadline, however recently all was
-// well, and again as soon as they are answered quickly.
+// well; those that customers cancel meanwhile are no sign of an overload.
 func TestAdmissionStaysOpenInAnOutageOfLessThanHalfTheDeadline(t *testing.T) {
 	t.Parallel()
 	const deadline = 15 * time.Minute
-	var f front
-	start := time.Now()
-	for second := range 600 {
-		now := start.Add(time.Duration(second) * time.Second)
-		oldest := now
-		if second > 60 {
-			oldest = start.Add(time.Minute + time.Duration(second/10)*time.Second/10) // some who waited longest cancel
+	for _, answering := range []bool{false, true} {
+		var a admission
+		refused, start := 0, time.Now()
+		for second := range 600 {
+			now := start.Add(time.Duration(second) * time.Second)
+			a.backlog.add(now, 100)
+			oldest := now
+			if second > 60 {
+				oldest = start.Add(time.Minute + time.Duration(second-60)*time.Second/10) // the oldest ones end
+			}
+			if answering {
+				a.answered.Store(new(time.Now()))
+			}
+			age, wait := a.measure(now, &oldest, deadline)
+			share := a.share()
+			switch {
+			case age > deadline/2:
+				if share != 0 {
+					t.Fatalf("the share is %.2f when the oldest order is %s old", share, age)
+				}
+			case share < 1:
+				refused++
+				if !answering {
+					t.Fatalf("the share is %.2f when the oldest order is %s old and a new one seems to wait for %s", share, age, wait)
+				}
+			}
 		}
-		age := now.Sub(oldest)
-		if got, want := tooLate(age, f.pace(now, &oldest, deadline/16), deadline), age > deadline/2; got != want {
-			t.Fatalf("closed is %v when the oldest order is %s old", got, age)
+		if answering && refused == 0 {
+			t.Error("nobody is refused although orders are answered, and much too slowly")
 		}
 	}
-	now := start.Add(10*time.Minute + time.Second)
-	oldest := now.Add(-deadline / 3)
-	if tooLate(now.Sub(oldest), f.pace(now, &oldest, deadline/16), deadline) {
-		t.Error("closed although the orders that wait are worked off quickly")
+}
+
+// Many orders at once after idle times are taken as long as they are answered soon, however few were answered before.
+func TestAdmissionTakesABurst(t *testing.T) {
+	t.Parallel()
+	const deadline = 15 * time.Minute
+	var a admission
+	start := time.Now()
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	for second := range 60 { // one order a second, each worked off in that second
+		a.backlog.add(at(second), 1)
+		a.answered.Store(new(time.Now()))
+		a.measure(at(second), new(at(second)), deadline)
+	}
+	a.backlog.add(at(60), 10_000)
+	for second := 60; second < 70; second++ {
+		if age, wait := a.measure(at(second), new(at(60)), deadline); a.share() < 1 {
+			t.Fatalf("the share is %.2f when the burst is %s old and a new order seems to wait for %s", a.share(), age, wait)
+		}
+	}
+}
+
+// Each order takes its chance.
+func TestAdmissionRefusesAShare(t *testing.T) {
+	t.Parallel()
+	s := &Store{}
+	for _, share := range []float64{0, 0.3, 0.7, 1} {
+		s.admission.setShare(share)
+		const orders = 10_000
+		taken := 0
+		for range orders {
+			if s.admit() == nil {
+				taken++
+			}
+		}
+		if off := float64(taken)/orders - share; math.Abs(off) > 0.05 {
+			t.Errorf("%d of %d are taken, want a share of %.1f", taken, orders, share)
+		}
+	}
+}
+
+// The wait is that of the orders before a new one, at the pace of the last while.
+func TestBacklogTellsHowLongANewOrderWillWait(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	at := func(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
+	var b backlog
+	for second := range 20 { // 10 a second come
+		b.add(at(float64(second)), 10)
+	}
+	for _, tt := range []struct {
+		now, oldest float64 // 5 a second are worked off
+		want        time.Duration
+	}{
+		{20, 10, 0},                // not known yet
+		{22, 11, 18 * time.Second}, // 90 are left
+		{24, 12, 16 * time.Second},
+		{26, 13, 14 * time.Second},
+	} {
+		if got := b.wait(at(tt.now), new(at(tt.oldest)), 4*time.Second); got.Round(time.Millisecond) != tt.want {
+			t.Errorf("after %.0f s: %s, want %s", tt.now, got, tt.want)
+		}
+	}
+	if got := b.wait(at(30), new(at(13)), 4*time.Second); got != 0 {
+		t.Errorf("while nothing is worked off: %s", got)
+	}
+	if got := b.wait(at(34), nil, 4*time.Second); got != 0 || len(b.marks) != 0 {
+		t.Errorf("while nothing waits: %s, %d marks are kept", got, len(b.marks))
 	}
 }
 

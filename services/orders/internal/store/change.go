@@ -84,6 +84,7 @@ func (s *Store) Answer(ctx context.Context, answers []Answer) error {
 	if err != nil {
 		return fmt.Errorf("answer %d orders: %w", len(answers), err)
 	}
+	s.admission.answered.Store(new(time.Now()))
 	s.tell(changes)
 	return nil
 }

@@ -25,7 +25,7 @@ type sagaMetrics struct {
 	duration   metric.Float64Histogram
 	pending    metric.Int64Gauge
 	pendingAge metric.Float64Gauge
-	open       metric.Int64Gauge
+	open       metric.Float64Gauge
 	outcomes   map[outcome]metric.MeasurementOption // made once: attributes are costly to build
 }
 
@@ -50,9 +50,9 @@ func newSagaMetrics() (*sagaMetrics, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pending orders' age metric: %w", err)
 	}
-	open, err := meter.Int64Gauge("orderflow.orders.open",
-		metric.WithUnit("{state}"),
-		metric.WithDescription("1 while new orders are accepted, 0 while the pending ones have waited too long."))
+	open, err := meter.Float64Gauge("orderflow.orders.open",
+		metric.WithUnit("{share}"),
+		metric.WithDescription("Share of new orders that are accepted: 1 unless the pending ones wait too long; every replica has its own."))
 	if err != nil {
 		return nil, fmt.Errorf("admission metric: %w", err)
 	}
@@ -84,13 +84,9 @@ func (m *sagaMetrics) ended(ctx context.Context, o *order.Order) {
 // waiting records how many orders are Pending.
 func (m *sagaMetrics) waiting(ctx context.Context, orders int64) { m.pending.Record(ctx, orders) }
 
-// admission records for how long the oldest Pending order has waited, and
-// whether new ones are taken.
-func (m *sagaMetrics) admission(ctx context.Context, age time.Duration, open bool) {
+// admission records for how long the oldest Pending order has waited, and which
+// share of the new ones is taken.
+func (m *sagaMetrics) admission(ctx context.Context, age time.Duration, share float64) {
 	m.pendingAge.Record(ctx, age.Seconds())
-	if open {
-		m.open.Record(ctx, 1)
-	} else {
-		m.open.Record(ctx, 0)
-	}
+	m.open.Record(ctx, share)
 }

@@ -276,6 +276,7 @@ func (s *Store) place(ctx context.Context, batch []*placement) error {
 	ctx, cancel := context.WithTimeout(ctx, s.limits.transaction)
 	defer cancel()
 	claim, claimed := claimKeys(batch)
+	begun := s.Now()
 	var created []bus.Event
 	err := postgres.TxBatch(ctx, s.pool, claim, func() (*pgx.Batch, error) {
 		fresh := make([]*placement, 0, len(batch))
@@ -309,6 +310,7 @@ func (s *Store) place(ctx context.Context, batch []*placement) error {
 	if err != nil {
 		return fmt.Errorf("place %d orders: %w", len(batch), err)
 	}
+	s.admission.backlog.add(begun, len(created))
 	s.committed(created)
 	return nil
 }

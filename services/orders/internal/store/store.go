@@ -57,7 +57,7 @@ type Store struct {
 	placements chan *placement
 	busy       overload // more orders than can be stored
 	behind     overload // more orders than get their answer in time
-	front      front    // of the pending orders
+	admission  admission
 	waiters    waiters
 	saga       *sagaMetrics
 	pending    bound // of the search for orders that are due
