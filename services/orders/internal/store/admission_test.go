@@ -226,11 +226,28 @@ func TestAdmissionTakesABurst(t *testing.T) {
 		a.answered.Store(new(time.Now()))
 		a.measure(at(second), new(at(second)), deadline)
 	}
-	a.backlog.add(at(60), 10_000)
-	for second := 60; second < 70; second++ {
-		if age, wait := a.measure(at(second), new(at(60)), deadline); a.share() < 1 {
-			t.Fatalf("the share is %.2f when the burst is %s old and a new order seems to wait for %s", a.share(), age, wait)
+	const step, pace = 50 * time.Millisecond, 500
+	for i := range 50 {
+		a.backlog.add(at(60).Add(time.Duration(i)*step), pace)
+	}
+	for second := range 50 { // the last of them waits for 50 seconds
+		now, oldest := at(60+second), at(60).Add(time.Duration(second)*step)
+		a.answered.Store(new(time.Now()))
+		if age, wait := a.measure(now, &oldest, deadline); a.share() < 1 {
+			t.Fatalf("the share is %.2f when the oldest of the burst is %s old and a new order seems to wait for %s", a.share(), age, wait)
 		}
+	}
+}
+
+// Once nothing waits all orders are taken, whatever there was before.
+func TestAdmissionOpensWhenNothingWaits(t *testing.T) {
+	t.Parallel()
+	var a admission
+	a.setShare(0.1)
+	a.answered.Store(new(time.Now()))
+	a.measure(time.Now(), nil, time.Hour)
+	if a.share() < 1 {
+		t.Errorf("the share is %.2f", a.share())
 	}
 }
 
