@@ -99,7 +99,8 @@ func (o operator) waiting(queue string, n int) {
 func (o operator) plan(text string) (r redrive) {
 	o.t.Helper()
 	body := map[string]any{"selection": map[string]any{"text": text}, "why": "the cause is gone", "rate": 1000}
-	if status, err := o.call(o.t.Context(), http.MethodPost, "/deadletters/redrives", body, &r); err != nil || status != http.StatusCreated {
+	if status, err := o.call(o.t.Context(), http.MethodPost, "/deadletters/redrives", body, &r); err != nil ||
+		status != http.StatusCreated {
 		o.t.Fatalf("plan: %d %v", status, err)
 	}
 	return r
@@ -222,7 +223,8 @@ func newMortuary(t testing.TB, s *stack.Stack, letters int) *mortuary {
 	for range letters / len(mortuaryQueues) / 4 {
 		m.orders = append(m.orders, uuid.Must(uuid.NewV7()))
 	}
-	execute(t, s, "products", fmt.Sprintf("insert into products (product_id, name, price_cents, currency, stock) values ('%s', 'mortuary', 1, 'EUR', %d)",
+	execute(t, s, "products", fmt.Sprintf("insert into products (product_id, name, price_cents, currency, stock) "+
+		"values ('%s', 'mortuary', 1, 'EUR', %d)",
 		m.product, mortuaryStock))
 	// Orders that ended: an answer about their stock changes nothing any more.
 	execute(t, s, "orders", fmt.Sprintf(`
@@ -309,9 +311,11 @@ func (m *mortuary) payload(queue string, order uuid.UUID) any {
 		return events.OrderCreated{OrderID: order, CustomerID: order, Version: 1, CreatedAt: time.Now(),
 			ExpiresAt: time.Now().Add(time.Hour), Items: []events.Item{{ProductID: m.product, Quantity: 1}}}
 	case events.OrderConfirmedType:
-		return events.OrderConfirmed{OrderID: order, CustomerID: order, TotalCents: 1, Currency: "EUR", Version: 2, ConfirmedAt: time.Now()}
+		return events.OrderConfirmed{OrderID: order, CustomerID: order, TotalCents: 1, Currency: "EUR", Version: 2,
+			ConfirmedAt: time.Now()}
 	default:
-		return events.OrderCancelled{OrderID: order, CustomerID: order, Reason: events.ReasonCustomerRequest, Version: 3, CancelledAt: time.Now()}
+		return events.OrderCancelled{OrderID: order, CustomerID: order, Reason: events.ReasonCustomerRequest, Version: 3,
+			CancelledAt: time.Now()}
 	}
 }
 
@@ -339,7 +343,8 @@ func (m *mortuary) check(t testing.TB, s *stack.Stack) {
 	t.Logf("%d letters were sent twice", sent-m.letters)
 
 	stock := query[struct{ Stock, Reserved int }](t, s.Postgres.ServiceURL("products"), `
-select p.stock::int, (select count(*) from reservations where order_id = any($2) and status = 'Reserved')::int as reserved
+select p.stock::int,
+  (select count(*) from reservations where order_id = any($2) and status = 'Reserved')::int as reserved
 from products p
 where p.product_id = $1`, m.product, m.orders)[0]
 	if kept := len(m.orders) - len(m.orders)/2; stock.Stock != mortuaryStock-kept || stock.Reserved != kept {
@@ -511,9 +516,13 @@ func TestPermissionsOfDeadletters(t *testing.T) {
 			_, err := ch.QueueDeclare("mine", true, false, false, false, nil)
 			return err
 		},
-		"publish past the exchanges":          func(ch *amqp.Channel) error { return publishKey(ch, "", queues[0]) },
-		"dead-letter":                         func(ch *amqp.Channel) error { return publishKey(ch, events.DeadLetterExchange, queues[0]) },
-		"redeliver by a key that is no queue": func(ch *amqp.Channel) error { return publishKey(ch, events.RedeliveryExchange, "order.created") },
+		"publish past the exchanges": func(ch *amqp.Channel) error { return publishKey(ch, "", queues[0]) },
+		"dead-letter": func(ch *amqp.Channel) error {
+			return publishKey(ch, events.DeadLetterExchange, queues[0])
+		},
+		"redeliver by a key that is no queue": func(ch *amqp.Channel) error {
+			return publishKey(ch, events.RedeliveryExchange, "order.created")
+		},
 		"redeliver to a dead-letter queue": func(ch *amqp.Channel) error {
 			return publishKey(ch, events.RedeliveryExchange, queues[0]+events.DeadLetterSuffix)
 		},
@@ -531,7 +540,8 @@ func TestPermissionsOfDeadletters(t *testing.T) {
 	}
 	for what, attempt := range attempts {
 		var refusal *amqp.Error
-		if err := attempt(channel(t, conn)); !errors.As(err, &refusal) || refusal.Code != amqp.AccessRefused || !strings.HasPrefix(refusal.Reason, "ACCESS_REFUSED") {
+		if err := attempt(channel(t, conn)); !errors.As(err, &refusal) || refusal.Code != amqp.AccessRefused ||
+			!strings.HasPrefix(refusal.Reason, "ACCESS_REFUSED") {
 			t.Errorf("%s: %v, want 403 ACCESS_REFUSED", what, err)
 		}
 	}

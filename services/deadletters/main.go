@@ -98,13 +98,15 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	}
 	defer postgres.Close(pool)
 	database := postgres.NewHealth(pool)
-	letters, err := store.New(pool, store.Config{Retention: cfg.Retention, Waiting: cfg.Waiting, Silence: cfg.Silence, Rate: cfg.Rate})
+	letters, err := store.New(pool,
+		store.Config{Retention: cfg.Retention, Waiting: cfg.Waiting, Silence: cfg.Silence, Rate: cfg.Rate})
 	if err != nil {
 		return err
 	}
 	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
 	publisher := bus.NewPublisher(cfg.Bus, info.Name, "", events.RedeliveryExchange)
-	dead := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify, consumer.Subscriptions(letters, cfg.queues())...)
+	dead := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify,
+		consumer.Subscriptions(letters, cfg.queues())...)
 	dead.Require(database.Ready)
 	sender := consumer.NewSender(letters, publisher)
 	auth := identity.New(cfg.Auth)

@@ -50,10 +50,10 @@ func TestListsOfLettersAreReadPageByPage(t *testing.T) {
 
 func TestARefusalIsReadable(t *testing.T) {
 	for answer, want := range map[string]string{
-		`{"title":"Conflict","detail":"It is taken."}`:                            "status 409: Conflict: It is taken.",
-		`{"title":"Not valid","errors":[{"field":"why","detail":"is required"}]}`: "status 409: Not valid\n  why: is required",
-		`{"title":"Taken","errors":[` + strings.Repeat(`{"field":"f","detail":"d"},`, 6) + `{"field":"f"}]}`: "status 409: Taken" +
-			strings.Repeat("\n  f: d", 5) + "\n  and 2 more",
+		`{"title":"Conflict","detail":"It is taken."}`:                           "status 409: Conflict: It is taken.",
+		`{"title":"Not valid","errors":[{"field":"why","detail":"is missing"}]}`: "status 409: Not valid\n  why: is missing",
+		`{"title":"Taken","errors":[` + strings.Repeat(`{"field":"f","detail":"d"},`, 6) +
+			`{"field":"f"}]}`: "status 409: Taken" + strings.Repeat("\n  f: d", 5) + "\n  and 2 more",
 		`<html>`: "status 409: <html>",
 		`{}`:     "status 409: {}",
 	} {

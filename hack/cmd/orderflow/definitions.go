@@ -29,8 +29,9 @@ func (p program) definitions() *cobra.Command {
 		Short: "Print the broker's topology, to import it where no operator declares it",
 		Long: `Renders charts/orderflow with the values given and prints its virtual host, exchanges, queues, bindings,
 policies, users and permissions in the form that RabbitMQ imports (PUT /api/definitions, or "rabbitmqctl
-import_definitions"). Each user gets a new password, which is in the Secrets that --secrets writes: <prefix><service>-broker, for
-<service>.broker.secret. An import changes nothing that is there already but policies, permissions and passwords.
+import_definitions"). Each user gets a new password, which is in the Secrets that --secrets writes:
+<prefix><service>-broker, for <service>.broker.secret. An import changes nothing that is there already but policies,
+permissions and passwords.
 
 A broker before RabbitMQ 4.3 refuses policies with keys that it does not know: add
 --set global.rabbitmq.consumerDisconnectedMilliseconds=0.`,

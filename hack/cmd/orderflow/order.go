@@ -30,8 +30,9 @@ func (p program) order() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "order",
 		Short: "Place an order in a running system",
-		Long:  "Fills the catalog if it is empty, orders two keyboards, and prints the order's journey and, where traces are recorded, its trace id.",
-		Args:  cobra.NoArgs,
+		Long: "Fills the catalog if it is empty, orders two keyboards, and prints the order's journey and, " +
+			"where traces are recorded, its trace id.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, err := openShop(cmd.Context(), base, wait)
 			if err != nil {

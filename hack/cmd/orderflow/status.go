@@ -17,8 +17,8 @@ func (p program) status() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show what hack/up is running",
-		Long: `Shows each process of the system that hack/up runs: its process id, port, memory, CPU time, how long it has been
-up, and whether it is ready. Exits with 1 when a part is not ready.`,
+		Long: `Shows each process of the system that hack/up runs: its process id, port, memory, CPU time, how long it has
+been up, and whether it is ready. Exits with 1 when a part is not ready.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := stack.Open(p.root, stack.Up)

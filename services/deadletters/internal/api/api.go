@@ -112,7 +112,8 @@ const maxNamed = 100
 func conflict(taken *letter.TakenError) *web.Problem {
 	p := web.Conflict(fmt.Sprintf("%d letters belong to other running redrives.", len(taken.Letters)))
 	for _, l := range taken.Letters[:min(maxNamed, len(taken.Letters))] {
-		p.Errors = append(p.Errors, web.FieldError{Field: fmt.Sprintf("letters[%d]", l.LetterID), Detail: "belongs to the running redrive " + l.RedriveID.String()})
+		p.Errors = append(p.Errors, web.FieldError{Field: fmt.Sprintf("letters[%d]", l.LetterID),
+			Detail: "belongs to the running redrive " + l.RedriveID.String()})
 	}
 	return p
 }

@@ -89,11 +89,13 @@ func (c *client) ingest(bodies ...string) []letter.Letter {
 			Headers: []bus.Field{
 				{Name: bus.HeaderDeadLetterError, Type: "string", Value: fmt.Sprintf("order %s has %d faults", order, i)},
 				{Name: bus.HeaderDeadLetterReason, Type: "string", Value: bus.ReasonPermanent},
-				{Name: bus.HeaderDeadLetterTime, Type: "string", Value: time.Now().Add(time.Duration(i-1000) * time.Second).UTC().Format(time.RFC3339Nano)},
+				{Name: bus.HeaderDeadLetterTime, Type: "string",
+					Value: time.Now().Add(time.Duration(i-1000) * time.Second).UTC().Format(time.RFC3339Nano)},
 				{Name: "nested", Type: "table", Items: []bus.Field{{Name: "inner", Type: "int64", Value: "7"}}},
 			},
-			Properties: []bus.Field{{Name: "correlation-id", Type: "string", Value: order.String()}, {Name: "message-id", Type: "string", Value: uuid.NewString()}},
-			Body:       []byte(body),
+			Properties: []bus.Field{{Name: "correlation-id", Type: "string", Value: order.String()},
+				{Name: "message-id", Type: "string", Value: uuid.NewString()}},
+			Body: []byte(body),
 		}, time.Now()))
 	}
 	if err := c.store.Ingest(c.t.Context(), batch); err != nil {
@@ -166,7 +168,8 @@ func TestLettersAreListedFilteredAndRead(t *testing.T) {
 	}
 	for path, want := range map[string]int{
 		"?text=needle": 1, "?text=faults": 5, "?queue=" + queue: 5, "?queue=other": 0, "?state=handled": 0, "?text=100%25": 0,
-		"?orderId=" + letters[2].OrderID.String(): 1, "?since=2100-01-01T00:00:00Z": 0, fmt.Sprintf("?groupId=%d", letters[0].GroupID): 5,
+		"?orderId=" + letters[2].OrderID.String(): 1, "?since=2100-01-01T00:00:00Z": 0,
+		fmt.Sprintf("?groupId=%d", letters[0].GroupID): 5,
 	} {
 		if got := len(c.call(200, "GET", path, "")["letters"].([]any)); got != want {
 			t.Errorf("%s: %d letters, want %d", path, got, want)
@@ -184,8 +187,8 @@ func TestLettersAreListedFilteredAndRead(t *testing.T) {
 	if lines := bytes.Count(c.raw(200, "GET", "/export?queue="+queue, ""), []byte("\n")); lines != len(letters) {
 		t.Errorf("%d lines are exported", lines)
 	}
-	for _, path := range []string{"?state=odd", "?after=x", "?limit=0", "?since=yesterday", "?groupId=0", "?what=1", "/0", "/x", "/redrives/x",
-		"/redrives?after=x", "/groups?after=x", "/history?letterId=x", "/history?after=x"} {
+	for _, path := range []string{"?state=odd", "?after=x", "?limit=0", "?since=yesterday", "?groupId=0", "?what=1", "/0",
+		"/x", "/redrives/x", "/redrives?after=x", "/groups?after=x", "/history?letterId=x", "/history?after=x"} {
 		c.call(400, "GET", path, "")
 	}
 	c.call(404, "GET", "/999999", "")
@@ -198,12 +201,14 @@ func TestGroupsHaveNotes(t *testing.T) {
 	letters := c.ingest("1", "2", "3")
 	groups := c.call(200, "GET", "/groups", "")["groups"].([]any)
 	g := groups[0].(map[string]any)
-	if len(groups) != 1 || g["error"] != "order <id> has <n> faults" || g["waiting"] != 3.0 || g["note"] != nil || g["exampleLetterId"] == 0.0 {
+	if len(groups) != 1 || g["error"] != "order <id> has <n> faults" || g["waiting"] != 3.0 || g["note"] != nil ||
+		g["exampleLetterId"] == 0.0 {
 		t.Errorf("groups %v", groups)
 	}
 	path := fmt.Sprintf("/groups/%d/note", letters[0].GroupID)
 	c.call(200, "PUT", path, `{"text":"known, see the release"}`)
-	if note := c.call(200, "GET", "/groups", "")["groups"].([]any)[0].(map[string]any)["note"].(map[string]any); note["by"] != "anyone" {
+	if note := c.call(200, "GET", "/groups",
+		"")["groups"].([]any)[0].(map[string]any)["note"].(map[string]any); note["by"] != "anyone" {
 		t.Errorf("note %v", note)
 	}
 	c.call(422, "PUT", path, `{}`)
@@ -247,22 +252,27 @@ func TestAPlanIsFrozenAndWalksThroughItsStates(t *testing.T) {
 	plan := c.call(201, "POST", "/redrives", `{"selection":{"queue":"`+queue+`"},"why":"repaired"}`)
 	c.ingest("4") // too late
 	orders := plan["orders"].(map[string]any)
-	if plan["state"] != "draft" || plan["total"] != 3.0 || orders["total"] != 3.0 || orders["asked"] != 3.0 || orders["final"] != 3.0 {
+	if plan["state"] != "draft" || plan["total"] != 3.0 || orders["total"] != 3.0 || orders["asked"] != 3.0 ||
+		orders["final"] != 3.0 {
 		t.Errorf("plan %v", plan)
 	}
 	path := "/redrives/" + plan["redriveId"].(string)
 	c.call(409, "POST", path+"/pause", `{}`)
 	c.call(200, "POST", path+"/start", `{"why":"now"}`)
 	c.call(409, "POST", path+"/start", `{}`)
-	taken := c.call(201, "POST", "/redrives", fmt.Sprintf(`{"selection":{"letterIds":[%d]},"why":"me too","rate":5}`, letters[0].ID))
+	taken := c.call(201, "POST", "/redrives",
+		fmt.Sprintf(`{"selection":{"letterIds":[%d]},"why":"me too","rate":5}`, letters[0].ID))
 	conflict := c.call(409, "POST", "/redrives/"+taken["redriveId"].(string)+"/start", `{}`)
-	if text := fmt.Sprint(conflict["errors"]); !strings.Contains(text, fmt.Sprintf("letters[%d]", letters[0].ID)) || !strings.Contains(text, plan["redriveId"].(string)) {
+	if text := fmt.Sprint(conflict["errors"]); !strings.Contains(text, fmt.Sprintf("letters[%d]", letters[0].ID)) ||
+		!strings.Contains(text, plan["redriveId"].(string)) {
 		t.Errorf("the second operator is told %v", conflict)
 	}
-	if r := c.call(200, "POST", "/redrives/"+taken["redriveId"].(string)+"/start", `{"skipTaken":true}`); r["skipped"] != 1.0 {
+	if r := c.call(200, "POST", "/redrives/"+taken["redriveId"].(string)+"/start",
+		`{"skipTaken":true}`); r["skipped"] != 1.0 {
 		t.Errorf("without what is taken: %v", r)
 	}
-	if n := c.call(200, "POST", "/discard", `{"selection":{"queue":"`+queue+`"},"why":"nobody needs it"}`)["discarded"]; n != 1.0 {
+	if n := c.call(200, "POST", "/discard",
+		`{"selection":{"queue":"`+queue+`"},"why":"nobody needs it"}`)["discarded"]; n != 1.0 {
 		t.Errorf("%v letters are discarded, want the one that nobody redrives", n)
 	}
 	c.call(200, "POST", path+"/pause", `{}`)
@@ -287,8 +297,9 @@ func TestAPlanIsFrozenAndWalksThroughItsStates(t *testing.T) {
 	c.call(404, "GET", "/redrives/"+uuid.NewString(), "")
 	c.call(404, "POST", "/redrives/"+uuid.NewString()+"/start", `{}`)
 	c.call(404, "GET", "/redrives/"+uuid.NewString()+"/letters", "")
-	for _, body := range []string{`{"selection":{},"why":"x"}`, `{"why":"x"}`, `{"selection":{"queue":"q"}}`, `{"selection":{"letterIds":[]},"why":"x"}`,
-		`{"selection":{"letterIds":[0]},"why":"x"}`, `{"selection":{"queue":""},"why":"x"}`, `{"selection":{"queue":"q"},"why":"x","rate":0}`} {
+	for _, body := range []string{`{"selection":{},"why":"x"}`, `{"why":"x"}`, `{"selection":{"queue":"q"}}`,
+		`{"selection":{"letterIds":[]},"why":"x"}`, `{"selection":{"letterIds":[0]},"why":"x"}`,
+		`{"selection":{"queue":""},"why":"x"}`, `{"selection":{"queue":"q"},"why":"x","rate":0}`} {
 		c.call(422, "POST", "/redrives", body)
 	}
 	c.call(400, "POST", "/redrives", `{"selection":{"queues":"q"},"why":"x"}`)

@@ -224,12 +224,12 @@ type ordersBody struct {
 
 func redriveOf(r *letter.Redrive) redriveBody {
 	b := redriveBody{
-		RedriveID: r.ID, State: r.State, Why: r.Why, By: r.By, Rate: r.Rate, CreatedAt: r.CreatedAt.UTC(), StartedAt: utc(r.StartedAt),
-		EndedAt: utc(r.EndedAt), StoppedBecause: r.StoppedBecause, StoppedLetterID: r.StoppedLetterID, Total: r.Total,
-		Planned: r.Counts[letter.OutcomePlanned], Sent: r.Counts[letter.OutcomeSent], Handled: r.Counts[letter.OutcomeHandled],
-		Died: r.Counts[letter.OutcomeDied], Unknown: r.Counts[letter.OutcomeUnknown], Skipped: r.Counts[letter.OutcomeSkipped],
-		Queues: []queueBody{}, OldestDiedAt: utc(r.OldestDied), NewestDiedAt: utc(r.NewestDied),
-		Orders: ordersBody{r.Orders, r.Asked, r.Final},
+		RedriveID: r.ID, State: r.State, Why: r.Why, By: r.By, Rate: r.Rate, CreatedAt: r.CreatedAt.UTC(),
+		StartedAt: utc(r.StartedAt), EndedAt: utc(r.EndedAt), StoppedBecause: r.StoppedBecause,
+		StoppedLetterID: r.StoppedLetterID, Total: r.Total, Planned: r.Counts[letter.OutcomePlanned],
+		Sent: r.Counts[letter.OutcomeSent], Handled: r.Counts[letter.OutcomeHandled], Died: r.Counts[letter.OutcomeDied],
+		Unknown: r.Counts[letter.OutcomeUnknown], Skipped: r.Counts[letter.OutcomeSkipped], Queues: []queueBody{},
+		OldestDiedAt: utc(r.OldestDied), NewestDiedAt: utc(r.NewestDied), Orders: ordersBody{r.Orders, r.Asked, r.Final},
 	}
 	for _, q := range r.Queues {
 		b.Queues = append(b.Queues, queueBody{q.Queue, q.Letters})
@@ -311,7 +311,8 @@ func (a *api) redriveLetters(w http.ResponseWriter, r *http.Request) error {
 		page.Next = web.Cursor(strconv.FormatInt(found[limit-1].LetterID, 10))
 	}
 	for _, l := range found {
-		page.Letters = append(page.Letters, redriveLetterBody{l.LetterID, l.Queue, l.GroupID, l.OrderID, l.Outcome, utc(l.SentAt), utc(l.EndedAt)})
+		page.Letters = append(page.Letters,
+			redriveLetterBody{l.LetterID, l.Queue, l.GroupID, l.OrderID, l.Outcome, utc(l.SentAt), utc(l.EndedAt)})
 	}
 	return web.Write(w, http.StatusOK, page)
 }

@@ -145,10 +145,11 @@ func (e *env) publish(queue string, things ...thing) {
 			e.t.Fatal(err)
 		}
 		id := uuid.NewString()
-		e.put(queue, amqp.Publishing{MessageId: id, CorrelationId: th.Order.String(), Body: body, DeliveryMode: amqp.Persistent, Headers: amqp.Table{
-			"cloudEvents_specversion": "1.0", "cloudEvents_id": id, "cloudEvents_source": "test", "cloudEvents_type": "thing",
-			"cloudEvents_subject": th.Order.String(), "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-		}})
+		e.put(queue, amqp.Publishing{MessageId: id, CorrelationId: th.Order.String(), Body: body,
+			DeliveryMode: amqp.Persistent, Headers: amqp.Table{
+				"cloudEvents_specversion": "1.0", "cloudEvents_id": id, "cloudEvents_source": "test", "cloudEvents_type": "thing",
+				"cloudEvents_subject": th.Order.String(), "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+			}})
 	}
 }
 
@@ -176,7 +177,8 @@ func (e *env) letters(f letter.Filter) []letter.Letter {
 // await waits until so many letters are in a state.
 func (e *env) await(state letter.State, n int) []letter.Letter {
 	e.t.Helper()
-	kittest.Eventually(e.t, fmt.Sprintf("%d letters are %s", n, state), func() bool { return len(e.letters(letter.Filter{State: state})) == n })
+	kittest.Eventually(e.t, fmt.Sprintf("%d letters are %s", n, state),
+		func() bool { return len(e.letters(letter.Filter{State: state})) == n })
 	return e.letters(letter.Filter{State: state})
 }
 
@@ -235,9 +237,11 @@ func TestLettersAreTakenInAndGoBackInTheirOrder(t *testing.T) {
 	letters := e.await(letter.Waiting, n)
 	stopBroken()
 	for i, l := range letters {
-		want := letter.Letter{Queue: queue, Reason: bus.ReasonPermanent, Error: fmt.Sprintf("number %d is no good", i), Type: "thing",
-			OrderID: &things[i].Order, TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", State: letter.Waiting, Deaths: 1}
-		got := letter.Letter{Queue: l.Queue, Reason: l.Reason, Error: l.Error, Type: l.Type, OrderID: l.OrderID, TraceID: l.TraceID, State: l.State, Deaths: l.Deaths}
+		want := letter.Letter{Queue: queue, Reason: bus.ReasonPermanent, Error: fmt.Sprintf("number %d is no good", i),
+			Type: "thing", OrderID: &things[i].Order, TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", State: letter.Waiting,
+			Deaths: 1}
+		got := letter.Letter{Queue: l.Queue, Reason: l.Reason, Error: l.Error, Type: l.Type, OrderID: l.OrderID,
+			TraceID: l.TraceID, State: l.State, Deaths: l.Deaths}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("letter %d (-want +got):\n%s", i, diff)
 		}
@@ -249,7 +253,8 @@ func TestLettersAreTakenInAndGoBackInTheirOrder(t *testing.T) {
 		t.Errorf("%d letters are left in their queue", left)
 	}
 	groups, err := e.store.Groups(t.Context(), "", store.Place{}, 10)
-	if err != nil || len(groups) != 1 || groups[0].Error != "number <n> is no good" || groups[0].Counts[letter.Waiting] != n || groups[0].LastHour != n {
+	if err != nil || len(groups) != 1 || groups[0].Error != "number <n> is no good" ||
+		groups[0].Counts[letter.Waiting] != n || groups[0].LastHour != n {
 		t.Fatalf("groups %+v, %v", groups, err)
 	}
 
@@ -302,7 +307,8 @@ func (e *env) accounts(id uuid.UUID, handled int) {
 			e.t.Errorf("the history has %d letters %s, want %d", counts[action], action, handled)
 		}
 	}
-	if entries[0].By != "tester" || entries[0].Why != "the handler is repaired" || len(sizes) < 3 || sizes[0] != 1 || sizes[1] != 2 {
+	if entries[0].By != "tester" || entries[0].Why != "the handler is repaired" || len(sizes) < 3 || sizes[0] != 1 ||
+		sizes[1] != 2 {
 		e.t.Errorf("it begins with %+v, and batches of %v", entries[0], sizes)
 	}
 }
@@ -447,8 +453,10 @@ func TestNothingIsTooOddToBeStored(t *testing.T) {
 		{Body: make([]byte, 10<<20)},
 		{Headers: many, Body: []byte("1,000 headers")},
 		{Headers: wide, Body: []byte("wide")},
-		{Headers: amqp.Table{bus.HeaderDeadLetterReason: "a\x00\xff", bus.HeaderDeadLetterError: strings.Repeat("é\x00", 3000), bus.HeaderDeadLetterTime: "soon"}},
-		{Headers: amqp.Table{"x-death": []any{int32(5), amqp.Table{"queue": queue, "reason": "delivery_limit", "time": time.Unix(1_700_000_000, 0)}}}},
+		{Headers: amqp.Table{bus.HeaderDeadLetterReason: "a\x00\xff",
+			bus.HeaderDeadLetterError: strings.Repeat("é\x00", 3000), bus.HeaderDeadLetterTime: "soon"}},
+		{Headers: amqp.Table{"x-death": []any{int32(5),
+			amqp.Table{"queue": queue, "reason": "delivery_limit", "time": time.Unix(1_700_000_000, 0)}}}},
 		{Headers: amqp.Table{"x-death": "no table", bus.HeaderAttempt: uuid.NewString()}},
 		{Headers: amqp.Table{bus.HeaderAttempt: int32(7)}, CorrelationId: "no order"},
 	}
@@ -478,7 +486,8 @@ func TestNothingIsTooOddToBeStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := e.ends(e.start(letter.Filter{Queue: queue}, 1000), letter.Stopped)
-	if !strings.Contains(*r.StoppedBecause, "the broker does not take it: 312") || r.Counts[letter.OutcomePlanned] != r.Total {
+	if !strings.Contains(*r.StoppedBecause, "the broker does not take it: 312") ||
+		r.Counts[letter.OutcomePlanned] != r.Total {
 		t.Errorf("%+v: %s", r, *r.StoppedBecause)
 	}
 	e.await(letter.Waiting, len(odd)+1)

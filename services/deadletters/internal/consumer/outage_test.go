@@ -207,7 +207,8 @@ func TestNothingIsLostWhileAServerIsAway(t *testing.T) {
 			if err := o.store.Step(t.Context(), id, letter.Cancel, "tester", "", false); err != nil {
 				t.Fatal(err)
 			}
-			kittest.Eventually(t, "nothing is on its way", func() bool { return len(o.letters(letter.Filter{State: letter.Redriving})) == 0 })
+			kittest.Eventually(t, "nothing is on its way",
+				func() bool { return len(o.letters(letter.Filter{State: letter.Redriving})) == 0 })
 			o.ends(o.start(everything, 1000), letter.Done)
 			o.await(letter.Handled, n)
 		},

@@ -40,7 +40,8 @@ func (s *Sender) Run(ctx context.Context) error {
 	silence := make(chan struct{})
 	go func() {
 		defer close(silence)
-		_ = run.Every(ctx, run.Job{Name: "give up waiting for letters", Interval: time.Second, Timeout: 10 * time.Second, Do: s.store.Silent})
+		_ = run.Every(ctx,
+			run.Job{Name: "give up waiting for letters", Interval: time.Second, Timeout: 10 * time.Second, Do: s.store.Silent})
 	}()
 	defer func() { <-silence }()
 	return run.Every(ctx, run.Job{Name: "send letters", Interval: pollInterval, Timeout: roundTimeout, Do: s.rounds})
@@ -130,7 +131,8 @@ func (s *Sender) sendAll(ctx context.Context) error {
 func (s *Sender) send(ctx context.Context, letters []letter.Sending) error {
 	redriven := make([]bus.Redriven, len(letters))
 	for i, l := range letters {
-		redriven[i] = bus.Redriven{Queue: l.Letter.Queue, Message: l.Letter.Message, Redrive: l.RedriveID.String(), Attempt: l.Attempt.String()}
+		redriven[i] = bus.Redriven{Queue: l.Letter.Queue, Message: l.Letter.Message,
+			Redrive: l.RedriveID.String(), Attempt: l.Attempt.String()}
 	}
 	var sent []uuid.UUID
 	var unclear error

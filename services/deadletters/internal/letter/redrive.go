@@ -164,7 +164,8 @@ type Filter struct {
 
 // Empty tells that everything is selected.
 func (f *Filter) Empty() bool {
-	return len(f.IDs) == 0 && f.Queue == "" && f.GroupID == 0 && f.OrderID == nil && f.Text == "" && f.Since == nil && f.Until == nil
+	return len(f.IDs) == 0 && f.Queue == "" && f.GroupID == 0 && f.OrderID == nil && f.Text == "" && f.Since == nil &&
+		f.Until == nil
 }
 
 // RedriveLetter is one letter of a redrive.

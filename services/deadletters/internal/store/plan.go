@@ -39,7 +39,8 @@ where `+condition+`
 update redrives
 set total = f.total, orders = f.orders, oldest_died_at = f.oldest, newest_died_at = f.newest
 from (
-  select count(*) as total, count(distinct r.order_id) as orders, min(l.last_died_at) as oldest, max(l.last_died_at) as newest
+  select count(*) as total, count(distinct r.order_id) as orders,
+    min(l.last_died_at) as oldest, max(l.last_died_at) as newest
   from redrive_letters r
   join letters l using (letter_id)
   where r.redrive_id = $1
@@ -78,7 +79,8 @@ limit $3`, id, after, limit)
 
 // Asked keeps what orders has said of a plan's orders.
 func (s *Store) Asked(ctx context.Context, id uuid.UUID, asked, final int) error {
-	if _, err := s.pool.Exec(ctx, "update redrives set orders_asked = $2, orders_final = $3 where redrive_id = $1", id, asked, final); err != nil {
+	if _, err := s.pool.Exec(ctx, "update redrives set orders_asked = $2, orders_final = $3 where redrive_id = $1", id,
+		asked, final); err != nil {
 		return fmt.Errorf("keep what orders said of redrive %s: %w", id, err)
 	}
 	return nil
@@ -104,7 +106,8 @@ func (s *Store) Step(ctx context.Context, id uuid.UUID, step letter.Step, by, wh
 	}
 }
 
-func (s *Store) step(ctx context.Context, tx pgx.Tx, id uuid.UUID, step letter.Step, by, why string, skipTaken bool) error {
+func (s *Store) step(ctx context.Context, tx pgx.Tx, id uuid.UUID, step letter.Step, by, why string,
+	skipTaken bool) error {
 	var state letter.RedriveState
 	err := tx.QueryRow(ctx, "select state from redrives where redrive_id = $1 for update", id).Scan(&state)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -140,7 +143,8 @@ set state = $2,
 where redrive_id = $1`, id, string(state)); err != nil {
 		return fmt.Errorf("%s redrive %s: %w", step, id, err)
 	}
-	action := map[letter.Step]string{letter.Start: "started", letter.Pause: "paused", letter.Resume: "resumed", letter.Cancel: "cancelled"}[step]
+	action := map[letter.Step]string{letter.Start: "started", letter.Pause: "paused", letter.Resume: "resumed",
+		letter.Cancel: "cancelled"}[step]
 	return note(ctx, tx, letter.Entry{By: by, Action: action, Why: why, RedriveID: &id, Letters: letters})
 }
 
@@ -168,7 +172,8 @@ update redrive_letters r
 set outcome = 'skipped', ended_at = clock_timestamp()
 where r.redrive_id = $1
   and ($2 and exists (select from redrive_letters o where o.letter_id = r.letter_id and o.active)
-    or not exists (select from letters l where l.letter_id = r.letter_id and l.state in ('waiting', 'unknown')))`, id, skipTaken); err != nil {
+    or not exists (select from letters l where l.letter_id = r.letter_id and l.state in ('waiting', 'unknown')))`,
+		id, skipTaken); err != nil {
 		return 0, fmt.Errorf("skip letters of redrive %s: %w", id, err)
 	}
 	tag, err := tx.Exec(ctx, `
@@ -195,8 +200,9 @@ where redrive_id = $1
 	return int(tag.RowsAffected()), nil
 }
 
-const redriveColumns = `r.redrive_id, r.state, r.why, r.planned_by, r.rate, r.created_at, r.started_at, r.ended_at, r.stopped_because,
-  r.stopped_letter_id, r.total, r.orders, r.orders_asked, r.orders_final, r.oldest_died_at, r.newest_died_at`
+const redriveColumns = `r.redrive_id, r.state, r.why, r.planned_by, r.rate, r.created_at, r.started_at, r.ended_at,
+  r.stopped_because, r.stopped_letter_id, r.total, r.orders, r.orders_asked, r.orders_final, r.oldest_died_at,
+  r.newest_died_at`
 
 func (s *Store) scanRedrive(row pgx.CollectableRow) (letter.Redrive, error) {
 	var r letter.Redrive
@@ -283,9 +289,11 @@ order by redrive_id, queue`, ids)
 
 // RedriveLetters lists up to limit letters of a redrive behind the letter after,
 // in the order of their ids.
-func (s *Store) RedriveLetters(ctx context.Context, id uuid.UUID, outcome letter.Outcome, after int64, limit int) ([]letter.RedriveLetter, error) {
+func (s *Store) RedriveLetters(ctx context.Context, id uuid.UUID, outcome letter.Outcome, after int64,
+	limit int) ([]letter.RedriveLetter, error) {
 	var known bool
-	if err := s.pool.QueryRow(ctx, "select exists (select from redrives where redrive_id = $1)", id).Scan(&known); err != nil {
+	if err := s.pool.QueryRow(ctx, "select exists (select from redrives where redrive_id = $1)", id).
+		Scan(&known); err != nil {
 		return nil, fmt.Errorf("letters of redrive %s: %w", id, err)
 	}
 	if !known {

@@ -65,7 +65,8 @@ for update`, id).Scan(&running, &batches, &rate, &early); err != nil {
 	var inFlight, planned bool
 	if err := tx.QueryRow(ctx, `
 select exists (select from redrive_letters where redrive_id = $1 and outcome = 'sent'),
-  exists (select from redrive_letters where redrive_id = $1 and outcome = 'planned')`, id).Scan(&inFlight, &planned); err != nil {
+  exists (select from redrive_letters where redrive_id = $1 and outcome = 'planned')`, id).
+		Scan(&inFlight, &planned); err != nil {
 		return 0, err
 	}
 	switch {
@@ -98,7 +99,8 @@ where redrive_id = $1`, id); err != nil {
 		return err
 	}
 	var handled int
-	if err := tx.QueryRow(ctx, "select count(*) from redrive_letters where redrive_id = $1 and outcome = 'handled'", id).Scan(&handled); err != nil {
+	if err := tx.QueryRow(ctx, "select count(*) from redrive_letters where redrive_id = $1 and outcome = 'handled'", id).
+		Scan(&handled); err != nil {
 		return err
 	}
 	return note(ctx, tx, letter.Entry{By: letter.Itself, Action: "done", RedriveID: &id, Letters: handled})
@@ -147,7 +149,8 @@ update redrive_letters r
 set outcome = 'skipped', active = false, ended_at = clock_timestamp()
 where redrive_id = $1
   and letter_id = any($2)
-  and not exists (select from letters l where l.letter_id = r.letter_id and l.state in ('waiting', 'unknown'))`, id, chosen); err != nil {
+  and not exists (select from letters l where l.letter_id = r.letter_id and l.state in ('waiting', 'unknown'))`,
+		id, chosen); err != nil {
 		return 0, err
 	}
 	tag, err := tx.Exec(ctx, `
@@ -198,7 +201,8 @@ order by r.letter_id`, maxStatement)
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (letter.Sending, error) {
 		var l letter.Sending
-		err := row.Scan(&l.RedriveID, &l.Attempt, &l.Rate, &l.Letter.ID, &l.Letter.Queue, &l.Letter.Message.Headers, &l.Letter.Message.Properties, &l.Letter.Message.Body)
+		err := row.Scan(&l.RedriveID, &l.Attempt, &l.Rate, &l.Letter.ID, &l.Letter.Queue, &l.Letter.Message.Headers,
+			&l.Letter.Message.Properties, &l.Letter.Message.Body)
 		l.Rate = min(l.Rate, s.cfg.Rate)
 		return l, err
 	})
@@ -268,7 +272,8 @@ where redrive_id = $1
 	if err != nil || tag.RowsAffected() == 0 {
 		return err
 	}
-	return note(ctx, tx, letter.Entry{By: letter.Itself, Action: "stopped", Detail: because, RedriveID: &t.redriveID, LetterID: &t.letterID, Letters: 1})
+	return note(ctx, tx, letter.Entry{By: letter.Itself, Action: "stopped", Detail: because, RedriveID: &t.redriveID,
+		LetterID: &t.letterID, Letters: 1})
 }
 
 // Silent gives up waiting for the outcome of letters of which nothing was heard
@@ -332,7 +337,9 @@ where letter_id = $1
   and state = 'redriving'`, t.letterID, attempt); err != nil {
 		return err
 	}
-	if err := note(ctx, tx, letter.Entry{By: letter.Itself, Action: "unknown", RedriveID: &t.redriveID, LetterID: &t.letterID, Letters: 1}); err != nil {
+	if err := note(ctx, tx, letter.Entry{
+		By: letter.Itself, Action: "unknown", RedriveID: &t.redriveID, LetterID: &t.letterID, Letters: 1,
+	}); err != nil {
 		return err
 	}
 	return stop(ctx, tx, t, "nothing was heard of the letter")
