@@ -27,7 +27,8 @@ func TestEnduringFlood(t *testing.T) {
 	const perHour = 1000
 	s, issuer := startGuarded(t, map[string]string{"LIMIT_READS": enduring(fmt.Sprintf("%d/1h", perHour), "2000/10s")})
 	rate, lasts, rounds := enduring(2000, 10_000), enduring(2*time.Second, 10*time.Second), enduring(1, 3)
-	load := steady(s, 30, time.Duration(2*rounds)*lasts+enduring(4*time.Second, 30*time.Second)) // before and after the rounds
+	beside := enduring(4*time.Second, 30*time.Second) // before and after the rounds
+	load := steady(s, 30, time.Duration(2*rounds)*lasts+beside)
 	load.Tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: issuer.Scoped(t, "operations")})
 	greedy := flood{s: s, token: issuer.Customer(t, uuid.New())}
 	var healthy, flooded []window
@@ -65,8 +66,8 @@ type flood struct {
 	passed, refused atomic.Int64
 }
 
-// send sends so many requests a second until it has sent them all, on a few connections, without waiting for the answers
-// to one before it sends the next. It is cheap, as the machine of a client would be another one.
+// send sends so many requests a second until it has sent them all, on a few connections, without waiting for the
+// answers to one before it sends the next. It is cheap, as the machine of a client would be another one.
 func (f *flood) send(ctx context.Context, rate, requests int) error {
 	const connections, batch = 20, 10
 	address := strings.TrimPrefix(f.s.BaseURL(), "http://")
@@ -114,7 +115,8 @@ func (f *flood) read(conn net.Conn, answers int) error {
 		switch left := resp.Header.Get("RateLimit"); {
 		case resp.StatusCode == http.StatusOK:
 			f.passed.Add(1)
-		case resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") != "" && strings.HasPrefix(left, `"reads";r=0;`):
+		case resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") != "" &&
+			strings.HasPrefix(left, `"reads";r=0;`):
 			f.refused.Add(1)
 		default:
 			return fmt.Errorf("%s with RateLimit: %s", resp.Status, left)

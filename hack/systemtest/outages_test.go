@@ -86,7 +86,8 @@ func backedOff(t testing.TB, r bench.Report, long bool) {
 }
 
 // Half as much again as the system can do, for a while: it does what it can all the time, refuses the rest and asks
-// clients to stay away for longer and longer, loses and cancels nothing, and has caught up soon after the load has ended.
+// clients to stay away for longer and longer, loses and cancels nothing, and has caught up soon after the load has
+// ended.
 //
 // What it can do, its capacity, is the rate at which it takes and ends orders while it always has work: a burst,
 // posted as fast as it is taken, over the time until the last of it is Confirmed. A closed loop would measure less,

@@ -106,7 +106,8 @@
 //	create table outbox_events_default partition of outbox_events default with (fillfactor = 50);
 //
 //	create index outbox_events_by_subject on outbox_events (subject);
-//	create index outbox_events_fresh on outbox_events (created_at, id) where published_at is null and next_attempt_at is null;
+//	create index outbox_events_fresh on outbox_events (created_at, id)
+//	where published_at is null and next_attempt_at is null;
 //	create index outbox_events_owed on outbox_events (routing_key, next_attempt_at) where next_attempt_at is not null;
 //	create index outbox_events_created_at on outbox_events using brin (created_at) with (autosummarize = on);
 //	create index outbox_events_published on outbox_events (published_at, id) where published_at is not null;

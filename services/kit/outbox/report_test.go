@@ -28,7 +28,8 @@ func TestTroubleIsOneLineAMinute(t *testing.T) {
 		if log.Len() > 0 {
 			t.Errorf("no trouble: %s", &log)
 		}
-		refusal := outcome{key: "order.created", queues: []string{"customers.order.created"}, err: errors.New("403 ACCESS_REFUSED - no")}
+		refusal := outcome{key: "order.created", queues: []string{"customers.order.created"},
+			err: errors.New("403 ACCESS_REFUSED - no")}
 		for range 300 { // five minutes
 			r.add([]outcome{refusal, refusal})
 			r.log(t.Context())
@@ -37,7 +38,8 @@ func TestTroubleIsOneLineAMinute(t *testing.T) {
 		if n := strings.Count(log.String(), "\n"); n != 5 {
 			t.Errorf("%d lines in five minutes:\n%s", n, &log)
 		}
-		for _, want := range []string{`"routing_key":"order.created"`, `"queue":"customers.order.created"`, `"error":"403 ACCESS_REFUSED - no"`, `"events":`} {
+		for _, want := range []string{`"routing_key":"order.created"`, `"queue":"customers.order.created"`,
+			`"error":"403 ACCESS_REFUSED - no"`, `"events":`} {
 			if !strings.Contains(log.String(), want) {
 				t.Errorf("%s is not in the log:\n%s", want, &log)
 			}
@@ -87,8 +89,9 @@ func TestStatusCountsAnEventThatTwoQueuesRefuseOnce(t *testing.T) {
 		{"order.created", "right", 5, "gone"},
 		{"order.confirmed", "", 1, "403 no"},
 	})
-	if got, want := fmt.Sprint(r.Status(context.Background())), "8 events cannot be published: 7 of order.created to left (full); "+
-		"5 of order.created to right (gone); 1 of order.confirmed (403 no)"; got != want {
+	if got, want := fmt.Sprint(r.Status(context.Background())),
+		"8 events cannot be published: 7 of order.created to left (full); "+
+			"5 of order.created to right (gone); 1 of order.confirmed (403 no)"; got != want {
 		t.Errorf("status is %q, want %q", got, want)
 	}
 }
@@ -134,7 +137,8 @@ func TestSearchesBeginWhereTheOneBeforeEnded(t *testing.T) {
 func TestRetentionIsCheckedBeforeAnythingOpens(t *testing.T) {
 	t.Parallel()
 	for retention, ok := range map[time.Duration]bool{
-		0: false, 23 * time.Hour: false, 24 * time.Hour: true, 168 * time.Hour: true, 100 * 365 * 24 * time.Hour: false, -time.Hour: false,
+		0: false, 23 * time.Hour: false, 24 * time.Hour: true, 168 * time.Hour: true, 100 * 365 * 24 * time.Hour: false,
+		-time.Hour: false,
 	} {
 		if err := (Config{retention}).Validate(); (err == nil) != ok {
 			t.Errorf("%s: %v", retention, err)

@@ -97,19 +97,20 @@ func (r *Relay) sweepLoop(ctx, work context.Context) {
 	s := &sweeper{relay: r, started: time.Now(), due: map[string]*bound{}, busy: map[string]bool{}}
 	var retries sync.WaitGroup
 	defer retries.Wait()
-	_ = run.Every(ctx, run.Job{Name: "outbox sweep", Interval: sweepInterval, Timeout: sweepTimeout, Do: func(sweeping context.Context) error {
-		ready, settled := s.broker(ctx)
-		if !ready {
-			return nil
-		}
-		for _, key := range r.keys() {
-			s.retry(ctx, work, &retries, key) // outlives this run
-		}
-		if !settled {
-			return nil
-		}
-		return s.sweep(sweeping)
-	}})
+	_ = run.Every(ctx, run.Job{Name: "outbox sweep", Interval: sweepInterval, Timeout: sweepTimeout,
+		Do: func(sweeping context.Context) error {
+			ready, settled := s.broker(ctx)
+			if !ready {
+				return nil
+			}
+			for _, key := range r.keys() {
+				s.retry(ctx, work, &retries, key) // outlives this run
+			}
+			if !settled {
+				return nil
+			}
+			return s.sweep(sweeping)
+		}})
 }
 
 // broker reports whether the broker is there, and whether it has been for long
@@ -175,7 +176,8 @@ func (s *sweeper) candidates(ctx context.Context, after candidate) (page []candi
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	b := &pgx.Batch{}
-	b.Queue("select now() - make_interval(secs => $1)", sweepAge.Seconds()).QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
+	b.Queue("select now() - make_interval(secs => $1)", sweepAge.Seconds()).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 	b.Queue(`
 select created_at, id
 from outbox_events
@@ -302,7 +304,8 @@ func (s *sweeper) retryDue(ctx, work context.Context, key string, due *bound) er
 
 // claimDue also returns when the first row is due that it did not claim,
 // because somebody has locked it; now if there is none.
-func (s *sweeper) claimDue(ctx context.Context, key string, since time.Time, limit int) (claimed []stored, first time.Time, err error) {
+func (s *sweeper) claimDue(ctx context.Context, key string, since time.Time,
+	limit int) (claimed []stored, first time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	b := &pgx.Batch{}

@@ -44,7 +44,8 @@ func TestAQuotaIsExactToTheRequest(t *testing.T) {
 				if header.Get("RateLimit-Policy") != `"writes";q=5;w=10` {
 					t.Errorf("policy %q", header.Get("RateLimit-Policy"))
 				}
-				if retry := header.Get("Retry-After"); (retry == "") != (want == 200) || want == 429 && len(retry) == 1 && retry < fmt.Sprint(10-i) {
+				if retry := header.Get("Retry-After"); (retry == "") != (want == 200) ||
+					want == 429 && len(retry) == 1 && retry < fmt.Sprint(10-i) {
 					t.Errorf("request %d: Retry-After %q", i, retry)
 				}
 				<-time.After(time.Second)
@@ -129,7 +130,9 @@ func TestACallerHoldsNoMoreThanItsShare(t *testing.T) {
 }
 
 func TestCallersWithoutATokenAreAddresses(t *testing.T) {
-	l := New(Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}}, false)
+	l := New(Config{
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+	}, false)
 	of := func(remote string, forwarded ...string) caller {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.RemoteAddr = remote
@@ -199,7 +202,8 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%q is %+v", text, q)
 		}
 	}
-	err := Config{Reads: Quota{Requests: 1}, Writes: Quota{Requests: 0, Window: time.Second}, Waiting: Quota{Requests: 1, Window: time.Second}}.Validate()
+	err := Config{Reads: Quota{Requests: 1}, Writes: Quota{Requests: 0, Window: time.Second},
+		Waiting: Quota{Requests: 1, Window: time.Second}}.Validate()
 	for _, name := range []string{"LIMIT_READS", "LIMIT_WRITES", "LIMIT_WAITING"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is not named in: %v", name, err)
@@ -208,7 +212,8 @@ func TestConfig(t *testing.T) {
 	if open := New(Config{}, true); open.reads.quota.limited() || open.writes.quota.limited() || open.waiting.most != 0 {
 		t.Error("there are limits without an issuer")
 	}
-	if l := New(Config{}, false); l.reads.quota != defaultReads || l.writes.quota != defaultWrites || l.waiting.most != defaultWaiting.Requests {
+	if l := New(Config{}, false); l.reads.quota != defaultReads || l.writes.quota != defaultWrites ||
+		l.waiting.most != defaultWaiting.Requests {
 		t.Error("there are no limits with an issuer")
 	}
 	if l := New(Config{Reads: Quota{None: true}}, false); l.reads.quota.limited() {

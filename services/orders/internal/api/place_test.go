@@ -27,7 +27,8 @@ func TestPlaceWaitsForTheFinalState(t *testing.T) {
 		t.Parallel()
 		e := setup(t)
 		e.confirmAll()
-		got := e.do(t, "POST", "/api/orders", `{"customerId":"`+customer+`","items":[{"productId":"`+cup+`","quantity":2},{"productId":"`+pot+`","quantity":1}]}`)
+		got := e.do(t, "POST", "/api/orders",
+			`{"customerId":"`+customer+`","items":[{"productId":"`+cup+`","quantity":2},{"productId":"`+pot+`","quantity":1}]}`)
 		placed := got.json(t)
 		if got.status != http.StatusCreated || placed["status"] != "Confirmed" || placed["version"] != 2.0 {
 			t.Errorf("%d %s", got.status, got.body)
@@ -52,7 +53,8 @@ func TestPlaceWaitsForTheFinalState(t *testing.T) {
 		e.answerAll(refuse)
 		got := e.do(t, "POST", "/api/orders", oneCup, "Prefer", "wait=20")
 		placed := got.json(t)
-		if got.status != http.StatusCreated || placed["status"] != "Cancelled" || placed["reason"] != "StockNotAvailable" || placed["total"] != nil {
+		if got.status != http.StatusCreated || placed["status"] != "Cancelled" || placed["reason"] != "StockNotAvailable" ||
+			placed["total"] != nil {
 			t.Errorf("%d %s", got.status, got.body)
 		}
 		want := []any{map[string]any{"productId": cup, "requestedQuantity": 1.0, "availableQuantity": 3.0}}
@@ -83,7 +85,8 @@ func TestPlaceAnswersPending(t *testing.T) {
 			got := e.do(t, "POST", "/api/orders", oneCup, "Prefer", tt.prefer)
 			took := time.Since(start)
 			placed := got.json(t)
-			if got.status != http.StatusAccepted || placed["status"] != "Pending" || placed["version"] != 1.0 || placed["reason"] != nil || placed["total"] != nil {
+			if got.status != http.StatusAccepted || placed["status"] != "Pending" || placed["version"] != 1.0 ||
+				placed["reason"] != nil || placed["total"] != nil {
 				t.Errorf("%d %s", got.status, got.body)
 			}
 			if applied := got.header.Get("Preference-Applied"); applied != tt.prefer {
@@ -107,7 +110,11 @@ func TestPlaceRefusesWhatBreaksARule(t *testing.T) {
 		tooMany = append(tooMany, `{"productId":"`+uuid.NewString()+`","quantity":1}`)
 	}
 	withItems := func(items string) string { return `{"customerId":"` + customer + `","items":` + items + `}` }
-	const validation, malformed, parameter = "/problems/validation", "/problems/malformed-json", "/problems/invalid-parameter"
+	const (
+		validation = "/problems/validation"
+		malformed  = "/problems/malformed-json"
+		parameter  = "/problems/invalid-parameter"
+	)
 	for _, tt := range []struct {
 		name    string
 		body    string
@@ -120,38 +127,58 @@ func TestPlaceRefusesWhatBreaksARule(t *testing.T) {
 		{"null given", `{"customerId":null,"items":null}`, nil, 422, validation, []string{"customerId", "items"}},
 		{"no items", withItems(`[]`), nil, 422, validation, []string{"items"}},
 		{"too many items", withItems("[" + strings.Join(tooMany, ",") + "]"), nil, 422, validation, []string{"items"}},
-		{"empty items", withItems(`[{},{"quantity":1}]`), nil, 422, validation, []string{"items[0].productId", "items[0].quantity", "items[1].productId"}},
-		{"quantity 0", withItems(`[{"productId":"` + cup + `","quantity":0}]`), nil, 422, validation, []string{"items[0].quantity"}},
-		{"quantity negative", withItems(`[{"productId":"` + cup + `","quantity":-3}]`), nil, 422, validation, []string{"items[0].quantity"}},
-		{"quantity 10001", withItems(`[{"productId":"` + cup + `","quantity":10001}]`), nil, 422, validation, []string{"items[0].quantity"}},
-		{"product twice", withItems(`[{"productId":"` + cup + `","quantity":1},{"productId":"` + pot + `","quantity":1},{"productId":"` + strings.ToUpper(cup) + `","quantity":1}]`), nil, 422, validation, []string{"items[2].productId"}},
-		{"nil product", withItems(`[{"productId":"00000000-0000-0000-0000-000000000000","quantity":1}]`), nil, 422, validation, []string{"items[0].productId"}},
-		{"nil customer", strings.Replace(oneCup, customer, uuid.Nil.String(), 1), nil, 422, validation, []string{"customerId"}},
-		{"short form, no quantity", `{"customerId":"` + customer + `","productId":"` + cup + `"}`, nil, 422, validation, []string{"quantity"}},
-		{"short form, no product", `{"customerId":"` + customer + `","quantity":1}`, nil, 422, validation, []string{"productId"}},
-		{"short form, quantity 10001", strings.Replace(oneCup, `:1}`, `:10001}`, 1), nil, 422, validation, []string{"quantity"}},
-		{"both forms", strings.Replace(oneCup, `}`, `,"items":[{"productId":"`+pot+`","quantity":1}]}`, 1), nil, 422, validation, []string{"items"}},
-		{"all at once", `{"items":[{"productId":"` + cup + `","quantity":0},{"productId":"` + cup + `"}]}`, nil, 422, validation, []string{"customerId", "items[0].quantity", "items[1].quantity", "items[1].productId"}},
+		{"empty items", withItems(`[{},{"quantity":1}]`), nil, 422, validation,
+			[]string{"items[0].productId", "items[0].quantity", "items[1].productId"}},
+		{"quantity 0", withItems(`[{"productId":"` + cup + `","quantity":0}]`), nil, 422, validation,
+			[]string{"items[0].quantity"}},
+		{"quantity negative", withItems(`[{"productId":"` + cup + `","quantity":-3}]`), nil, 422, validation,
+			[]string{"items[0].quantity"}},
+		{"quantity 10001", withItems(`[{"productId":"` + cup + `","quantity":10001}]`), nil, 422, validation,
+			[]string{"items[0].quantity"}},
+		{"product twice", withItems(`[{"productId":"` + cup + `","quantity":1},{"productId":"` + pot + `","quantity":1},` +
+			`{"productId":"` + strings.ToUpper(cup) + `","quantity":1}]`),
+			nil, 422, validation, []string{"items[2].productId"}},
+		{"nil product", withItems(`[{"productId":"00000000-0000-0000-0000-000000000000","quantity":1}]`), nil, 422,
+			validation, []string{"items[0].productId"}},
+		{"nil customer", strings.Replace(oneCup, customer, uuid.Nil.String(), 1), nil, 422, validation,
+			[]string{"customerId"}},
+		{"short form, no quantity", `{"customerId":"` + customer + `","productId":"` + cup + `"}`, nil, 422, validation,
+			[]string{"quantity"}},
+		{"short form, no product", `{"customerId":"` + customer + `","quantity":1}`, nil, 422, validation,
+			[]string{"productId"}},
+		{"short form, quantity 10001", strings.Replace(oneCup, `:1}`, `:10001}`, 1), nil, 422, validation,
+			[]string{"quantity"}},
+		{"both forms", strings.Replace(oneCup, `}`, `,"items":[{"productId":"`+pot+`","quantity":1}]}`, 1), nil, 422,
+			validation, []string{"items"}},
+		{"all at once", `{"items":[{"productId":"` + cup + `","quantity":0},{"productId":"` + cup + `"}]}`, nil, 422,
+			validation, []string{"customerId", "items[0].quantity", "items[1].quantity", "items[1].productId"}},
 
 		{"no body", ``, []string{"Content-Type", "application/json"}, 400, malformed, nil},
 		{"not JSON", `{`, nil, 400, malformed, nil},
 		{"an array", `[]`, nil, 400, malformed, nil},
 		{"two values", oneCup + oneCup, nil, 400, malformed, nil},
 		{"unknown field", strings.Replace(oneCup, `}`, `,"price":1}`, 1), nil, 400, malformed, []string{"price"}},
-		{"unknown field of an item", withItems(`[{"productId":"` + cup + `","quantity":1,"unitPriceCents":1}]`), nil, 400, malformed, []string{"items[0].unitPriceCents"}},
+		{"unknown field of an item", withItems(`[{"productId":"` + cup + `","quantity":1,"unitPriceCents":1}]`), nil, 400,
+			malformed, []string{"items[0].unitPriceCents"}},
 		{"field given twice", strings.Replace(oneCup, `}`, `,"quantity":2}`, 1), nil, 400, malformed, []string{"quantity"}},
 		{"bad customer", strings.Replace(oneCup, customer, "me", 1), nil, 400, malformed, []string{"customerId"}},
-		{"bad product", withItems(`[{"productId":"` + cup + `","quantity":1},{"productId":"cup","quantity":1}]`), nil, 400, malformed, []string{"items[1].productId"}},
-		{"quantity is text", withItems(`[{"productId":"` + cup + `","quantity":"1"}]`), nil, 400, malformed, []string{"items[0].quantity"}},
-		{"quantity is a fraction", withItems(`[{"productId":"` + cup + `","quantity":1.5}]`), nil, 400, malformed, []string{"items[0].quantity"}},
-		{"quantity is huge", withItems(`[{"productId":"` + cup + `","quantity":99999999999999999999}]`), nil, 400, malformed, []string{"items[0].quantity"}},
+		{"bad product", withItems(`[{"productId":"` + cup + `","quantity":1},{"productId":"cup","quantity":1}]`), nil, 400,
+			malformed, []string{"items[1].productId"}},
+		{"quantity is text", withItems(`[{"productId":"` + cup + `","quantity":"1"}]`), nil, 400, malformed,
+			[]string{"items[0].quantity"}},
+		{"quantity is a fraction", withItems(`[{"productId":"` + cup + `","quantity":1.5}]`), nil, 400, malformed,
+			[]string{"items[0].quantity"}},
+		{"quantity is huge", withItems(`[{"productId":"` + cup + `","quantity":99999999999999999999}]`), nil, 400, malformed,
+			[]string{"items[0].quantity"}},
 		{"items is an object", withItems(`{}`), nil, 400, malformed, []string{"items"}},
 		{"too large", `{"customerId":"` + strings.Repeat("x", 64<<10) + `"}`, nil, 413, "/problems/too-large", nil},
-		{"form", "customerId=1", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, "/problems/unsupported-media-type", nil},
+		{"form", "customerId=1", []string{"Content-Type", "application/x-www-form-urlencoded"}, 415,
+			"/problems/unsupported-media-type", nil},
 		{"key is empty", oneCup, []string{"Idempotency-Key", ""}, 400, parameter, []string{"Idempotency-Key"}},
 		{"key has a space", oneCup, []string{"Idempotency-Key", "a b"}, 400, parameter, []string{"Idempotency-Key"}},
 		{"key is not ASCII", oneCup, []string{"Idempotency-Key", "schlüssel"}, 400, parameter, []string{"Idempotency-Key"}},
-		{"key is too long", oneCup, []string{"Idempotency-Key", strings.Repeat("k", 256)}, 400, parameter, []string{"Idempotency-Key"}},
+		{"key is too long", oneCup, []string{"Idempotency-Key", strings.Repeat("k", 256)}, 400, parameter,
+			[]string{"Idempotency-Key"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := e.do(t, "POST", "/api/orders", tt.body, tt.headers...)
@@ -244,12 +271,14 @@ func TestRequestHashIsThatOfTheWholeRequest(t *testing.T) {
 	t.Parallel()
 	one, other := uuid.MustParse(cup), uuid.MustParse(pot)
 	base := requestHash("k", one, []order.Item{{ProductID: one, Quantity: 1}, {ProductID: other, Quantity: 2}})
-	if base != requestHash("another key", one, []order.Item{{ProductID: one, Quantity: 1}, {ProductID: other, Quantity: 2}}) {
+	if base != requestHash("another key", one,
+		[]order.Item{{ProductID: one, Quantity: 1}, {ProductID: other, Quantity: 2}}) {
 		t.Error("the same request has two hashes")
 	}
 	for name, hash := range map[string][32]byte{
-		"customer":     requestHash("k", other, []order.Item{{ProductID: one, Quantity: 1}, {ProductID: other, Quantity: 2}}),
-		"product":      requestHash("k", one, []order.Item{{ProductID: one, Quantity: 1}, {ProductID: uuid.New(), Quantity: 2}}),
+		"customer": requestHash("k", other, []order.Item{{ProductID: one, Quantity: 1}, {ProductID: other, Quantity: 2}}),
+		"product": requestHash("k", one,
+			[]order.Item{{ProductID: one, Quantity: 1}, {ProductID: uuid.New(), Quantity: 2}}),
 		"quantity":     requestHash("k", one, []order.Item{{ProductID: one, Quantity: 1}, {ProductID: other, Quantity: 3}}),
 		"sequence":     requestHash("k", one, []order.Item{{ProductID: other, Quantity: 2}, {ProductID: one, Quantity: 1}}),
 		"item missing": requestHash("k", one, []order.Item{{ProductID: one, Quantity: 1}}),
@@ -273,7 +302,8 @@ func TestErrorsOfPlacingPromiseNoMoreThanIsKnown(t *testing.T) {
 		mentionsLocation bool
 	}{
 		"unknown": {err: fmt.Errorf("place: %w", &store.UnknownError{OrderID: id, Err: errors.New("unexpected EOF")}),
-			status: http.StatusGatewayTimeout, kind: "/problems/outcome-unknown", location: "/api/orders/" + id.String(), mentionsLocation: true},
+			status: http.StatusGatewayTimeout, kind: "/problems/outcome-unknown", location: "/api/orders/" + id.String(),
+			mentionsLocation: true},
 		"busy": {err: &store.RefusedError{Reason: store.ErrBusy, RetryAfter: time.Second},
 			status: http.StatusServiceUnavailable, kind: "/problems/unavailable", least: 1, most: 2},
 		"behind": {err: &store.RefusedError{Reason: store.ErrBehind, RetryAfter: 20 * time.Second},
@@ -281,7 +311,8 @@ func TestErrorsOfPlacingPromiseNoMoreThanIsKnown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := httptest.NewRecorder()
-			handle(func(http.ResponseWriter, *http.Request) error { return tt.err })(w, httptest.NewRequest(http.MethodPost, "/api/orders", nil))
+			handle(func(http.ResponseWriter, *http.Request) error { return tt.err })(w,
+				httptest.NewRequest(http.MethodPost, "/api/orders", nil))
 			var problem web.Problem
 			if err := json.Unmarshal(w.Body.Bytes(), &problem); err != nil {
 				t.Fatal(err)
@@ -319,9 +350,12 @@ func TestRefusalsOfAnOverloadFillNoLog(t *testing.T) {
 // with a problem that a client can read.
 func FuzzPlaceBody(f *testing.F) {
 	for _, body := range []string{
-		oneCup, `{}`, `null`, `[]`, `{"items":[{}]}`, `{"customerId":"` + customer + `","items":[{"productId":"` + cup + `","quantity":1}]}`,
-		`{"customerId":"` + customer + `","items":[{"productId":"` + cup + `","quantity":1},{"productId":"` + cup + `","quantity":1e3}]}`,
-		`{"customerId":"urn:uuid:` + customer + `","productId":"{` + cup + `}","quantity":10000}`, "{\"customerId\":\"\\u0000\"}",
+		oneCup, `{}`, `null`, `[]`, `{"items":[{}]}`,
+		`{"customerId":"` + customer + `","items":[{"productId":"` + cup + `","quantity":1}]}`,
+		`{"customerId":"` + customer + `","items":[{"productId":"` + cup + `","quantity":1},` +
+			`{"productId":"` + cup + `","quantity":1e3}]}`,
+		`{"customerId":"urn:uuid:` + customer + `","productId":"{` + cup + `}","quantity":10000}`,
+		"{\"customerId\":\"\\u0000\"}",
 	} {
 		f.Add([]byte(body))
 	}

@@ -246,7 +246,8 @@ left join (
   from pending_orders
   where due >= $3
   order by due
-  limit 1) as p on true`, s.deadline/4, s.deadline, s.pending.start(s.limits.bound)).Scan(&now, &oldest, &overtaken, &due)
+  limit 1) as p on true`, s.deadline/4, s.deadline, s.pending.start(s.limits.bound)).
+		Scan(&now, &oldest, &overtaken, &due)
 	if err != nil {
 		return fmt.Errorf("measure pending orders: %w", err)
 	}

@@ -62,7 +62,8 @@ func TestAdmissionClosesWhileTheOldestPendingOrderIsTooOld(t *testing.T) {
 	if _, err := r.Cancel(t.Context(), identity.Everyone(), next.ID); err != nil {
 		t.Errorf("cancelling: %v", err)
 	}
-	if got, replayed, err := r.Place(t.Context(), keyedOrder(t), key("k", "two cups")); err != nil || !replayed || got.ID != keyed.ID {
+	if got, replayed, err := r.Place(t.Context(), keyedOrder(t), key("k", "two cups")); err != nil || !replayed ||
+		got.ID != keyed.ID {
 		t.Errorf("asking again: replayed %v, order %s, error %v", replayed, got.ID, err)
 	}
 	if _, _, err := r.Place(t.Context(), keyedOrder(t), key("k", "three cups")); !errors.Is(err, ErrKeyReused) {
@@ -106,7 +107,8 @@ func TestAdmissionKeepsAnOverloadWithinTheDeadline(t *testing.T) {
 	for _, deadline := range []time.Duration{time.Minute, 15 * time.Minute} {
 		for _, factor := range []float64{1.2, 1.5, 2.2, 3, 5, 20} { // of the capacity
 			r := overloaded(factor, deadline)
-			t.Logf("%s, %.1f times the capacity: the longest wait is %s, of %.0f/s at least %.0f/s are taken and %.0f/s worked off",
+			t.Logf("%s, %.1f times the capacity: the longest wait is %s, of %.0f/s at least %.0f/s are taken "+
+				"and %.0f/s worked off",
 				deadline, factor, r.longest.Round(time.Second), capacity, r.leastTaken, r.leastDone)
 			if r.longest > deadline*9/10 {
 				t.Errorf("%s, %.1f times the capacity: an order waits %s", deadline, factor, r.longest)
@@ -234,7 +236,8 @@ func TestAdmissionTakesABurst(t *testing.T) {
 		now, oldest := at(60+second), at(60).Add(time.Duration(second)*step)
 		a.answered.Store(new(time.Now()))
 		if age, wait := a.measure(now, &oldest, deadline); a.share() < 1 {
-			t.Fatalf("the share is %.2f when the oldest of the burst is %s old and a new order seems to wait for %s", a.share(), age, wait)
+			t.Fatalf("the share is %.2f when the oldest of the burst is %s old and a new order seems to wait for %s",
+				a.share(), age, wait)
 		}
 	}
 }
@@ -313,7 +316,8 @@ func TestRetryAfterGrowsWithTheOverload(t *testing.T) {
 	} {
 		o.since, o.last = start.Add(-tt.lasted), start
 		var refused *RefusedError
-		if !errors.As(o.refuse(ErrBusy), &refused) || refused.RetryAfter.Round(time.Second) != tt.want || refused.RetryAfter < last {
+		if !errors.As(o.refuse(ErrBusy), &refused) || refused.RetryAfter.Round(time.Second) != tt.want ||
+			refused.RetryAfter < last {
 			t.Errorf("after %s: %+v, want %s", tt.lasted, refused, tt.want)
 		}
 		last = refused.RetryAfter

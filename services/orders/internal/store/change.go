@@ -164,22 +164,24 @@ func appendChange(changes []change, cause context.Context, o *order.Order, answe
 func changedEvent(ctx context.Context, o *order.Order) (bus.Event, error) {
 	switch o.Status {
 	case order.Confirmed:
-		return bus.NewEvent(ctx, source, events.OrderConfirmedType, events.OrderConfirmedKey, o.ID.String(), events.OrderConfirmed{
-			OrderID:     o.ID,
-			CustomerID:  o.CustomerID,
-			TotalCents:  o.TotalCents,
-			Currency:    o.Currency,
-			Version:     o.Version,
-			ConfirmedAt: o.UpdatedAt,
-		})
+		return bus.NewEvent(ctx, source, events.OrderConfirmedType, events.OrderConfirmedKey, o.ID.String(),
+			events.OrderConfirmed{
+				OrderID:     o.ID,
+				CustomerID:  o.CustomerID,
+				TotalCents:  o.TotalCents,
+				Currency:    o.Currency,
+				Version:     o.Version,
+				ConfirmedAt: o.UpdatedAt,
+			})
 	case order.Cancelled:
-		return bus.NewEvent(ctx, source, events.OrderCancelledType, events.OrderCancelledKey, o.ID.String(), events.OrderCancelled{
-			OrderID:     o.ID,
-			CustomerID:  o.CustomerID,
-			Reason:      string(o.Reason),
-			Version:     o.Version,
-			CancelledAt: o.UpdatedAt,
-		})
+		return bus.NewEvent(ctx, source, events.OrderCancelledType, events.OrderCancelledKey, o.ID.String(),
+			events.OrderCancelled{
+				OrderID:     o.ID,
+				CustomerID:  o.CustomerID,
+				Reason:      string(o.Reason),
+				Version:     o.Version,
+				CancelledAt: o.UpdatedAt,
+			})
 	case order.Pending: // nothing leads there
 	}
 	return bus.Event{}, fmt.Errorf("order %s: there is no event for %s", o.ID, o.Status)
@@ -239,7 +241,8 @@ set status = c.status,
     updated_at = c.updated_at,
     answer = coalesce(o.answer, c.answer),
     answered_at = case when c.answer is null then o.answered_at else now() end
-from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[], $9::timestamptz[], $10::text[])
+from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[],
+  $9::timestamptz[], $10::text[])
   as c(order_id, status, reason, items, shortages, total_cents, currency, version, updated_at, answer)
 where o.order_id = c.order_id
   and o.order_id = any($1::uuid[])`, // again, or a new table is scanned whole until its first analyze

@@ -46,13 +46,15 @@ func newSagaMetrics() (*sagaMetrics, error) {
 	}
 	pendingAge, err := meter.Float64Gauge("orderflow.orders.pending.age",
 		metric.WithUnit("s"),
-		metric.WithDescription("Age of the oldest order that waits for a stock answer, 0 when there is none; every replica reports it."))
+		metric.WithDescription("Age of the oldest order that waits for a stock answer, 0 when there is none; "+
+			"every replica reports it."))
 	if err != nil {
 		return nil, fmt.Errorf("pending orders' age metric: %w", err)
 	}
 	open, err := meter.Float64Gauge("orderflow.orders.open",
 		metric.WithUnit("{share}"),
-		metric.WithDescription("Share of new orders that are accepted: 1 unless the pending ones wait too long; every replica has its own."))
+		metric.WithDescription("Share of new orders that are accepted: 1 unless the pending ones wait too long; "+
+			"every replica has its own."))
 	if err != nil {
 		return nil, fmt.Errorf("admission metric: %w", err)
 	}

@@ -222,7 +222,8 @@ func (s *Store) placeBatch(ctx context.Context, batch []*placement) {
 	switch kind := postgres.Classify(err); {
 	case err == nil:
 	case kind == fault.Unknown:
-		slog.WarnContext(ctx, "unknown whether orders were stored, storing them again to find out", "orders", len(todo), "error", err)
+		slog.WarnContext(ctx, "unknown whether orders were stored, storing them again to find out",
+			"orders", len(todo), "error", err)
 		s.resolve(ctx, todo, err)
 	case kind == fault.Other && len(todo) > 1:
 		// One order that the database refuses must not fail the others.
@@ -248,7 +249,8 @@ func fail(batch []*placement, err error) {
 func (s *Store) resolve(ctx context.Context, batch []*placement, unknown error) {
 	ctx, cancel := context.WithTimeout(ctx, s.limits.resolve)
 	defer cancel()
-	for pause := 20 * time.Millisecond; sleep(ctx, pause/2+rand.N(pause)); pause = min(2*pause, time.Second) { //nolint:gosec // jitter is no secret
+	jitter := func(pause time.Duration) time.Duration { return pause/2 + rand.N(pause) } //nolint:gosec // no secret
+	for pause := 20 * time.Millisecond; sleep(ctx, jitter(pause)); pause = min(2*pause, time.Second) {
 		err := s.place(ctx, batch)
 		switch {
 		case err == nil:
@@ -368,7 +370,8 @@ func claimKeys(batch []*placement) (*pgx.Batch, map[scopedKey]keyOwner) {
 	b.Queue(`
 insert into order_keys (customer_id, key, request_hash, order_id)
 select customer_id, key, request_hash, order_id
-from unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[]) with ordinality as k(customer_id, key, request_hash, order_id, n)
+from unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[])
+  with ordinality as k(customer_id, key, request_hash, order_id, n)
 order by n
 on conflict (customer_id, key) do update
 set request_hash = excluded.request_hash, order_id = excluded.order_id, created_at = excluded.created_at

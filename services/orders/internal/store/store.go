@@ -144,7 +144,8 @@ type Filter struct {
 
 // List returns at most limit of the owner's orders, newest first, and whether
 // there are more.
-func (s *Store) List(ctx context.Context, owner identity.Owner, f Filter, limit int) (orders []order.Order, more bool, err error) {
+func (s *Store) List(ctx context.Context, owner identity.Owner, f Filter,
+	limit int) (orders []order.Order, more bool, err error) {
 	// Each combination is a statement of its own, and so gets its own plan.
 	query := `
 select ` + columns + `
