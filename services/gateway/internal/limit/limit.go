@@ -12,9 +12,14 @@
 // neither httprate's sliding window, which estimates, nor a token bucket, which
 // promises no number for any window. Answers say what is left in the fields of
 // draft-ietf-httpapi-ratelimit-headers-11.
+//
+// A quota alone lets a caller take the machine for as long as the quota lasts, and
+// makes the gateway answer any number of refusals afterwards, each at the price of
+// reading a request. So requests also have a pace: see pace.
 package limit
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/netip"
@@ -34,6 +39,19 @@ import (
 // the windows of all begin again: better than to forget nobody, or to refuse those
 // that are new.
 const maxCallers = 20_000
+
+// The pace is how fast one caller's requests are let on, be it to a service or to
+// their refusal: paceFactor times as fast as its quota takes on average, and at
+// least minPace a second. A caller may be ahead of it by paceBurst. A request
+// beyond that is paused, for at most maxPause, and counts as in hand meanwhile. Its
+// connection is not read during the pause: TCP passes the pressure on to the caller,
+// and what it cannot send costs nothing here.
+const (
+	paceFactor = 2
+	minPace    = 100
+	paceBurst  = 100 * time.Millisecond
+	maxPause   = time.Second
+)
 
 // Limiter counts what callers do.
 type Limiter struct {
@@ -62,7 +80,7 @@ type caller [16]byte
 
 // Count counts a request of the caller, who is nobody when its token was refused,
 // and says in the answer's header what is left. It returns the 429 when nothing
-// was.
+// was. Before it returns it pauses requests that come faster than the pace.
 func (l *Limiter) Count(w http.ResponseWriter, r *http.Request, from identity.Caller) error {
 	kind := l.writes
 	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions {
@@ -71,11 +89,14 @@ func (l *Limiter) Count(w http.ResponseWriter, r *http.Request, from identity.Ca
 	if !kind.quota.limited() || from.ID != uuid.Nil && from.Operations {
 		return nil
 	}
-	left, again, ok := kind.take(l.callerOf(r, from), time.Now())
-	seconds := int((again + time.Second - 1) / time.Second)
+	who := l.callerOf(r, from)
+	t, ok := kind.take(who, time.Now())
+	l.pause(r.Context(), who, t.pause)
+	// The window may have ended during the pause: then the client may try again at once, which is a second in a header.
+	seconds := max(1, int((time.Until(t.until)+time.Second-1)/time.Second))
 	h := w.Header()
 	h["Ratelimit-Policy"] = kind.policy
-	h["Ratelimit"] = []string{kind.name + ";r=" + strconv.Itoa(left) + ";t=" + strconv.Itoa(seconds)}
+	h["Ratelimit"] = []string{kind.name + ";r=" + strconv.Itoa(t.left) + ";t=" + strconv.Itoa(seconds)}
 	if ok {
 		return nil
 	}
@@ -83,12 +104,24 @@ func (l *Limiter) Count(w http.ResponseWriter, r *http.Request, from identity.Ca
 		kind.quota.Window.String() + " is used up.").RetryIn(time.Duration(seconds) * time.Second)
 }
 
+// pause keeps a request in hand for a while. When the caller has too many there,
+// it does not: one caller's paused requests must not take all connections.
+func (l *Limiter) pause(ctx context.Context, who caller, d time.Duration) {
+	if d <= 0 || !l.waiting.enter(who) {
+		return
+	}
+	defer l.waiting.leave(who)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
 // Hold takes a request in hand until release is called, or returns the 429 when
 // the caller has too many there.
 func (l *Limiter) Hold(w http.ResponseWriter, r *http.Request, from identity.Caller) (release func(), err error) {
-	if l.waiting.most == 0 {
-		return func() {}, nil
-	}
 	who := l.callerOf(r, from)
 	if !l.waiting.enter(who) {
 		return nil, l.crowded(w)
@@ -143,9 +176,10 @@ func ofAddress(addr netip.Addr) caller {
 
 // windows are those of all callers for one kind of request.
 type windows struct {
-	name   string
-	policy []string
-	quota  Quota
+	name     string
+	policy   []string
+	quota    Quota
+	interval time.Duration // between two requests at the pace
 
 	mu    sync.Mutex
 	taken map[caller]window
@@ -154,23 +188,34 @@ type windows struct {
 type window struct {
 	until time.Time
 	count int
+	due   time.Time // when the next request is, at the pace
+}
+
+// taken is what one request found.
+type taken struct {
+	left  int
+	until time.Time // the window's end
+	pause time.Duration
 }
 
 func newWindows(name string, quota Quota) *windows {
 	quoted := `"` + name + `"`
-	return &windows{name: quoted, quota: quota, taken: map[caller]window{}, policy: []string{
+	ws := &windows{name: quoted, quota: quota, taken: map[caller]window{}, policy: []string{
 		quoted + ";q=" + strconv.Itoa(quota.Requests) + ";w=" + strconv.Itoa(int(quota.Window/time.Second)),
 	}}
+	if quota.limited() {
+		ws.interval = min(time.Second/minPace, quota.Window/time.Duration(paceFactor*quota.Requests))
+	}
+	return ws
 }
 
-// take takes one request from the caller's quota, and says what is left and for
-// how long the window lasts.
-func (ws *windows) take(who caller, now time.Time) (left int, again time.Duration, ok bool) {
+// take takes one request from the caller's quota.
+func (ws *windows) take(who caller, now time.Time) (t taken, ok bool) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	w, known := ws.taken[who]
 	if !now.Before(w.until) {
-		w = window{until: now.Add(ws.quota.Window)}
+		w.until, w.count = now.Add(ws.quota.Window), 0
 		if !known && len(ws.taken) >= maxCallers {
 			ws.forget(now)
 		}
@@ -178,8 +223,13 @@ func (ws *windows) take(who caller, now time.Time) (left int, again time.Duratio
 	if ok = w.count < ws.quota.Requests; ok {
 		w.count++
 	}
+	if w.due.Before(now) {
+		w.due = now
+	}
+	ahead := min(w.due.Sub(now), paceBurst+maxPause)
+	w.due = now.Add(ahead + ws.interval)
 	ws.taken[who] = w
-	return ws.quota.Requests - w.count, w.until.Sub(now), ok
+	return taken{left: ws.quota.Requests - w.count, until: w.until, pause: ahead - paceBurst}, ok
 }
 
 // forget makes room: of windows that are over, else of all.
@@ -197,13 +247,16 @@ func (ws *windows) forget(now time.Time) {
 // crowd counts the requests in hand. It has as many callers as there are requests,
 // which the gateway bounds.
 type crowd struct {
-	most int
+	most int // of one caller; 0: no limit, and nothing is counted
 
 	mu     sync.Mutex
 	inHand map[caller]int
 }
 
 func (c *crowd) enter(who caller) bool {
+	if c.most == 0 {
+		return true
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.inHand[who] >= c.most {
@@ -214,6 +267,9 @@ func (c *crowd) enter(who caller) bool {
 }
 
 func (c *crowd) leave(who caller) {
+	if c.most == 0 {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.inHand[who]--; c.inHand[who] == 0 {

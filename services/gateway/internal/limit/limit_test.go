@@ -62,23 +62,108 @@ func TestAQuotaIsExactToTheRequest(t *testing.T) {
 }
 
 func TestManyAtOnceGetExactlyTheQuota(t *testing.T) {
-	l := New(Config{Reads: Quota{Requests: 1000, Window: time.Hour}}, false)
-	ada := identity.Caller{ID: uuid.New()}
-	var passed atomic.Int64
-	var all sync.WaitGroup
-	for range 50 {
-		all.Go(func() {
-			for range 100 {
-				if code, _ := count(l, httptest.NewRequest(http.MethodGet, "/products", nil), ada); code == 200 {
-					passed.Add(1)
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Config{Reads: Quota{Requests: 1000, Window: time.Hour}}, false)
+		ada := identity.Caller{ID: uuid.New()}
+		var passed atomic.Int64
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				for range 100 {
+					if code, _ := count(l, httptest.NewRequest(http.MethodGet, "/products", nil), ada); code == 200 {
+						passed.Add(1)
+					}
 				}
+			})
+		}
+		all.Wait()
+		if passed.Load() != 1000 {
+			t.Errorf("%d of 5,000 requests passed, the quota is 1,000", passed.Load())
+		}
+	})
+}
+
+// However fast a caller sends, on however many connections, it gets its quota, its answers come at its pace, and nobody
+// else waits.
+func TestAFloodIsAnsweredAtThePace(t *testing.T) {
+	for _, test := range []struct{ connections, quota, rate int }{
+		{20, 2000, 400},
+		{300, 2000, 400},
+		{300, 500, 300}, // a second for each, though the pace is 100
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := New(Config{Reads: Quota{Requests: test.quota, Window: 10 * time.Second}}, false)
+			ada, ben := identity.Caller{ID: uuid.New()}, identity.Caller{ID: uuid.New()}
+			get := httptest.NewRequest(http.MethodGet, "/products", nil)
+			const lasts = 9900 * time.Millisecond
+			began := time.Now()
+			var passed, refused atomic.Int64
+			var all sync.WaitGroup
+			for range test.connections {
+				all.Go(func() {
+					for n := 0; time.Since(began) < lasts && n < 5000; n++ { // without a pace the time stands still
+						sent := time.Now()
+						code, header := count(l, get, ada)
+						if took := time.Since(sent); took > maxPause {
+							t.Errorf("an answer took %s", took)
+						}
+						left := int((10*time.Second - time.Since(began) + time.Second - 1) / time.Second)
+						if again := fmt.Sprintf(";t=%d", max(1, left)); !strings.HasSuffix(header.Get("RateLimit"), again) {
+							t.Errorf("%s after %s", header.Get("RateLimit"), time.Since(began))
+						}
+						if code == 200 {
+							passed.Add(1)
+						} else {
+							refused.Add(1)
+						}
+					}
+				})
+			}
+			for time.Since(began) < lasts {
+				sent := time.Now()
+				if code, _ := count(l, get, ben); code != 200 || time.Since(sent) > 0 {
+					t.Errorf("another caller: %d after %s", code, time.Since(sent))
+				}
+				<-time.After(50 * time.Millisecond)
+			}
+			all.Wait()
+			answers := int(passed.Load() + refused.Load())
+			if least := test.rate * 99 / 10; int(passed.Load()) != test.quota || answers < least || answers > least+test.rate/10+test.connections {
+				t.Errorf("%+v: %d passed, %d were refused", test, passed.Load(), refused.Load())
+			}
+			sent := time.Now()
+			<-time.After(maxPause + paceBurst)
+			if count(l, get, ada); time.Since(sent) > maxPause+paceBurst {
+				t.Error("is paused after the flood, too")
 			}
 		})
 	}
-	all.Wait()
-	if passed.Load() != 1000 {
-		t.Errorf("%d of 5,000 requests passed, the quota is 1,000", passed.Load())
-	}
+}
+
+// Paused requests are in hand: a caller with more of them than it may have is not paused, as they would take the
+// connections of others.
+func TestACallerHasNoMorePausedThanItMayHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Config{Waiting: Quota{Requests: 30}}, false)
+		ada := identity.Caller{ID: uuid.New()}
+		var atOnce, paused atomic.Int64
+		var all sync.WaitGroup
+		for range 200 {
+			all.Go(func() {
+				sent := time.Now()
+				count(l, httptest.NewRequest(http.MethodGet, "/products", nil), ada)
+				if time.Since(sent) > 0 {
+					paused.Add(1)
+				} else {
+					atOnce.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		if paused.Load() != 30 {
+			t.Errorf("%d were paused, %d were not; want 30 paused", paused.Load(), atOnce.Load())
+		}
+	})
 }
 
 func TestOperationsMaySendAsManyAsTheyLike(t *testing.T) {
@@ -167,7 +252,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	ws := newWindows("reads", Quota{Requests: 1, Window: time.Hour})
 	now := time.Now()
 	for range 3 * maxCallers {
-		if _, _, ok := ws.take(caller(uuid.New()), now); !ok {
+		if _, ok := ws.take(caller(uuid.New()), now); !ok {
 			t.Fatal("a new caller is refused")
 		}
 	}
@@ -183,7 +268,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	later := now.Add(50 * time.Second)
 	ws.take(ada, later)
 	ws.take(caller(uuid.New()), now.Add(70*time.Second))
-	if _, _, ok := ws.take(ada, now.Add(70*time.Second)); ok || len(ws.taken) != 2 {
+	if _, ok := ws.take(ada, now.Add(70*time.Second)); ok || len(ws.taken) != 2 {
 		t.Errorf("a window that is not over was forgotten: %d are left", len(ws.taken))
 	}
 }
