@@ -29,7 +29,7 @@ func TestEnduringFlood(t *testing.T) {
 	const perHour, requests = 200, 400
 	s, issuer := startGuarded(t, map[string]string{"LIMIT_READS": enduring(fmt.Sprintf("%d/1h", perHour), "2000/10s")})
 	token := issuer.Customer(t, uuid.New())
-	lasts, rounds := enduring(time.Second, 10*time.Second), enduring([]int{20}, []int{20, 100, 400})
+	lasts, rounds := enduring(time.Second, 10*time.Second), enduring([]int{20}, []int{20, 200, 1000})
 	load := steady(s, 30, time.Duration(2*len(rounds))*lasts+enduring(8*time.Second, 30*time.Second)) // before and after the rounds
 	load.Tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: issuer.Scoped(t, "operations")})
 	var healthy, flooded []window
@@ -56,6 +56,9 @@ func TestEnduringFlood(t *testing.T) {
 	})
 	promised(t, r, load.Orders, false)
 	if endures() {
+		for i, connections := range rounds {
+			t.Logf("%d connections: p99 %s before, %s meanwhile", connections, healthy[i].p99(t, r), flooded[i].p99(t, r))
+		}
 		unaffected(t, r, healthy, flooded)
 	}
 }

@@ -48,7 +48,43 @@ func (l *listener) track(c net.Conn, state http.ConnState) {
 	}
 }
 
-// makeRoom closes a connection that carries no whole request, else the new one.
+type connectionKey struct{}
+
+// connection is what a request knows of its own.
+type connection struct {
+	listener *listener
+	conn     net.Conn
+}
+
+// remember is the http.Server's ConnContext.
+func (l *listener) remember(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, connection{l, c})
+}
+
+// Spare offers the connection of a request that only waits to [Server.Limit], as
+// one that may be closed to make room for another. keep takes the offer back and
+// returns false when it was closed: then do nothing for the request. ctx is the
+// request's; outside a [Server] there is nothing to close.
+func Spare(ctx context.Context) (keep func() bool) {
+	own, ok := ctx.Value(connectionKey{}).(connection)
+	if !ok {
+		return func() bool { return true }
+	}
+	own.listener.track(own.conn, http.StateIdle)
+	return func() bool { return own.listener.keep(own.conn) }
+}
+
+func (l *listener) keep(c net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, open := l.conns[c]
+	if open {
+		l.conns[c] = http.StateActive
+	}
+	return open
+}
+
+// makeRoom closes a connection that carries no whole request, or a spare one, else the new one.
 // Which one is left to chance (a map has no order): one of a crowd that holds
 // most of them.
 func (l *listener) makeRoom(fresh net.Conn) {

@@ -75,8 +75,8 @@ func NewServer(cfg Config, handler, admin http.Handler) *Server {
 
 // Limit bounds, before Run, what clients can make the public port hold: the
 // connections and the bytes of a request's header. One connection more takes
-// the place of one that carries no request, or only a part of its header; when
-// there is none, it is told 503 and closed.
+// the place of one that carries no request, or only a part of its header, or is
+// spare ([Spare]); when there is none, it is told 503 and closed.
 func (s *Server) Limit(conns, headerBytes int) {
 	s.maxConns, s.maxHeaderBytes = conns, headerBytes
 }
@@ -168,6 +168,7 @@ func (s *Server) listen(base context.Context, variable, addr string, most int, h
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    s.maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       l.remember,
 		ConnState:         l.track,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}

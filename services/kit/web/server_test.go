@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -205,11 +206,23 @@ func dial(t *testing.T, url string) net.Conn {
 }
 
 // A connection beyond the limit gets the place of one that carries no whole
-// request, however it was left: unused, idle or with half a header.
+// request, however it was left: unused, idle, with half a header, or with a request that only waits.
 func TestConnectionLimit(t *testing.T) {
 	const limit = 4
 	arrived, release := make(chan struct{}), make(chan struct{})
+	var taken atomic.Int64
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/spare" {
+			keep := Spare(r.Context())
+			<-r.Context().Done() // closed
+			if !keep() {
+				taken.Add(1)
+			}
+			return
+		}
+		if !Spare(r.Context())() {
+			t.Error("a connection that is open is said to be closed")
+		}
 		if r.URL.Path == "/held" {
 			arrived <- struct{}{}
 			<-release
@@ -224,7 +237,9 @@ func TestConnectionLimit(t *testing.T) {
 		}
 		return http.ReadResponse(bufio.NewReader(conn), nil)
 	}
-	for _, left := range []string{"", "GET / HTTP/1.1\r\nHost:", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"} {
+	for _, left := range []string{
+		"", "GET / HTTP/1.1\r\nHost:", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET /spare HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
 		for range 3 * limit {
 			if _, err := io.WriteString(dial(t, public), left); err != nil {
 				t.Fatal(err)
@@ -268,6 +283,9 @@ func TestConnectionLimit(t *testing.T) {
 	begin()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+	if taken.Load() == 0 {
+		t.Error("no request learned that its connection was taken")
 	}
 }
 

@@ -43,14 +43,14 @@ const maxCallers = 20_000
 // The pace is how fast one caller's requests are let on, be it to a service or to
 // their refusal: paceFactor times as fast as its quota takes on average, and at
 // least minPace a second. A caller may be ahead of it by paceBurst. A request
-// beyond that is paused, for at most maxPause, and counts as in hand meanwhile. Its
-// connection is not read during the pause: TCP passes the pressure on to the caller,
-// and what it cannot send costs nothing here.
+// beyond that is paused, for at most maxPause. Its connection is not read during
+// the pause: TCP passes the pressure on to the caller, and what it cannot send
+// costs nothing here.
 const (
 	paceFactor = 2
 	minPace    = 100
 	paceBurst  = 100 * time.Millisecond
-	maxPause   = time.Second
+	maxPause   = 3 * time.Second
 )
 
 // Limiter counts what callers do.
@@ -89,9 +89,10 @@ func (l *Limiter) Count(w http.ResponseWriter, r *http.Request, from identity.Ca
 	if !kind.quota.limited() || from.ID != uuid.Nil && from.Operations {
 		return nil
 	}
-	who := l.callerOf(r, from)
-	t, ok := kind.take(who, time.Now())
-	l.pause(r.Context(), who, t.pause)
+	t, ok := kind.take(l.callerOf(r, from), time.Now())
+	if !pause(r.Context(), t.pause) {
+		return web.TooManyRequests("The connection went to another caller.") // nobody reads it
+	}
 	// The window may have ended during the pause: then the client may try again at once, which is a second in a header.
 	seconds := max(1, int((time.Until(t.until)+time.Second-1)/time.Second))
 	h := w.Header()
@@ -104,19 +105,20 @@ func (l *Limiter) Count(w http.ResponseWriter, r *http.Request, from identity.Ca
 		kind.quota.Window.String() + " is used up.").RetryIn(time.Duration(seconds) * time.Second)
 }
 
-// pause keeps a request in hand for a while. When the caller has too many there,
-// it does not: one caller's paused requests must not take all connections.
-func (l *Limiter) pause(ctx context.Context, who caller, d time.Duration) {
-	if d <= 0 || !l.waiting.enter(who) {
-		return
+// pause lets a request wait. It returns false when its connection went to somebody
+// else meanwhile: one caller's paused requests must not take the last one.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return true
 	}
-	defer l.waiting.leave(who)
+	keep := web.Spare(ctx)
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+	return keep()
 }
 
 // Hold takes a request in hand until release is called, or returns the 429 when

@@ -89,7 +89,7 @@ func TestAFloodIsAnsweredAtThePace(t *testing.T) {
 	for _, test := range []struct{ connections, quota, rate int }{
 		{20, 2000, 400},
 		{300, 2000, 400},
-		{300, 500, 300}, // a second for each, though the pace is 100
+		{1800, 2000, 600}, // three seconds for each, though the pace is 400
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			l := New(Config{Reads: Quota{Requests: test.quota, Window: 10 * time.Second}}, false)
@@ -138,32 +138,6 @@ func TestAFloodIsAnsweredAtThePace(t *testing.T) {
 			}
 		})
 	}
-}
-
-// Paused requests are in hand: a caller with more of them than it may have is not paused, as they would take the
-// connections of others.
-func TestACallerHasNoMorePausedThanItMayHold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := New(Config{Waiting: Quota{Requests: 30}}, false)
-		ada := identity.Caller{ID: uuid.New()}
-		var atOnce, paused atomic.Int64
-		var all sync.WaitGroup
-		for range 200 {
-			all.Go(func() {
-				sent := time.Now()
-				count(l, httptest.NewRequest(http.MethodGet, "/products", nil), ada)
-				if time.Since(sent) > 0 {
-					paused.Add(1)
-				} else {
-					atOnce.Add(1)
-				}
-			})
-		}
-		all.Wait()
-		if paused.Load() != 30 {
-			t.Errorf("%d were paused, %d were not; want 30 paused", paused.Load(), atOnce.Load())
-		}
-	})
 }
 
 func TestOperationsMaySendAsManyAsTheyLike(t *testing.T) {
