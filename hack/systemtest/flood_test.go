@@ -30,7 +30,8 @@ func TestEnduringFlood(t *testing.T) {
 	s, issuer := startGuarded(t, map[string]string{"LIMIT_READS": enduring(fmt.Sprintf("%d/1h", perHour), "2000/10s")})
 	token := issuer.Customer(t, uuid.New())
 	lasts, rounds := enduring(time.Second, 10*time.Second), enduring([]int{20}, []int{20, 200, 1000})
-	load := steady(s, 30, time.Duration(2*len(rounds))*lasts+enduring(8*time.Second, 30*time.Second)) // before and after the rounds
+	beside := enduring(8*time.Second, 30*time.Second) // before and after the rounds
+	load := steady(s, 30, time.Duration(2*len(rounds))*lasts+beside)
 	load.Tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: issuer.Scoped(t, "operations")})
 	var healthy, flooded []window
 	r := during(t.Context(), t, load, func(time.Time) {
@@ -57,7 +58,8 @@ func TestEnduringFlood(t *testing.T) {
 	promised(t, r, load.Orders, false)
 	if endures() {
 		for i, connections := range rounds {
-			t.Logf("%d connections: p99 %s before, %s meanwhile", connections, healthy[i].p99(t, r), flooded[i].p99(t, r))
+			before, meanwhile := healthy[i].p99(t, r), flooded[i].p99(t, r)
+			t.Logf("%d connections: p99 %s before, %s meanwhile", connections, before, meanwhile)
 		}
 		unaffected(t, r, healthy, flooded)
 	}
@@ -74,8 +76,8 @@ type flood struct {
 	held                  atomic.Bool // back, by TCP, on one connection at least
 }
 
-// send sends so many requests, or what it can of them before a time is over, without waiting for the answers to one before
-// it sends the next. It is cheap, as the machine of a client would be another one.
+// send sends so many requests, or what it can of them before a time is over, without waiting for the answers to one
+// before it sends the next. It is cheap, as the machine of a client would be another one.
 func (f *flood) send(ctx context.Context, requests int, end time.Time) error {
 	var working errgroup.Group
 	for i := range f.connections {

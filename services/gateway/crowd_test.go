@@ -69,7 +69,8 @@ func TestOneUsersWaitingRequestsAreNotEverybodys(t *testing.T) {
 // A flood's requests are paused on as many connections as the gateway has, and others get theirs.
 func TestPausedRequestsKeepNobodyOut(t *testing.T) {
 	p, ask, ada, ben := guardedProcess(t, "LIMIT_READS=1000/1h")
-	text := strings.Replace(request(http.MethodGet, "/orders", 0), "Accept: */*\r\n", "Accept: */*\r\nAuthorization: Bearer "+ada+"\r\n", 1)
+	text := strings.Replace(request(http.MethodGet, "/orders", 0),
+		"Accept: */*\r\n", "Accept: */*\r\nAuthorization: Bearer "+ada+"\r\n", 1)
 	paused := webtest.NewCrowd(t, p.addr)
 	paused.Join(t, maxConns+200, strings.Repeat(text, 30)) // three seconds each
 	paused.Await(t, func(answers map[int]int) bool { return answers[429] > 200 })
@@ -122,7 +123,8 @@ func guardedProcess(t *testing.T, env ...string) (p *process, ask asking, ada, b
 		return resp
 	}
 	ada, ben = issuer.Customer(t, uuid.New()), issuer.Customer(t, uuid.New())
-	for deadline := time.Now().Add(10 * time.Second); ask(http.MethodGet, "/products", ben, "").StatusCode != http.StatusOK; <-time.After(20 * time.Millisecond) {
+	deadline := time.Now().Add(10 * time.Second)
+	for ; ask(http.MethodGet, "/products", ben, "").StatusCode != http.StatusOK; <-time.After(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the gateway does not get the issuer's keys")
 		}

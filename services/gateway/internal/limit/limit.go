@@ -93,7 +93,8 @@ func (l *Limiter) Count(w http.ResponseWriter, r *http.Request, from identity.Ca
 	if !pause(r.Context(), t.pause) {
 		return web.TooManyRequests("The connection went to another caller.") // nobody reads it
 	}
-	// The window may have ended during the pause: then the client may try again at once, which is a second in a header.
+	// The window may have ended during the pause: then the client may try again
+	// at once, which is a second in a header.
 	seconds := max(1, int((time.Until(t.until)+time.Second-1)/time.Second))
 	h := w.Header()
 	h["Ratelimit-Policy"] = kind.policy
