@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"orderflow.internal/hack/internal/login"
 	"orderflow.internal/hack/stack"
@@ -57,10 +58,16 @@ its own, as hack/login --machine does.`,
 			return errors.Join(err, show(report, asJSON), report.Err())
 		},
 	}
-	f := c.Flags()
 	if s := running(); s != nil {
 		o.BaseURL = s.BaseURL()
 	}
+	flags(c.Flags(), &o)
+	c.Flags().BoolVar(&asJSON, "json", asJSON, "print the report as JSON")
+	c.MarkFlagsMutuallyExclusive("hot", "products")
+	return c
+}
+
+func flags(f *pflag.FlagSet, o *Options) {
 	f.StringVar(&o.BaseURL, "base-url", o.BaseURL, "the gateway's `url`")
 	f.IntVar(&o.Orders, "orders", o.Orders, "orders to place")
 	f.IntVar(&o.Concurrency, "concurrency", o.Concurrency,
@@ -81,9 +88,6 @@ its own, as hack/login --machine does.`,
 		"orders that share a customer; 1 proves of each that it is stored at most once")
 	f.DurationVar(&o.Settle, "settle", o.Settle,
 		"how long orders may take to be final and in the histories after the last POST")
-	f.BoolVar(&asJSON, "json", asJSON, "print the report as JSON")
-	c.MarkFlagsMutuallyExclusive("hot", "products")
-	return c
 }
 
 // running is what hack/up runs, or nil.

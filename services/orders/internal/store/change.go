@@ -187,6 +187,26 @@ func changedEvent(ctx context.Context, o *order.Order) (bus.Event, error) {
 	return bus.Event{}, fmt.Errorf("order %s: there is no event for %s", o.ID, o.Status)
 }
 
+// changeOrders names the orders twice, or a new table is scanned whole until its
+// first analyze.
+const changeOrders = `
+update orders o
+set status = c.status,
+    reason = c.reason,
+    items = c.items::jsonb,
+    shortages = c.shortages::jsonb,
+    total_cents = c.total_cents,
+    currency = c.currency,
+    version = c.version,
+    updated_at = c.updated_at,
+    answer = coalesce(o.answer, c.answer),
+    answered_at = case when c.answer is null then o.answered_at else now() end
+from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[],
+  $9::timestamptz[], $10::text[])
+  as c(order_id, status, reason, items, shortages, total_cents, currency, version, updated_at, answer)
+where o.order_id = c.order_id
+  and o.order_id = any($1::uuid[])`
+
 // writeChanges queues the storing of orders in their new versions, each of
 // which is in changes once, and of their events.
 func writeChanges(b *pgx.Batch, changes []change) error {
@@ -229,24 +249,7 @@ func writeChanges(b *pgx.Batch, changes []change) error {
 		answers[i] = c.answer
 		emitted[i] = c.event
 	}
-	b.Queue(`
-update orders o
-set status = c.status,
-    reason = c.reason,
-    items = c.items::jsonb,
-    shortages = c.shortages::jsonb,
-    total_cents = c.total_cents,
-    currency = c.currency,
-    version = c.version,
-    updated_at = c.updated_at,
-    answer = coalesce(o.answer, c.answer),
-    answered_at = case when c.answer is null then o.answered_at else now() end
-from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[],
-  $9::timestamptz[], $10::text[])
-  as c(order_id, status, reason, items, shortages, total_cents, currency, version, updated_at, answer)
-where o.order_id = c.order_id
-  and o.order_id = any($1::uuid[])`, // again, or a new table is scanned whole until its first analyze
-		ids, statuses, reasons, items, shortages, totals, currencies, versions, times, answers)
+	b.Queue(changeOrders, ids, statuses, reasons, items, shortages, totals, currencies, versions, times, answers)
 	// Whatever an order changes to, it waits no longer.
 	b.Queue(`
 delete from pending_orders
