@@ -195,15 +195,18 @@ func (b *backlog) workedOff(until time.Time) int {
 
 // tolerated is how long orders may wait before the first is refused: far less
 // than the deadline, so that nearly all of that is left for outages, and enough
-// for any batch.
-func tolerated(deadline time.Duration) time.Duration { return deadline / 16 }
+// for any batch. A second's pause is no overload, however short the deadline: a
+// table that is locked for an index, or a queue that finds a new leader, takes
+// as long.
+func tolerated(deadline time.Duration) time.Duration { return max(deadline/16, time.Second) }
 
 // measure sets which share of the new orders is taken: none while the oldest
 // pending one has waited for half the deadline, all while a new one would not
 // have to wait for long, and in between the fewer the longer that is. This
 // settles where as many are taken as are worked off; thanks to the square an
-// overload of 16 times the capacity does so at four times the tolerated wait. While no stock answers come there is an
-// outage and no overload, even if customers cancel some of their orders.
+// overload of 16 times the capacity does so at four times the tolerated wait.
+// While no stock answers come there is an outage and no overload, even if
+// customers cancel some of their orders.
 //
 // It returns for how long the oldest order has waited and a new one would.
 func (a *admission) measure(now time.Time, oldest *time.Time, deadline time.Duration) (age, wait time.Duration) {

@@ -242,6 +242,27 @@ func TestAdmissionTakesABurst(t *testing.T) {
 	}
 }
 
+// Orders that wait for less than a second are no overload, however short the deadline.
+func TestAdmissionSurvivesAPause(t *testing.T) {
+	t.Parallel()
+	const deadline, step = 4 * time.Second, 50 * time.Millisecond
+	var a admission
+	start := time.Now()
+	for i := range 100 {
+		now := start.Add(time.Duration(i) * step)
+		a.backlog.add(now, 5)
+		a.answered.Store(new(time.Now()))
+		oldest := now
+		if i >= 50 && i < 62 {
+			oldest = start.Add(50*step + time.Duration(i-50)*step/2) // half of them are worked off
+		}
+		if age, wait := a.measure(now, &oldest, deadline); a.share() < 1 {
+			t.Fatalf("the share is %.2f when the oldest order is %s old and a new one seems to wait for %s",
+				a.share(), age, wait)
+		}
+	}
+}
+
 // Once nothing waits all orders are taken, whatever there was before.
 func TestAdmissionOpensWhenNothingWaits(t *testing.T) {
 	t.Parallel()
