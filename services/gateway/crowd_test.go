@@ -16,35 +16,7 @@ import (
 // One user's 8,000 waiting requests are that user's 429, and nobody else's 503.
 func TestOneUsersWaitingRequestsAreNotEverybodys(t *testing.T) {
 	const crowd, share = 8000, 400
-	issuer := kittest.NewIssuer(t)
-	upstream := httptest.NewServer(http.HandlerFunc(slowService))
-	t.Cleanup(upstream.Close) // after the process, which is its client
-	p := startProcess(t, upstream.URL, "AUTH_ISSUER="+issuer.URL, "LIMIT_WRITES=none")
-	ask := func(method, path, token, body string) *http.Response {
-		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.addr+path, strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+token)
-		req.Header.Set("Prefer", "respond-async")
-		req.Close = true
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := resp.Body.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return resp
-	}
-	ada, ben := issuer.Customer(t, uuid.New()), issuer.Customer(t, uuid.New())
-	for deadline := time.Now().Add(10 * time.Second); ask(http.MethodGet, "/products", ben, "").
-		StatusCode != http.StatusOK; <-time.After(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the gateway does not get the issuer's keys")
-		}
-	}
+	p, ask, ada, ben := guardedProcess(t, "LIMIT_WRITES=none")
 	order := `{"productId":"550e8400-e29b-41d4-a716-446655440001","quantity":2}`
 	text := strings.Replace(request(http.MethodPost, "/orders", len(order)), "Accept: */*\r\n",
 		"Accept: */*\r\nAuthorization: Bearer "+ada+"\r\n", 1) + order
