@@ -78,8 +78,20 @@ func spansOf(t testing.TB, c *teletest.Collector, traceID string, want int) []te
 	return spans
 }
 
+// compareTree compares the trees of spans. A message's routing key is compared with the name of its span, which is an
+// operation and exchange:key:queue.
 func compareTree(t testing.TB, spans []teletest.Span, want string) {
 	t.Helper()
+	for _, span := range spans {
+		if span.Kind != "producer" && span.Kind != "consumer" {
+			continue
+		}
+		_, destination, _ := strings.Cut(span.Name, " ")
+		key, _, _ := strings.Cut(strings.TrimPrefix(destination, events.Exchange+":"), ":")
+		if got := span.Attributes["messaging.rabbitmq.destination.routing_key"]; got != key {
+			t.Errorf("%s, a %s span, has the routing key %q", span.Name, span.Kind, got)
+		}
+	}
 	if diff := cmp.Diff(strings.TrimLeft(want, "\n"), teletest.Tree(spans, shown...)); diff != "" {
 		t.Errorf("spans (-want +got):\n%s", diff)
 	}
