@@ -29,7 +29,7 @@ type Problem struct {
 	retryAfter time.Duration
 	location   string
 	challenge  string
-	told       bool
+	logged     bool
 	cause      error
 }
 
@@ -76,10 +76,10 @@ func (p *Problem) RetryIn(d time.Duration) *Problem {
 	return p
 }
 
-// Told says that the log has heard of what is behind the problem, once for all
-// requests that it meets.
-func (p *Problem) Told() *Problem {
-	p.told = true
+// Logged says that the cause is in the log already, once for all requests that it
+// affects: [Handle] does not log the problem again.
+func (p *Problem) Logged() *Problem {
+	p.logged = true
 	return p
 }
 
@@ -271,7 +271,7 @@ func (p *Problem) Write(w http.ResponseWriter) {
 }
 
 // Handle answers with the problem that [Error] makes of fn's error and logs it
-// when the fault is ours (5xx), unless it was Told. When fn had begun an
+// when the fault is ours (5xx), unless it is Logged. When fn had begun an
 // answer, the connection is cut, so that the client does not take the part for
 // the whole.
 func Handle(fn func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
@@ -290,7 +290,7 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 		// The client is gone; what failed did so for that reason.
 		problem = &Problem{Type: problem.Type, Title: "Client closed the request", Status: statusClientGone}
 	}
-	if problem.Status >= 500 && !problem.told {
+	if problem.Status >= 500 && !problem.logged {
 		level := slog.LevelError
 		if problem.Status == http.StatusServiceUnavailable {
 			level = slog.LevelWarn

@@ -168,8 +168,8 @@ func TestHandleLogsOnlyFailures(t *testing.T) {
 			return NotFound("x")
 		case "down":
 			return Unavailable("x")
-		case "told":
-			return Unavailable("x").Told()
+		case "logged":
+			return Unavailable("x").Logged()
 		default:
 			return fmt.Errorf("load order 7: %w", errors.New("disk on fire"))
 		}
@@ -183,7 +183,7 @@ func TestHandleLogsOnlyFailures(t *testing.T) {
 	if w := get("/orders/7?how=client"); w.Code != 404 || log.Len() > 0 {
 		t.Errorf("%d, logged %s", w.Code, log)
 	}
-	if w := get("/orders/7?how=told"); w.Code != 503 || log.Len() > 0 {
+	if w := get("/orders/7?how=logged"); w.Code != 503 || log.Len() > 0 {
 		t.Errorf("%d, logged %s", w.Code, log)
 	}
 	if w := get("/orders/7"); w.Code != 500 || strings.Contains(w.Body.String(), "fire") {

@@ -78,7 +78,7 @@ func handle(fn func(http.ResponseWriter, *http.Request) error, query ...string) 
 			return web.IdempotencyMismatch()
 		case errors.As(err, &refused):
 			return web.Unavailable("More orders come in than can be handled. This one was not stored.").
-				RetryIn(refused.RetryAfter).Because(err).Told()
+				RetryIn(refused.RetryAfter).Because(err).Logged()
 		case errors.As(err, &unknown):
 			return web.OutcomeUnknown("Look at the order's Location before you place it again: it may have been stored.").
 				At(location(unknown.OrderID)).Because(err)

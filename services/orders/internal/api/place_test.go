@@ -333,7 +333,7 @@ func TestErrorsOfPlacingPromiseNoMoreThanIsKnown(t *testing.T) {
 	}
 }
 
-// In an overload there are thousands, and the store has told of them all.
+// An overload refuses thousands of orders, and the store has already logged that it refuses some.
 func TestRefusalsOfAnOverloadFillNoLog(t *testing.T) {
 	var log bytes.Buffer
 	previous := slog.Default()

@@ -63,8 +63,8 @@ func (o *overload) over(now time.Time) bool {
 	return true
 }
 
-// refuse makes the error for an order that comes in an overload. The log hears
-// of the first one.
+// refuse makes the error for an order that comes in an overload. Only the first
+// is logged.
 func (o *overload) refuse(reason error) error {
 	now := time.Now()
 	if o.note(now) {
