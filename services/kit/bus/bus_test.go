@@ -209,7 +209,7 @@ func consumer(t *testing.T, v kittest.Vhost,
 	return c, start(t, c.Run)
 }
 
-// take gets n messages from a queue and acknowledges them.
+// take removes n messages from a queue and leaves those behind them there.
 func take(t *testing.T, v kittest.Vhost, name string, n int) []amqp.Delivery {
 	t.Helper()
 	conn, err := amqp.Dial(v.AdminURL)
@@ -221,7 +221,12 @@ func take(t *testing.T, v kittest.Vhost, name string, n int) []amqp.Delivery {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deliveries, err := ch.Consume(name, "take", true, false, false, false, nil)
+	// Without acknowledging, the broker sends no more than these: what is on its way to a consumer that does not have to
+	// acknowledge is lost with the connection.
+	if err := ch.Qos(n, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	deliveries, err := ch.Consume(name, "take", false, false, false, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,6 +239,12 @@ func take(t *testing.T, v kittest.Vhost, name string, n int) []amqp.Delivery {
 		case <-timeout:
 			t.Fatalf("%s: got %d messages, want %d", name, len(taken), n)
 		}
+	}
+	if err := ch.Cancel("take", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Ack(0, true); err != nil { // all of them
+		t.Fatal(err)
 	}
 	return taken
 }

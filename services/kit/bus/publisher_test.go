@@ -65,7 +65,7 @@ func TestNegativeConfirmIsARefusal(t *testing.T) {
 	if err := p.Ready(t.Context()); err != nil {
 		t.Errorf("the refusal cost the connection: %v", err)
 	}
-	take(t, v, queue, 1)
+	take(t, v, queue, count(t, v, queue))
 	setPolicy(t, v, "full", "^"+queue+"$", map[string]any{"max-length": 1000})
 	until(t, "room", func() bool { return p.Publish(t.Context(), events(t, 1, 2))[0] == nil })
 }
