@@ -196,13 +196,19 @@ where true`
 // replicas did.
 func (s *Store) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
+	loops.Go(func() { s.runTimeOuts(ctx) })
+	loops.Go(func() { s.runWithoutTimeOuts(ctx) })
+	loops.Wait()
+	return nil
+}
+
+func (s *Store) runWithoutTimeOuts(ctx context.Context) {
+	var loops sync.WaitGroup
 	loops.Go(func() { _ = s.clock.Run(ctx) })
 	loops.Go(func() { s.runPlacements(ctx) })
 	loops.Go(func() { s.runPolls(ctx) })
-	loops.Go(func() { s.runTimeOuts(ctx) })
 	loops.Go(func() { s.runAdmission(ctx) })
 	loops.Go(func() { s.runCount(ctx) })
 	loops.Go(func() { s.runForgetKeys(ctx) })
 	loops.Wait()
-	return nil
 }
