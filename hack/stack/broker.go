@@ -2,7 +2,6 @@ package stack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -15,7 +14,7 @@ import (
 	"orderflow.internal/hack/topology"
 )
 
-// Broker is the stack's RabbitMQ: the distribution's package, an image run by Docker, or one that is there already.
+// Broker is the stack's RabbitMQ: the distribution's package, or an image run by Docker.
 type Broker struct {
 	*process
 	opts     Options
@@ -40,18 +39,11 @@ type brokerDriver interface {
 	purge(ctx context.Context, b *Broker) error
 }
 
-// ErrNotOurs means that the broker is one of the user's choice, which a stack neither starts nor stops.
-var ErrNotOurs = errors.New("the broker was given by URL: it is not this stack's to start, stop or control")
-
 // Start runs the broker, with the topology of the charts in it, and waits until it takes connections.
 func (b *Broker) Start(ctx context.Context) error {
-	admin := adminUser
-	if b.external() {
-		admin = ""
-	}
 	definitions, err := WithPasswords(*b.topology, func(user string) (string, error) {
 		return b.secrets.get("rabbitmq-" + user)
-	}, admin)
+	}, adminUser)
 	if err != nil {
 		return err
 	}
@@ -95,7 +87,7 @@ func (b *Broker) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Stop shuts the broker down cleanly; one given by URL is left alone.
+// Stop shuts the broker down cleanly.
 func (b *Broker) Stop(ctx context.Context) error { return b.driver.stop(ctx, b) }
 
 // Kill ends the broker with SIGKILL.
@@ -106,22 +98,13 @@ func (b *Broker) Ctl(ctx context.Context, args ...string) (string, error) {
 	return b.driver.ctl(ctx, b, args...)
 }
 
-// Port takes AMQP connections; 0 for a broker given by URL.
-func (b *Broker) Port() int {
-	if b.external() {
-		return 0
-	}
-	return b.opts.ports().AMQP
-}
+// Port takes AMQP connections.
+func (b *Broker) Port() int { return b.opts.ports().AMQP }
 
 // PublicURL is the address of the management pages, without a password.
-func (b *Broker) PublicURL() string {
-	u, _ := url.Parse(b.ManagementURL()) // checked by Options.validate
-	u.User = nil
-	return u.String()
-}
+func (b *Broker) PublicURL() string { return "http://" + address(b.opts.ports().Management) }
 
-// Usage returns what the broker's processes have used; ErrNotOurs for one given by URL.
+// Usage returns what the broker's processes have used.
 func (b *Broker) Usage() (Usage, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -145,35 +128,18 @@ func (b *Broker) Users() []string {
 }
 
 // AdminURL is the AMQP URL of a user who may do everything.
-func (b *Broker) AdminURL() string {
-	if b.external() {
-		u, _ := url.Parse(b.opts.AMQPURL) // checked by Options.validate
-		return b.amqpURL(u.User)
-	}
-	return b.amqpURL(url.UserPassword(adminUser, b.secrets.known("rabbitmq-"+adminUser)))
-}
+func (b *Broker) AdminURL() string { return b.ServiceURL(adminUser) }
 
 // ServiceURL is the AMQP URL of a service's own user.
 func (b *Broker) ServiceURL(service string) string {
-	return b.amqpURL(url.UserPassword(service, b.secrets.known("rabbitmq-"+service)))
-}
-
-func (b *Broker) amqpURL(user *url.Userinfo) string {
-	u := url.URL{Scheme: "amqp", Host: address(b.opts.ports().AMQP)}
-	if b.external() {
-		given, _ := url.Parse(b.opts.AMQPURL) // checked by Options.validate
-		u.Scheme, u.Host = given.Scheme, given.Host
-	}
-	u.User = user
+	user := url.UserPassword(service, b.secrets.known("rabbitmq-"+service))
+	u := url.URL{Scheme: "amqp", User: user, Host: address(b.opts.ports().AMQP)}
 	// In AMQP URLs the vhost "/" is written %2F, an empty path means no vhost is named.
 	return strings.TrimSuffix(u.String(), "/") + "/" + url.PathEscape(b.Vhost())
 }
 
 // ManagementURL is the base URL of the management API, administrator's name and password included.
 func (b *Broker) ManagementURL() string {
-	if b.external() {
-		return strings.TrimSuffix(b.opts.ManagementURL, "/")
-	}
 	u := url.URL{
 		Scheme: "http", Host: address(b.opts.ports().Management),
 		User: url.UserPassword(adminUser, b.secrets.known("rabbitmq-"+adminUser)),
@@ -181,15 +147,10 @@ func (b *Broker) ManagementURL() string {
 	return u.String()
 }
 
-// MetricsURL is the base URL of /metrics and /metrics/detailed; "" for a broker given by URL.
-func (b *Broker) MetricsURL() string {
-	if b.external() {
-		return ""
-	}
-	return "http://" + address(b.opts.ports().Metrics)
-}
+// MetricsURL is the base URL of /metrics and /metrics/detailed.
+func (b *Broker) MetricsURL() string { return "http://" + address(b.opts.ports().Metrics) }
 
-// waitPorts waits until all ports of a broker of this stack's own are free.
+// waitPorts waits until all ports of the broker are free.
 func (b *Broker) waitPorts() error {
 	p := b.opts.ports()
 	for what, port := range map[string]int{
@@ -202,8 +163,6 @@ func (b *Broker) waitPorts() error {
 	}
 	return nil
 }
-
-func (b *Broker) external() bool { return b.opts.AMQPURL != "" }
 
 // nodeEnv is the environment of the node and of rabbitmqctl: nothing in it points at an instance of the machine's own.
 func (b *Broker) nodeEnv() []string {

@@ -54,8 +54,7 @@ func (o Options) Missing() []string {
 	if _, err := postgresBin(); err != nil {
 		packages = append(packages, "postgresql")
 	}
-	own := o.AMQPURL == "" && o.RabbitMQImage == ""
-	if _, err := os.Stat(filepath.Join(rabbitmqBin, "rabbitmq-server")); own && err != nil {
+	if _, err := os.Stat(filepath.Join(rabbitmqBin, "rabbitmq-server")); o.RabbitMQImage == "" && err != nil {
 		packages = append(packages, "rabbitmq-server")
 	}
 	return packages

@@ -107,10 +107,7 @@ func (s *Stack) Purge(ctx context.Context) error {
 }
 
 func (s *Stack) brokerStep() string {
-	switch {
-	case s.Options.AMQPURL != "":
-		return "declare the topology at " + redact(s.Options.AMQPURL)
-	case s.Options.RabbitMQImage != "":
+	if s.Options.RabbitMQImage != "" {
 		return "start RabbitMQ from " + s.Options.RabbitMQImage
 	}
 	return "start RabbitMQ " + rabbitmqVersion()

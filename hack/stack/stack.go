@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,8 +22,6 @@ type Options struct {
 	Offset int    // added to every port
 
 	RabbitMQImage string // run the broker from this image with Docker
-	AMQPURL       string // use this broker, administrator included; with ManagementURL
-	ManagementURL string
 	Definitions   string // topology file; default the one in services/events/topology
 
 	Auth   bool   // with an identity provider: everybody must say who they are
@@ -49,25 +46,10 @@ func (o Options) dir() string  { return filepath.Join(o.Root, ".run", o.Name) }
 func (o Options) instances(service string) int { return max(1, o.Instances[service]) }
 
 func (o Options) validate() error {
-	var errs []error
-	if (o.AMQPURL == "") != (o.ManagementURL == "") {
-		errs = append(errs, errors.New("--amqp-url and --management-url belong together"))
-	}
-	if o.AMQPURL != "" && o.RabbitMQImage != "" {
-		errs = append(errs, errors.New("--rabbitmq-image and --amqp-url exclude each other"))
-	}
-	for flag, raw := range map[string]string{"--amqp-url": o.AMQPURL, "--management-url": o.ManagementURL} {
-		if raw == "" {
-			continue
-		}
-		if u, err := url.Parse(raw); err != nil || u.Host == "" || u.User == nil {
-			errs = append(errs, fmt.Errorf("%s must be like scheme://user:password@host:port", flag))
-		}
-	}
 	if p := o.ports(); o.Offset < 0 || p.Distribution >= 32768 {
-		errs = append(errs, fmt.Errorf("--port-offset %d: must be 0 to %d", o.Offset, 32767-PortsAt(0).Distribution))
+		return fmt.Errorf("--port-offset %d: must be 0 to %d", o.Offset, 32767-PortsAt(0).Distribution)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // Stack is one private system: broker, database server and services.
@@ -140,13 +122,9 @@ func build(o Options) (*Stack, error) {
 		specs: s.specs,
 	}
 	s.Broker = &Broker{process: newProcess(dir, "rabbitmq"), opts: o, dir: dir, secrets: passwords, topology: topology}
-	switch {
-	case o.AMQPURL != "":
-		s.Broker.driver = externalBroker{}
-	case o.RabbitMQImage != "":
+	s.Broker.driver = packageBroker{epmd: newProcess(dir, "epmd")}
+	if o.RabbitMQImage != "" {
 		s.Broker.driver = imageBroker{newContainer("rabbitmq", dir, o.RabbitMQImage)}
-	default:
-		s.Broker.driver = packageBroker{epmd: newProcess(dir, "epmd")}
 	}
 	for _, spec := range s.specs {
 		for i := 1; i <= o.instances(spec.name); i++ {
@@ -161,7 +139,7 @@ func (s *Stack) saveOptions() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(s.Dir, "stack.json"), text, 0o600) // a broker's URL may carry a password
+	return os.WriteFile(filepath.Join(s.Dir, "stack.json"), text, 0o600)
 }
 
 // Close lets go of the stack's folder; what is running keeps running.

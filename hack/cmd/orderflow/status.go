@@ -59,10 +59,10 @@ func look(ctx context.Context, w *tabwriter.Writer, unit stack.Unit) bool {
 		used = fmt.Sprintf("%d MiB\t%.1f s", usage.RSS>>20, usage.CPU.Seconds())
 	}
 	ready := "yes"
-	switch notOurs := errors.Is(err, stack.ErrNotOurs); {
-	case pid == "-" && !notOurs && unit.Started().IsZero(): // hack/up --infra has not started it
+	switch {
+	case pid == "-" && unit.Started().IsZero(): // hack/up --infra has not started it
 		ready = "-"
-	case pid == "-" && !notOurs:
+	case pid == "-":
 		ready = "no: it does not run; its log: " + unit.Log()
 	default:
 		if err := unit.Ready(ctx); err != nil {

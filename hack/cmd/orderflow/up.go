@@ -62,11 +62,6 @@ OTEL_*, LOG_*, ORDER_*, BUS_*, AUTH_*, IDP_* and DATABASE_MAX_CONNS are passed o
 func brokerFlags(flags *pflag.FlagSet, o *stack.Options) {
 	flags.StringVar(&o.RabbitMQImage, "rabbitmq-image", "",
 		"run RabbitMQ from this `image` with Docker, such as rabbitmq:4.3.6-management, instead of the distribution's")
-	flags.StringVar(&o.AMQPURL, "amqp-url", "",
-		"use the broker at this `url` (amqp://user:password@host:port, an administrator); its topology is written,\n"+
-			"users with the services' names included")
-	flags.StringVar(&o.ManagementURL, "management-url", "",
-		"management API of that broker (http://user:password@host:port)")
 }
 
 // passedOn are the variables of this program's environment that the services get as well.

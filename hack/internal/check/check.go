@@ -34,7 +34,7 @@ type Options struct {
 	Race    bool
 	Run     string // go test -run
 	Verbose bool
-	Broker  stack.Options // RabbitMQImage, AMQPURL and ManagementURL count
+	Broker  stack.Options // its RabbitMQImage counts
 	CRDs    string        // folder with the RabbitMQ operators' resource definitions; "" = download them
 }
 

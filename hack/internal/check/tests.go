@@ -22,7 +22,7 @@ func (r *run) fresh(ctx context.Context, o stack.Options) (*stack.Stack, error) 
 		return nil, err
 	}
 	o.Root, o.Offset, o.Step = r.Root, offset, r.Out.Step
-	o.RabbitMQImage, o.AMQPURL, o.ManagementURL = r.Broker.RabbitMQImage, r.Broker.AMQPURL, r.Broker.ManagementURL
+	o.RabbitMQImage = r.Broker.RabbitMQImage
 	s, err := stack.New(o)
 	if err != nil {
 		return nil, err
@@ -207,10 +207,6 @@ func endurance(ctx context.Context, r *run) error {
 const enduring = stack.EnvEndurance + "=true"
 
 func (r *run) systemTests(ctx context.Context, parallel string, env ...string) error {
-	if r.Broker.AMQPURL != "" {
-		r.skip("the system tests", "they restart and kill the broker, so they need one of their own: use --rabbitmq-image")
-		return nil
-	}
 	// Without the race detector: these tests hold the system to times and sizes.
 	return r.goTest(ctx, "hack", append(env, r.brokerEnv()...), false, parallel, "./systemtest/...")
 }
