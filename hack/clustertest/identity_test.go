@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"orderflow.internal/hack/internal/login"
+	"orderflow.internal/hack/internal/api"
 )
 
 // somebody are the headers by which systems commonly tell the service behind a door who came in; none is ours.
@@ -25,7 +25,7 @@ var somebody = map[string]string{
 // charts/orderflow/values-kind-auth.yaml.
 func TestNobodyIsBelievedWithoutAToken(t *testing.T) {
 	ctx := testContext(t, 5*time.Minute)
-	issuer, err := login.Find(ctx, gateway)
+	issuer, err := api.Find(ctx, gateway)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,9 +90,9 @@ func TestNobodyIsBelievedWithoutAToken(t *testing.T) {
 }
 
 // person is the access token of one of the development provider's users.
-func person(ctx context.Context, t *testing.T, issuer *login.Issuer, name string) string {
+func person(ctx context.Context, t *testing.T, issuer *api.Issuer, name string) string {
 	t.Helper()
-	token, err := issuer.AsDevice(ctx, "orderflow-cli", login.Answer(ctx, name))
+	token, err := issuer.AsDevice(ctx, "orderflow-cli", api.Answer(ctx, name))
 	if err != nil {
 		t.Fatal(err)
 	}

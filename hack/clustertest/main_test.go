@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"orderflow.internal/hack/internal/api"
 	"orderflow.internal/hack/internal/bench"
 	"orderflow.internal/hack/internal/kube"
-	"orderflow.internal/hack/internal/login"
 	"orderflow.internal/hack/stack"
 )
 
@@ -206,7 +206,7 @@ func load(ctx context.Context, t *testing.T) bench.Options {
 	o := bench.Defaults()
 	o.BaseURL = gateway
 	var err error
-	if o.Tokens, err = login.Tokens(ctx, gateway); err != nil {
+	if o.Tokens, err = api.Tokens(ctx, gateway); err != nil {
 		t.Fatal(err)
 	}
 	return o

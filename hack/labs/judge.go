@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"orderflow.internal/events"
+	"orderflow.internal/hack/internal/api"
 )
 
 // Damage is what is wrong with the orders of one half of a lab.
@@ -43,7 +44,7 @@ func (t *trial) settle(ctx context.Context) (d Damage, err error) {
 		if lasts := time.Since(since) > unchanged; lasts && d.Any() == t.without || time.Now().After(giveUp) {
 			return d, nil
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := api.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return d, err
 		}
 	}

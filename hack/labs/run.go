@@ -21,6 +21,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/hack/console"
+	"orderflow.internal/hack/internal/api"
 	"orderflow.internal/hack/internal/mutation"
 	"orderflow.internal/hack/internal/proxy"
 	"orderflow.internal/hack/stack"
@@ -256,7 +257,7 @@ func purge(ctx context.Context, ch *amqp.Channel, name string) error {
 			_, err := ch.QueuePurge(name, false)
 			return err
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if err := api.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -1,12 +1,10 @@
 package labs
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -14,7 +12,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/oauth2"
 
+	"orderflow.internal/hack/internal/api"
 	"orderflow.internal/hack/internal/proxy"
 	"orderflow.internal/hack/stack"
 )
@@ -46,7 +46,7 @@ func (t *trial) until(ctx context.Context, what string, is func(ctx context.Cont
 		if ok && err == nil {
 			return nil
 		}
-		if over := pause(ctx, 50*time.Millisecond); over != nil {
+		if over := api.Sleep(ctx, 50*time.Millisecond); over != nil {
 			return fmt.Errorf("wait until %s: %w", what, errors.Join(over, err))
 		}
 	}
@@ -57,18 +57,7 @@ func (t *trial) seen(ctx context.Context, what string, is func(ctx context.Conte
 	if t.without {
 		return t.until(ctx, what, is)
 	}
-	return pause(ctx, time.Second)
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return api.Sleep(ctx, time.Second)
 }
 
 // request is an order of one unit for a customer.
@@ -135,42 +124,19 @@ func (t *trial) cancel(ctx context.Context) error {
 }
 
 // post returns the id of the order, or the product, that the answer is about.
-func post(ctx context.Context, client *http.Client, url string, body any, key string) (id uuid.UUID, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func post(ctx context.Context, client *http.Client, url string, body any, key string) (uuid.UUID, error) {
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, oauth2.HTTPClient, client), patience)
 	defer cancel()
-	var content []byte
-	if body != nil {
-		if content, err = json.Marshal(body); err != nil {
-			return id, err
-		}
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(content))
-	if err != nil {
-		return id, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Prefer", "respond-async")
+	header := http.Header{"Prefer": {"respond-async"}}
 	if key != "" {
-		req.Header.Set("Idempotency-Key", key)
+		header.Set("Idempotency-Key", key)
 	}
-	res, err := client.Do(req)
-	if err != nil {
-		return id, err
+	var answer struct{ OrderID, ProductID *uuid.UUID }
+	err := api.Call(ctx, http.MethodPost, url, header, body, &answer)
+	if id := cmp.Or(answer.OrderID, answer.ProductID); err == nil && id != nil {
+		return *id, nil
 	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return id, err
-	}
-	if res.StatusCode/100 != 2 {
-		return id, fmt.Errorf("POST %s: %s: %s", url, res.Status, text)
-	}
-	var answer struct{ OrderID, ProductID uuid.UUID }
-	err = json.Unmarshal(text, &answer)
-	if answer.OrderID != uuid.Nil {
-		return answer.OrderID, err
-	}
-	return answer.ProductID, err
+	return uuid.Nil, err
 }
 
 // rows collects the rows of a query in a service's database.

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"orderflow.internal/hack/internal/login"
+	"orderflow.internal/hack/internal/api"
 )
 
 // environment is all the service sees: what the stack knows, then what the options and Setenv add.
@@ -27,9 +27,9 @@ func (s *Service) environment() []string {
 	case s.spec.name == clientName:
 		values["CLIENT_DIR"] = o.Pages
 	case s.spec.name == "audit":
-		values["AUTH_CLIENT_ID"], values["AUTH_CLIENT_SECRET"] = "orderflow-machine", login.MachineSecret
+		values["AUTH_CLIENT_ID"], values["AUTH_CLIENT_SECRET"] = "orderflow-machine", api.MachineSecret
 	case s.spec.name == idpName:
-		values["IDP_ISSUER"], values["IDP_MACHINE_SECRET"] = s.stack.IssuerURL(), login.MachineSecret
+		values["IDP_ISSUER"], values["IDP_MACHINE_SECRET"] = s.stack.IssuerURL(), api.MachineSecret
 	default:
 		values["TRUST_TRACE_CONTEXT"] = "true" // nobody but the machine's user sends requests
 	}

@@ -17,7 +17,7 @@ func TestLastPieces(t *testing.T) {
 
 func lastPieces(t testing.TB, s *stack.Stack) {
 	o := bench.Defaults()
-	o.BaseURL, o.Orders, o.Concurrency, o.Hot, o.Stock = s.BaseURL(), 200, 200, true, 100
+	o.BaseURL, o.Orders, o.Concurrency, o.Products, o.Stock = s.BaseURL(), 200, 200, 1, 100
 	r, err := bench.Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

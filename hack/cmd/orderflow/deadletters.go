@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -14,9 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/oauth2"
 
-	"orderflow.internal/hack/internal/login"
+	"orderflow.internal/hack/internal/api"
 )
 
 // letters is the dead letters' API at a gateway. What it answers is printed, for jq and for eyes.
@@ -46,7 +43,7 @@ to match all of them.`,
 		flags ...func(*cobra.Command)) {
 		sub := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				ctx, err := login.Context(cmd.Context(), l.base)
+				ctx, err := api.Context(cmd.Context(), l.base)
 				if err != nil {
 					return err
 				}
@@ -161,10 +158,7 @@ func (l *letters) list(path, key string) func(context.Context, []string) error {
 		if more {
 			fmt.Fprintf(os.Stderr, "There are more than these %d; --limit shows more\n", len(found))
 		}
-		out := json.NewEncoder(os.Stdout)
-		out.SetEscapeHTML(false)
-		out.SetIndent("", "  ")
-		return out.Encode(map[string]any{key: found})
+		return printJSON(map[string]any{key: found})
 	}
 }
 
@@ -174,13 +168,19 @@ func (l *letters) pages(ctx context.Context, path, key string) (found []json.Raw
 	found = []json.RawMessage{}
 	for len(found) < l.limit {
 		query.Set("limit", strconv.Itoa(min(l.limit-len(found), largestPage)))
-		var answer bytes.Buffer
-		if err := l.send(ctx, http.MethodGet, path+"?"+query.Encode(), nil, &answer); err != nil {
+		var page map[string]json.RawMessage
+		var some []json.RawMessage
+		var next string
+		if err := l.send(ctx, http.MethodGet, path+"?"+query.Encode(), nil, &page); err != nil {
 			return nil, false, err
 		}
-		some, next, err := readPage(answer.Bytes(), key)
-		if err != nil {
-			return nil, false, err
+		if err := json.Unmarshal(page[key], &some); err != nil {
+			return nil, false, fmt.Errorf("read the answer's %s: %w", key, err)
+		}
+		if page["next"] != nil {
+			if err := json.Unmarshal(page["next"], &next); err != nil {
+				return nil, false, err
+			}
 		}
 		found = append(found, some...)
 		if next == "" {
@@ -191,76 +191,35 @@ func (l *letters) pages(ctx context.Context, path, key string) (found []json.Raw
 	return found, true, nil
 }
 
-// readPage reads one page of a list, and where the next one begins, "" at the end.
-func readPage(text []byte, key string) (some []json.RawMessage, next string, err error) {
-	var page map[string]json.RawMessage
-	if err := json.Unmarshal(text, &page); err != nil {
-		return nil, "", fmt.Errorf("read the answer: %w", err)
-	}
-	if err := json.Unmarshal(page[key], &some); err != nil {
-		return nil, "", fmt.Errorf("read the answer's %s: %w", key, err)
-	}
-	if page["next"] != nil {
-		err = json.Unmarshal(page["next"], &next)
-	}
-	return some, next, err
-}
-
-// get prints what is at a path, which may name its argument.
+// get prints what is at a path, which names its argument.
 func (l *letters) get(path string) func(context.Context, []string) error {
 	return func(ctx context.Context, args []string) error {
-		if len(args) > 0 {
-			return l.print(ctx, fmt.Sprintf(path, url.PathEscape(args[0])))
-		}
-		return l.print(ctx, path)
+		return l.show(ctx, http.MethodGet, fmt.Sprintf(path, url.PathEscape(args[0])), nil)
 	}
-}
-
-func (l *letters) print(ctx context.Context, path string) error {
-	return l.indented(ctx, http.MethodGet, path, nil)
 }
 
 func (l *letters) post(ctx context.Context, path string, body any) error {
-	return l.indented(ctx, http.MethodPost, path, body)
+	return l.show(ctx, http.MethodPost, path, body)
 }
 
-// indented prints an answer so that people can read it.
-func (l *letters) indented(ctx context.Context, method, path string, body any) error {
-	var answer, text bytes.Buffer
+// show prints an answer so that people can read it.
+func (l *letters) show(ctx context.Context, method, path string, body any) error {
+	var answer json.RawMessage
 	if err := l.send(ctx, method, path, body, &answer); err != nil {
 		return err
 	}
-	if err := json.Indent(&text, answer.Bytes(), "", "  "); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	_, err := fmt.Fprintln(os.Stdout, text.String())
-	return err
+	return printJSON(answer)
 }
 
-func (l *letters) send(ctx context.Context, method, path string, body any, to io.Writer) (err error) {
-	content, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, l.base+"/deadletters"+path, bytes.NewReader(content))
-	if err != nil {
-		return err
-	}
-	if body == nil {
-		req.Body, req.ContentLength = http.NoBody, 0
-	}
-	req.Header.Set("Content-Type", "application/json")
-	res, err := oauth2.NewClient(ctx, nil).Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, res.Body.Close()) }()
-	if res.StatusCode/100 != 2 {
-		problem, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-		return errors.Join(err, &statusError{res.StatusCode, problem})
-	}
-	_, err = io.Copy(to, res.Body)
-	return err
+func printJSON(value any) error {
+	out := json.NewEncoder(os.Stdout)
+	out.SetEscapeHTML(false)
+	out.SetIndent("", "  ")
+	return out.Encode(value)
+}
+
+func (l *letters) send(ctx context.Context, method, path string, body, out any) error {
+	return api.Call(ctx, method, l.base+"/deadletters"+path, nil, body, out)
 }
 
 // watch prints a line whenever a redrive has got on.
@@ -268,16 +227,12 @@ func (l *letters) watch(ctx context.Context, args []string) error {
 	path := "/redrives/" + url.PathEscape(args[0])
 	last := ""
 	for {
-		var answer bytes.Buffer
-		if err := l.send(ctx, http.MethodGet, path, nil, &answer); err != nil {
-			return err
-		}
 		var r struct {
 			State, StoppedBecause               string
 			StoppedLetterID                     int64
 			Total, Sent, Handled, Died, Unknown int
 		}
-		if err := json.Unmarshal(answer.Bytes(), &r); err != nil {
+		if err := l.send(ctx, http.MethodGet, path, nil, &r); err != nil {
 			return err
 		}
 		line := fmt.Sprintf("%s: %d of %d handled, %d on their way, %d died again, %d unknown",
@@ -292,10 +247,8 @@ func (l *letters) watch(ctx context.Context, args []string) error {
 		if r.State != "running" {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(500 * time.Millisecond):
+		if err := api.Sleep(ctx, 500*time.Millisecond); err != nil {
+			return err
 		}
 	}
 }

@@ -5,10 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
-	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // A list has as many items as it may, on however many pages of the API they are.
@@ -44,21 +41,6 @@ func TestListsOfLettersAreReadPageByPage(t *testing.T) {
 		}
 		if last := string(found[len(found)-1]); last != fmt.Sprintf(`{"letterId":%d}`, want.found) {
 			t.Errorf("the last of %d letters is %s", want.found, last)
-		}
-	}
-}
-
-func TestARefusalIsReadable(t *testing.T) {
-	for answer, want := range map[string]string{
-		`{"title":"Conflict","detail":"It is taken."}`:                           "status 409: Conflict: It is taken.",
-		`{"title":"Not valid","errors":[{"field":"why","detail":"is missing"}]}`: "status 409: Not valid\n  why: is missing",
-		`{"title":"Taken","errors":[` + strings.Repeat(`{"field":"f","detail":"d"},`, 6) +
-			`{"field":"f"}]}`: "status 409: Taken" + strings.Repeat("\n  f: d", 5) + "\n  and 2 more",
-		`<html>`: "status 409: <html>",
-		`{}`:     "status 409: {}",
-	} {
-		if diff := cmp.Diff(want, (&statusError{http.StatusConflict, []byte(answer)}).Error()); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", answer, diff)
 		}
 	}
 }

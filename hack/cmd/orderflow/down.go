@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"orderflow.internal/hack/internal/api"
 	"orderflow.internal/hack/stack"
 )
 
@@ -64,7 +65,7 @@ func (p program) takeOver(ctx context.Context) (held *os.File, err error) {
 		if err := syscall.Kill(inUse.PID, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return err
 		}
-		return retry(ctx, 50*time.Millisecond, func() (err error) {
+		return api.Retry(ctx, 50*time.Millisecond, func() (err error) {
 			held, err = stack.Hold(p.root, stack.Up)
 			return err
 		})

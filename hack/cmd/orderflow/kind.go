@@ -11,9 +11,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"orderflow.internal/hack/internal/api"
 	"orderflow.internal/hack/internal/image"
 	"orderflow.internal/hack/internal/kube"
-	"orderflow.internal/hack/internal/login"
 	"orderflow.internal/hack/internal/pages"
 )
 
@@ -333,7 +333,7 @@ func (f *kindUp) apply(ctx context.Context, folder string) error {
 		// What was applied a moment ago may have webhooks that do not answer yet.
 		ctx, cancel := context.WithTimeout(ctx, f.timeout)
 		defer cancel()
-		return retry(ctx, 2*time.Second, func() error { return f.cluster.Apply(ctx, manifests) })
+		return api.Retry(ctx, 2*time.Second, func() error { return f.cluster.Apply(ctx, manifests) })
 	})
 }
 
@@ -343,8 +343,8 @@ func (f *kindUp) show(ctx context.Context, started time.Time) error {
 	defer cancel()
 	var authorized context.Context
 	if err := f.Step(limited, "fill the catalog", func(ctx context.Context) error {
-		return retry(ctx, 2*time.Second, func() (err error) {
-			if authorized, err = login.Context(limited, kindGateway); err != nil {
+		return api.Retry(ctx, 2*time.Second, func() (err error) {
+			if authorized, err = api.Context(limited, kindGateway); err != nil {
 				return err
 			}
 			return fillCatalogue(authorized, kindGateway)
@@ -361,7 +361,7 @@ func (f *kindUp) show(ctx context.Context, started time.Time) error {
 	}
 	var traced []string
 	if err := f.Step(limited, "find its trace in Jaeger", func(ctx context.Context) error {
-		return retry(ctx, 2*time.Second, func() (err error) {
+		return api.Retry(ctx, 2*time.Second, func() (err error) {
 			traced, err = way.trace(ctx, kindJaeger)
 			return err
 		})

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/oauth2"
 
-	"orderflow.internal/hack/internal/login"
+	"orderflow.internal/hack/internal/api"
 )
 
 func (p program) login() *cobra.Command {
@@ -25,7 +25,7 @@ the token is valid for some minutes. At the development provider --user signs in
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			issuer, err := login.Find(ctx, base)
+			issuer, err := api.Find(ctx, base)
 			if err != nil {
 				return fmt.Errorf("start the system with hack/up --auth, or name another with --base-url: %w", err)
 			}
@@ -37,7 +37,7 @@ the token is valid for some minutes. At the development provider --user signs in
 			case machine:
 				token, err = issuer.AsMachine(ctx).Token()
 			case user != "":
-				token, err = issuer.AsDevice(ctx, client, login.Answer(ctx, user))
+				token, err = issuer.AsDevice(ctx, client, api.Answer(ctx, user))
 			default:
 				token, err = issuer.AsDevice(ctx, client, func(d *oauth2.DeviceAuthResponse) error {
 					_, err := fmt.Fprintf(os.Stderr, "Open %s\nand sign in, if the code there is %s\n",

@@ -1,21 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/oauth2"
 
-	"orderflow.internal/hack/internal/login"
+	"orderflow.internal/hack/internal/api"
 	"orderflow.internal/hack/stack"
 )
 
@@ -83,8 +79,8 @@ var catalogue = []product{
 // fillCatalogue adds the products that are not there yet.
 func fillCatalogue(ctx context.Context, base string) error {
 	for _, p := range catalogue {
-		err := call(ctx, http.MethodPost, base+"/products", p, nil)
-		if status, ok := errors.AsType[*statusError](err); ok && status.code == http.StatusConflict {
+		err := api.Call(ctx, http.MethodPost, base+"/products", nil, p, nil)
+		if problem, ok := errors.AsType[*api.Problem](err); ok && problem.Status == http.StatusConflict {
 			continue
 		}
 		if err != nil {
@@ -97,7 +93,7 @@ func fillCatalogue(ctx context.Context, base string) error {
 // openShop fills the catalogue of a system that answers within the wait, and returns the context to order there with.
 func openShop(ctx context.Context, base string, wait time.Duration) (authorized context.Context, err error) {
 	open := func() error {
-		if authorized, err = login.Context(ctx, base); err != nil {
+		if authorized, err = api.Context(ctx, base); err != nil {
 			return err
 		}
 		return fillCatalogue(authorized, base)
@@ -107,7 +103,7 @@ func openShop(ctx context.Context, base string, wait time.Duration) (authorized 
 	}
 	limited, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	return authorized, retry(limited, time.Second, open)
+	return authorized, api.Retry(limited, time.Second, open)
 }
 
 // journey is an order and each step it has taken, as the services recorded them.
@@ -135,14 +131,14 @@ func placeOrder(ctx context.Context, base string) (way journey, err error) {
 		Reason string `json:"reason"`
 	}
 	body := map[string]any{"customerId": demoCustomer, "productId": demoProduct, "quantity": 2}
-	if err := call(ctx, http.MethodPost, base+"/orders", body, &order); err != nil {
+	if err := api.Call(ctx, http.MethodPost, base+"/orders", http.Header{"Prefer": {"wait=20"}}, body, &order); err != nil {
 		return way, fmt.Errorf("place an order: %w", err)
 	}
 	if order.Status == "Cancelled" {
 		return way, fmt.Errorf("order %s was cancelled: %s", order.ID, order.Reason)
 	}
-	err = retry(ctx, 20*time.Millisecond, func() error {
-		if err := call(ctx, http.MethodGet, base+"/orders/"+order.ID+"/journey", nil, &way); err != nil {
+	err = api.Retry(ctx, 20*time.Millisecond, func() error {
+		if err := api.Get(ctx, base+"/orders/"+order.ID+"/journey", &way); err != nil {
 			return err
 		}
 		return way.complete()
@@ -193,7 +189,7 @@ func (j journey) trace(ctx context.Context, jaeger string) (services []string, e
 			} `json:"processes"`
 		} `json:"data"`
 	}
-	if err := call(ctx, http.MethodGet, jaeger+"/api/traces/"+j.TraceID, nil, &found); err != nil {
+	if err := api.Get(ctx, jaeger+"/api/traces/"+j.TraceID, &found); err != nil {
 		return nil, fmt.Errorf("trace %s: %w", j.TraceID, err)
 	}
 	for _, trace := range found.Data {
@@ -218,84 +214,4 @@ func (j journey) services() []string {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
-}
-
-// statusError is an answer other than 2xx.
-type statusError struct {
-	code   int
-	answer []byte
-}
-
-// Error is what a problem (RFC 9457) says, with no more of its fields than one reads, or the answer as it is.
-func (e *statusError) Error() string {
-	const most = 5
-	var problem struct {
-		Title, Detail string
-		Errors        []struct{ Field, Detail string }
-	}
-	if err := json.Unmarshal(e.answer, &problem); err != nil || problem.Title == "" {
-		return fmt.Sprintf("status %d: %s", e.code, e.answer)
-	}
-	var text strings.Builder
-	fmt.Fprintf(&text, "status %d: %s", e.code, problem.Title)
-	if problem.Detail != "" {
-		text.WriteString(": " + problem.Detail)
-	}
-	for i, field := range problem.Errors {
-		if i == most {
-			fmt.Fprintf(&text, "\n  and %d more", len(problem.Errors)-most)
-			break
-		}
-		fmt.Fprintf(&text, "\n  %s: %s", field.Field, field.Detail)
-	}
-	return text.String()
-}
-
-// call sends body as JSON, unless it is nil, and decodes the answer into out, unless that is nil. See login.Context for
-// tokens.
-func call(ctx context.Context, method, url string, body, out any) (err error) {
-	content, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	if body == nil {
-		content = nil
-	}
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(content))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Prefer", "wait=20")
-	res, err := oauth2.NewClient(ctx, nil).Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, res.Body.Close()) }()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return err
-	}
-	if res.StatusCode/100 != 2 {
-		return &statusError{res.StatusCode, answer}
-	}
-	if out == nil {
-		return nil
-	}
-	return json.Unmarshal(answer, out)
-}
-
-// retry calls part until it succeeds or ctx is done; the error is the last one.
-func retry(ctx context.Context, pause time.Duration, part func() error) error {
-	for {
-		err := part()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		case <-time.After(pause):
-		}
-	}
 }

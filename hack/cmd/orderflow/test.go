@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"orderflow.internal/hack/internal/api"
 	"orderflow.internal/hack/internal/check"
-	"orderflow.internal/hack/internal/login"
 )
 
 func (p program) test() *cobra.Command {
@@ -82,11 +81,11 @@ skipped here; hack/test e2e has them.`,
   hack/e2e --base-url https://orders.example.com --run TestOrder`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := call(cmd.Context(), http.MethodGet, base+"/products?limit=1", nil, nil); err != nil {
+			if err := api.Get(cmd.Context(), base+"/products?limit=1", nil); err != nil {
 				return fmt.Errorf("start the system with hack/up or hack/kind-up, or name another with --base-url: %w", err)
 			}
 			env := []string{"ORDERFLOW_BASE_URL=" + base}
-			tokens, err := login.Tokens(cmd.Context(), base)
+			tokens, err := api.Tokens(cmd.Context(), base)
 			if err != nil {
 				return err
 			}

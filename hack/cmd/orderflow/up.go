@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"orderflow.internal/hack/internal/login"
+	"orderflow.internal/hack/internal/api"
 	"orderflow.internal/hack/internal/pages"
 	"orderflow.internal/hack/stack"
 )
@@ -150,7 +150,7 @@ func (f upFlags) startServices(ctx context.Context, s *stack.Stack) error {
 	if err := s.StartServices(ctx); err != nil {
 		return err
 	}
-	authorized, err := login.Context(ctx, s.BaseURL())
+	authorized, err := api.Context(ctx, s.BaseURL())
 	if err != nil {
 		return err
 	}

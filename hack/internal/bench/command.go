@@ -4,14 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"orderflow.internal/hack/internal/login"
+	"orderflow.internal/hack/internal/api"
 	"orderflow.internal/hack/stack"
 )
 
@@ -31,18 +31,20 @@ hold: every order accepted, accepted = final, stored once, confirmed quantity = 
 zero, each order in its customer's history with the same final state. Where tokens are needed (hack/up --auth) it gets
 its own, as hack/login --machine does.`,
 		Example: `  hack/bench --concurrency 256              closed loop, orders spread over 100 products
-  hack/bench --concurrency 256 --hot        all on one product
+  hack/bench --concurrency 256 --products 1 all on one product
   hack/bench --rate 500 --async             open loop, 500 orders/s, followed by listing
-  hack/bench --stock 100 --hot --orders 200 a shortage: 100 confirmed, 100 cancelled`,
+  hack/bench --products 1 --stock 100 --orders 200   a shortage: 100 confirmed, 100 cancelled`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Rate > 0 && !c.Flags().Changed("concurrency") {
 				o.Concurrency = 1024
 			}
-			o.Units = local(o.BaseURL)
+			if s := running(); s != nil && s.BaseURL() == strings.Replace(o.BaseURL, "localhost", "127.0.0.1", 1) {
+				o.Units = s.Units()
+			}
 			o.Observe = Print(os.Stderr)
 			var err error
-			if o.Tokens, err = login.Tokens(c.Context(), o.BaseURL); err != nil {
+			if o.Tokens, err = api.Tokens(c.Context(), o.BaseURL); err != nil {
 				return fmt.Errorf("start the system with hack/up, or name another with --base-url: %w", err)
 			}
 			report, err := Run(c.Context(), o)
@@ -63,7 +65,6 @@ its own, as hack/login --machine does.`,
 	}
 	flags(c.Flags(), &o)
 	c.Flags().BoolVar(&asJSON, "json", asJSON, "print the report as JSON")
-	c.MarkFlagsMutuallyExclusive("hot", "products")
 	return c
 }
 
@@ -75,17 +76,11 @@ func flags(f *pflag.FlagSet, o *Options) {
 	f.Float64Var(&o.Rate, "rate", o.Rate,
 		"open loop: orders per second, latency from when each was due (default closed loop)")
 	f.IntVar(&o.Products, "products", o.Products, "spread the orders over this many products")
-	f.BoolVar(&o.Hot, "hot", o.Hot, "all orders want one product")
-	f.IntVar(&o.Items, "items", o.Items, "different products per order")
-	f.IntVar(&o.Quantity, "quantity", o.Quantity, "units of each item")
 	f.IntVar(&o.Stock, "stock", o.Stock, "units of each product at the start (default enough for every order)")
 	f.BoolVar(&o.Async, "async", o.Async, "do not wait in the POST: respond-async, then follow the orders by listing")
 	f.BoolVar(&o.Retry, "retry", o.Retry, "send Idempotency-Key, retry after 503 with Retry-After or a lost connection")
-	f.BoolVar(&o.Keyless, "keyless", o.Keyless, "with --retry: send no key, and retry only after 503 with Retry-After")
 	f.DurationVar(&o.RetryFor, "retry-for", o.RetryFor,
 		"how long one order is retried, or looked for when its outcome is unknown")
-	f.IntVar(&o.PerCustomer, "per-customer", o.PerCustomer,
-		"orders that share a customer; 1 proves of each that it is stored at most once")
 	f.DurationVar(&o.Settle, "settle", o.Settle,
 		"how long orders may take to be final and in the histories after the last POST")
 }
@@ -101,20 +96,6 @@ func running() *stack.Stack {
 		return nil
 	}
 	return s
-}
-
-// local are the parts of what hack/up runs if that is what listens at baseURL.
-func local(baseURL string) []stack.Unit {
-	s := running()
-	if s == nil {
-		return nil
-	}
-	own, _ := url.Parse(s.BaseURL()) // made from a port
-	u, err := url.Parse(baseURL)
-	if err != nil || u.Port() != own.Port() || u.Hostname() != "localhost" && u.Hostname() != own.Hostname() {
-		return nil
-	}
-	return s.Units()
 }
 
 func show(r Report, asJSON bool) error {

@@ -1,30 +1,31 @@
 package bench
 
 import (
-	"context"
+	"cmp"
 	"errors"
-	"io"
+	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"orderflow.internal/hack/internal/api"
 )
 
 // retryAfter tells whether the same request may succeed later - the server said so, or its answer or the connection was
 // lost - and how long to wait: what the server asked for, or pause, either with up to a quarter more so that those
 // refused together do not come back together. Without a key only what certainly changed nothing may be sent again.
 func retryAfter(err error, pause time.Duration, keyless bool) (wait time.Duration, again bool) {
-	if status, ok := errors.AsType[*statusError](err); ok {
-		seconds, bad := strconv.Atoi(status.retryAfter)
+	if problem, ok := errors.AsType[*api.Problem](err); ok {
+		seconds, bad := strconv.Atoi(problem.Header.Get("Retry-After"))
 		switch {
 		case bad == nil:
 			pause = time.Duration(seconds) * time.Second
-		case keyless || status.code != http.StatusBadGateway && status.code != http.StatusGatewayTimeout:
+		case keyless || problem.Status != http.StatusBadGateway && problem.Status != http.StatusGatewayTimeout:
 			return 0, false
 		}
 	} else if !lost(err) || keyless && !refused(err) {
@@ -35,66 +36,46 @@ func retryAfter(err error, pause time.Duration, keyless bool) (wait time.Duratio
 
 // outcomeAt is the path of the order that an answer says may have been placed, "" if it says nothing like that.
 func outcomeAt(err error) string {
-	status, ok := errors.AsType[*statusError](err)
-	if !ok || status.problem != "outcome-unknown" {
+	problem, ok := errors.AsType[*api.Problem](err)
+	if !ok || problem.Slug() != "outcome-unknown" {
 		return ""
 	}
-	return status.location
+	return problem.Header.Get("Location")
 }
 
 // passing tells whether reading the same again may succeed: the fault is the server's, not the request's.
 func passing(err error) bool {
-	if status, ok := errors.AsType[*statusError](err); ok {
-		return status.code >= 500
+	if problem, ok := errors.AsType[*api.Problem](err); ok {
+		return problem.Status >= 500
 	}
 	return lost(err)
 }
 
-// lost tells whether the connection failed rather than the request.
-func lost(err error) bool { return kindOfLoss(err) != "" }
+// lost tells whether there was no answer.
+func lost(err error) bool {
+	_, answered := errors.AsType[*api.Problem](err)
+	return !answered && !errors.Is(err, api.ErrUnreadable)
+}
 
 // refused tells whether a request certainly changed nothing: no connection, an answer that blames the request, or one
 // that asks to try again.
 func refused(err error) bool {
-	if status, ok := errors.AsType[*statusError](err); ok {
-		return status.code < 500 || status.code == http.StatusServiceUnavailable && status.retryAfter != ""
+	if problem, ok := errors.AsType[*api.Problem](err); ok {
+		return problem.Status < 500 ||
+			problem.Status == http.StatusServiceUnavailable && problem.Header.Get("Retry-After") != ""
 	}
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// kind names an error for counting: without addresses, ids and times.
-func kind(err error) string {
-	if status, ok := errors.AsType[*statusError](err); ok {
-		return status.kind()
+// kind names an error for counting, and words are what the error says beyond that.
+func kind(err error) (name, words string) {
+	if problem, ok := errors.AsType[*api.Problem](err); ok {
+		return strings.TrimSpace(fmt.Sprint(problem.Status, " ", problem.Slug())), cmp.Or(problem.Detail, problem.Title)
 	}
-	if loss := kindOfLoss(err); loss != "" {
-		return loss
+	if lost(err) {
+		return "no answer", err.Error()
 	}
-	return "unreadable answer"
-}
-
-func kindOfLoss(err error) string {
-	netErr, isNet := errors.AsType[net.Error](err)
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "connection refused"
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return "connection reset"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), closedWhileKept(err):
-		return "connection closed"
-	case isNet && netErr.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return "no answer in time"
-	case isNet:
-		return "connection failed"
-	}
-	return ""
-}
-
-// closedWhileKept tells whether a kept connection turned out to be closed. net/http exports neither error.
-func closedWhileKept(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "server closed idle connection") ||
-		strings.Contains(text, "cannot rewind body after connection loss")
+	return "unreadable answer", err.Error()
 }
 
 // Count is how often one kind of error came up, with the words of the first.
@@ -117,10 +98,10 @@ func (t *tally) add(err error, retried bool) {
 	if t.kinds == nil {
 		t.kinds = make(map[string]Count)
 	}
-	name := kind(err)
+	name, words := kind(err)
 	c, known := t.kinds[name]
 	if !known {
-		c.First = words(err)
+		c.First = words
 	}
 	c.Count++
 	if retried {
@@ -128,14 +109,6 @@ func (t *tally) add(err error, retried bool) {
 		t.retries++
 	}
 	t.kinds[name] = c
-}
-
-// words are what an error says beyond its kind.
-func words(err error) string {
-	if status, ok := errors.AsType[*statusError](err); ok {
-		return status.detail
-	}
-	return err.Error()
 }
 
 func (t *tally) retried() int {
@@ -147,7 +120,5 @@ func (t *tally) retried() int {
 func (t *tally) counts() map[string]Count {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	counts := make(map[string]Count, len(t.kinds))
-	maps.Copy(counts, t.kinds)
-	return counts
+	return maps.Collect(maps.All(t.kinds))
 }

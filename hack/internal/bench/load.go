@@ -1,19 +1,18 @@
 package bench
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"io"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+
+	"orderflow.internal/hack/internal/api"
 )
 
 // placement is what became of one order. The worker that places it owns it, then the tracker, then the run.
@@ -29,10 +28,9 @@ type placement struct {
 // load places the orders of a run.
 type load struct {
 	opts      *Options
-	api       *api
+	api       *client
 	run       uuid.UUID // makes the idempotency keys its own
 	customers []uuid.UUID
-	stopMeter context.CancelFunc // ends the counting of CPU time
 	products  []product
 	track     *tracker
 	start     time.Time
@@ -45,6 +43,9 @@ type load struct {
 	placements []placement
 	errors     tally
 	timeline   timeline
+
+	observing sync.Mutex
+	stage     string
 }
 
 // lateAfter is how long after its time an open-loop order may be sent before it is reported as late.
@@ -62,7 +63,6 @@ func (l *load) place(ctx context.Context) error {
 
 func (l *load) work(ctx context.Context) {
 	w := worker{load: l, done: make(chan struct{}, 1)}
-	w.prepare(ctx)
 	for {
 		i := int(l.next.Add(1)) - 1
 		if i >= l.opts.Orders {
@@ -72,7 +72,7 @@ func (l *load) work(ctx context.Context) {
 		p.due = time.Since(l.start)
 		if l.opts.Rate > 0 {
 			p.due = time.Duration(float64(i) / l.opts.Rate * float64(time.Second))
-			if !sleep(ctx, p.due-time.Since(l.start)) {
+			if api.Sleep(ctx, p.due-time.Since(l.start)) != nil {
 				return
 			}
 			if time.Since(l.start)-p.due > lateAfter {
@@ -85,42 +85,21 @@ func (l *load) work(ctx context.Context) {
 	}
 }
 
-// worker has what one goroutine uses again for each of its orders.
+// worker places one order after the other.
 type worker struct {
 	*load
-	template *http.Request
-	buf      bytes.Buffer
-	done     chan struct{}
-}
-
-func (w *worker) prepare(ctx context.Context) {
-	u := *w.api.base
-	u.Path += "/orders"
-	header := http.Header{"Content-Type": {"application/json"}}
-	switch {
-	case w.opts.Async:
-		header.Set("Prefer", "respond-async")
-	case w.opts.Wait > 0:
-		header.Set("Prefer", "wait="+strconv.Itoa(w.opts.Wait))
-	}
-	w.template = (&http.Request{Method: http.MethodPost, URL: &u, Host: u.Host, Header: header}).WithContext(ctx)
+	done chan struct{} // its order is final
 }
 
 // placeOne posts order i until it is accepted or given up and, in an asynchronous closed loop, waits for it to be
 // final. It returns false when ctx is done.
 func (w *worker) placeOne(ctx context.Context, i int, p *placement) bool {
 	var placed order
-	body := w.body(i)
-	header := w.template.Header
-	if w.opts.keyed() {
-		header = header.Clone() // the transport may still be reading the one before
-		header.Set("Idempotency-Key", w.run.String()+"-"+strconv.Itoa(i))
-	}
 	giveUp := time.Now().Add(w.opts.RetryFor)
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		sent := time.Now()
 		var err error
-		placed, err = w.try(header, body)
+		placed, err = w.try(ctx, i)
 		if ctx.Err() != nil {
 			return false
 		}
@@ -144,7 +123,7 @@ func (w *worker) placeOne(ctx context.Context, i int, p *placement) bool {
 			w.failed.Add(1)
 			return true
 		}
-		if !sleep(ctx, wait) {
+		if api.Sleep(ctx, wait) != nil {
 			return false
 		}
 	}
@@ -164,11 +143,28 @@ func (w *worker) placeOne(ctx context.Context, i int, p *placement) bool {
 	return w.await(ctx)
 }
 
-// try posts an order once.
-func (w *worker) try(header http.Header, body []byte) (placed order, err error) {
-	err = w.api.send(w.post(header, body), &w.buf, &placed)
+// try posts order i once.
+func (w *worker) try(ctx context.Context, i int) (placed order, err error) {
+	header := http.Header{}
+	switch {
+	case w.opts.Async:
+		header.Set("Prefer", "respond-async")
+	case w.opts.Wait > 0:
+		header.Set("Prefer", "wait="+strconv.Itoa(w.opts.Wait))
+	}
+	if w.opts.keyed() {
+		header.Set("Idempotency-Key", w.run.String()+"-"+strconv.Itoa(i))
+	}
+	var items []item
+	random := rand.New(rand.NewPCG(1, uint64(i))) //nolint:gosec // each run has the same orders
+	for _, n := range random.Perm(len(w.products))[:w.opts.Items] {
+		items = append(items, item{w.products[n].ID, 1})
+	}
+	err = w.api.call(ctx, http.MethodPost, "/orders", header, map[string]any{
+		"customerId": w.customers[i%len(w.customers)], "items": items,
+	}, &placed)
 	if err == nil && placed.ID == uuid.Nil {
-		err = errors.New("the answer has no orderId")
+		err = fmt.Errorf("%w: it has no orderId", api.ErrUnreadable)
 	}
 	return placed, err
 }
@@ -186,52 +182,4 @@ func (w *worker) await(ctx context.Context) bool {
 		return false
 	}
 	return true
-}
-
-func (w *worker) post(header http.Header, body []byte) *http.Request {
-	req := *w.template
-	req.Header = header
-	req.ContentLength = int64(len(body))
-	req.Body = io.NopCloser(bytes.NewReader(body))
-	if !w.opts.keyed() {
-		// Lets the transport repeat what was never sent because a kept connection had been closed. With an
-		// Idempotency-Key it would repeat more than that, and nobody could count it.
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	}
-	return &req
-}
-
-func (w *worker) body(i int) []byte {
-	b := make([]byte, 0, 80+90*w.opts.Items)
-	b = append(b, `{"customerId":"`...)
-	b = appendUUID(b, w.customers[i%len(w.customers)])
-	b = append(b, `","items":[`...)
-	for n, product := range chosen(w.opts.Seed, i, len(w.products), w.opts.Items) {
-		if n > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, `{"productId":"`...)
-		b = appendUUID(b, w.products[product].ID)
-		b = append(b, `","quantity":`...)
-		b = strconv.AppendInt(b, int64(w.opts.Quantity), 10)
-		b = append(b, '}')
-	}
-	return append(b, "]}"...)
-}
-
-func appendUUID(b []byte, id uuid.UUID) []byte {
-	text := id.String()
-	return append(b, text...)
-}
-
-// chosen picks count different products of n for order i, the same ones whenever the seed is the same.
-func chosen(seed uint64, i, n, count int) []int {
-	random := rand.New(rand.NewPCG(seed, uint64(i))) //nolint:gosec // not a secret: equal seeds must give equal orders
-	picked := make([]int, 0, count)
-	for len(picked) < count {
-		if p := random.IntN(n); !slices.Contains(picked, p) {
-			picked = append(picked, p)
-		}
-	}
-	return picked
 }

@@ -21,9 +21,7 @@ type Options struct {
 	Concurrency int           // closed loop: orders in flight; open loop: most requests in flight
 	Rate        float64       // orders per second; 0 is the closed loop
 	Products    int           // orders spread evenly over this many products
-	Hot         bool          // all orders want the same product
 	Items       int           // different products per order
-	Quantity    int           // units per item
 	Stock       int           // units of each product at the start; 0 is enough for every order
 	Wait        int           // seconds an answer may wait for the final state; 0 leaves that to the server
 	Async       bool          // post with respond-async and follow the orders by listing the pending ones
@@ -34,7 +32,6 @@ type Options struct {
 	RetryFor    time.Duration // until an order that is tried, or whose outcome is unknown, counts as failed
 	PerCustomer int           // orders that share a customer; 1 proves of each order that it is stored at most once
 	Settle      time.Duration // how long after the last post everything must be final and in the histories
-	Seed        uint64        // chooses the products; equal seeds give equal orders
 	Keep        bool          // leave the products behind
 
 	Units []stack.Unit // the parts of the system whose CPU time is measured, if they are on this machine
@@ -71,22 +68,18 @@ func Defaults() Options {
 		Concurrency: 64,
 		Products:    100,
 		Items:       1,
-		Quantity:    1,
 		Poll:        25 * time.Millisecond,
 		AnswerLimit: 40 * time.Second, // the longest wait of Prefer and some
 		RetryFor:    time.Minute,
 		PerCustomer: maxPage,
 		Settle:      time.Minute,
-		Seed:        1,
 	}
 }
 
 // The limits of the order API.
 const (
-	maxItems    = 100
-	maxQuantity = 10_000
-	maxPage     = 200
-	maxStock    = 1_000_000_000
+	maxPage  = 200
+	maxStock = 1_000_000_000
 )
 
 func (o *Options) validate() error {
@@ -96,9 +89,6 @@ func (o *Options) validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	if o.Hot {
-		o.Products = 1
-	}
 	base, err := url.Parse(o.BaseURL)
 	check(err == nil && (base.Scheme == "http" || base.Scheme == "https") && base.Host != "",
 		"base URL %q: want http://host:port", o.BaseURL)
@@ -106,9 +96,7 @@ func (o *Options) validate() error {
 	check(o.Concurrency > 0, "concurrency: want at least 1")
 	check(o.Rate >= 0, "rate: want 0 (closed loop) or more orders per second")
 	check(o.Products > 0, "products: want at least 1")
-	check(o.Items > 0 && o.Items <= min(o.Products, maxItems),
-		"items: want 1 to %d, the number of products and at most %d", min(o.Products, maxItems), maxItems)
-	check(o.Quantity > 0 && o.Quantity <= maxQuantity, "quantity: want 1 to %d", maxQuantity)
+	check(o.Items > 0 && o.Items <= o.Products, "items: want 1 to %d, the number of products", o.Products)
 	check(o.Stock >= 0, "stock: want 0 (enough) or more units")
 	check(o.stock() <= maxStock, "stock: at most %d units, not %d", maxStock, o.stock())
 	check(o.Poll > 0, "poll: want more than 0")
@@ -126,7 +114,7 @@ func (o *Options) stock() int {
 	if o.Stock > 0 {
 		return o.Stock
 	}
-	return o.Orders * o.Quantity
+	return o.Orders
 }
 
 // keyed tells whether requests carry an Idempotency-Key.

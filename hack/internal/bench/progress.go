@@ -1,61 +1,44 @@
 package bench
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"sync"
 	"time"
+
+	"orderflow.internal/hack/internal/api"
 )
 
-// stage tells Options.Observe how a run stands, until stopped.
-type stage struct {
-	load  *load
-	names chan string
-	quit  chan struct{}
-	done  sync.WaitGroup
+// observe tells Options.Observe now and then how the run stands, until stopped.
+func (l *load) observe() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		for api.Sleep(ctx, 200*time.Millisecond) == nil {
+			l.tell("")
+		}
+	})
+	return func() { cancel(); done.Wait() }
 }
 
-func newStage(l *load) *stage {
-	s := &stage{load: l, names: make(chan string), quit: make(chan struct{})}
-	s.done.Go(s.run)
-	return s
-}
-
-func (s *stage) enter(name string) { s.names <- name }
-
-func (s *stage) stop() {
-	close(s.quit)
-	s.done.Wait()
-}
-
-func (s *stage) run() {
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	var p Progress
-	var started time.Time
-	for {
-		select {
-		case <-s.quit:
-			return
-		case p.Stage = <-s.names:
-			if p.Stage == "load" {
-				started = time.Now()
-			}
-		case <-tick.C:
-		}
-		if s.load.opts.Observe == nil {
-			continue
-		}
-		p.Orders = s.load.opts.Orders
-		p.Accepted = int(s.load.accepted.Load())
-		p.Final = int(s.load.final.Load())
-		p.Failed = int(s.load.failed.Load())
-		p.Retries = s.load.errors.retried()
-		if !started.IsZero() {
-			p.Elapsed = time.Since(started)
-		}
-		s.load.opts.Observe(p)
+// tell calls Options.Observe, in a new stage if that is not empty.
+func (l *load) tell(stage string) {
+	if l.opts.Observe == nil {
+		return
 	}
+	l.observing.Lock()
+	defer l.observing.Unlock()
+	l.stage = cmp.Or(stage, l.stage)
+	p := Progress{
+		Stage: l.stage, Orders: l.opts.Orders, Accepted: int(l.accepted.Load()), Final: int(l.final.Load()),
+		Failed: int(l.failed.Load()), Retries: l.errors.retried(),
+	}
+	if p.Stage != "prepare" {
+		p.Elapsed = time.Since(l.start)
+	}
+	l.opts.Observe(p)
 }
 
 // Print returns an observer that writes a line every few seconds and at each stage.

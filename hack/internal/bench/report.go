@@ -186,9 +186,6 @@ func (o *Options) String() string {
 		parts = append(parts, fmt.Sprintf("closed loop, %s at once", number(o.Concurrency)))
 	}
 	parts = append(parts, fmt.Sprintf("products: %s, each with %s units", number(o.Products), number(o.stock())))
-	if o.Items > 1 || o.Quantity > 1 {
-		parts = append(parts, fmt.Sprintf("%d items of %s", o.Items, number(o.Quantity)))
-	}
 	if o.Async {
 		parts = append(parts, "asynchronous")
 	}

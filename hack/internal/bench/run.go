@@ -18,13 +18,8 @@ func Run(ctx context.Context, opts Options) (r Report, err error) {
 	if err := opts.validate(); err != nil {
 		return Report{}, err
 	}
-	a, err := newAPI(opts.BaseURL, opts.Concurrency+readers+2, opts.AnswerLimit)
-	if err != nil {
-		return Report{}, err
-	}
-	a.transport.DialContext, a.transport.TLSClientConfig = opts.Dial, opts.TLS
-	a.tokens = opts.Tokens
-	defer a.close()
+	a := newClient(&opts)
+	defer a.transport.CloseIdleConnections()
 	l := &load{
 		opts:       &opts,
 		api:        a,
@@ -35,10 +30,9 @@ func Run(ctx context.Context, opts Options) (r Report, err error) {
 	for i := range l.customers {
 		l.customers[i] = uuid.New()
 	}
-	stage := newStage(l)
-	defer stage.stop()
+	defer l.observe()()
 
-	stage.enter("prepare")
+	l.tell("prepare")
 	if !opts.Keep {
 		defer func() {
 			if left := l.deleteProducts(ctx); left > 0 {
@@ -49,7 +43,7 @@ func Run(ctx context.Context, opts Options) (r Report, err error) {
 	if err := l.createProducts(ctx); err != nil {
 		return Report{}, err
 	}
-	if r, err = l.measure(ctx, stage); err != nil {
+	if r, err = l.measure(ctx); err != nil {
 		return r, err
 	}
 	if len(opts.Units) == 0 {
@@ -59,15 +53,13 @@ func Run(ctx context.Context, opts Options) (r Report, err error) {
 }
 
 // measure is the run itself, from the first order to the verdict.
-func (l *load) measure(ctx context.Context, stage *stage) (Report, error) {
+func (l *load) measure(ctx context.Context) (Report, error) {
 	runtime.GC() // what preparing left behind is not the run's
 	before := spent(l.opts.Units)
-	var after map[string]time.Duration
-	l.stopMeter = func() { after = spent(l.opts.Units) }
 	l.start = time.Now()
 	l.timeline.start = l.start
 	l.track = newTracker(l.api, l.start, l.opts.Poll, &l.final)
-	stage.enter("load")
+	l.tell("load")
 
 	stoppable, stop := context.WithCancel(ctx)
 	defer stop()
@@ -79,12 +71,10 @@ func (l *load) measure(ctx context.Context, stage *stage) (Report, error) {
 	err := l.place(around)
 	var end time.Duration
 	if err == nil {
-		stage.enter("settle")
+		l.tell("settle")
 		end, err = l.settleIn(around)
 	}
-	if after == nil { // not settled
-		l.stopMeter()
-	}
+	after := spent(l.opts.Units)
 	stop()
 	if cause := background.Wait(); cause != nil {
 		err = cause
@@ -93,7 +83,7 @@ func (l *load) measure(ctx context.Context, stage *stage) (Report, error) {
 		return Report{}, fmt.Errorf("load: %w", err)
 	}
 
-	stage.enter("verify")
+	l.tell("verify")
 	checks, e, err := l.verify(ctx, low)
 	r := l.report(&e, checks, end)
 	if len(l.opts.Units) > 0 {

@@ -44,8 +44,8 @@ func TestHealthySystem(t *testing.T) {
 		"closed async":     func(o *Options) { o.Async = true },
 		"open":             func(o *Options) { o.Rate = 2000 },
 		"open async":       func(o *Options) { o.Rate, o.Async = 2000, true },
-		"hot":              func(o *Options) { o.Hot = true },
-		"several items":    func(o *Options) { o.Items, o.Quantity = 3, 7 },
+		"one product":      func(o *Options) { o.Products = 1 },
+		"several items":    func(o *Options) { o.Items = 3 },
 		"retry":            func(o *Options) { o.Retry = true },
 		"one order":        func(o *Options) { o.Orders = 1 },
 		"one after other":  func(o *Options) { o.Concurrency = 1 },
@@ -84,7 +84,7 @@ func TestShortage(t *testing.T) {
 	t.Parallel()
 	f := &fake{}
 	o := quick(f.serve(t))
-	o.Orders, o.Hot, o.Stock = 200, true, 100
+	o.Orders, o.Products, o.Stock = 200, 1, 100
 	r := mustRun(t, o)
 	if err := r.Err(); err != nil {
 		t.Error(err)
@@ -294,7 +294,7 @@ func TestRetries(t *testing.T) {
 	if len(tries) != o.Orders {
 		t.Errorf("%d keys for %d orders", len(tries), o.Orders)
 	}
-	away, closed := r.Errors["503 unavailable"], r.Errors["connection closed"]
+	away, closed := r.Errors["503 unavailable"], r.Errors["no answer"]
 	if away.Retried+closed.Retried != o.Orders || away.Count != away.Retried || len(r.Errors) != 2 {
 		t.Errorf("errors %v", r.Errors)
 	}
@@ -508,9 +508,9 @@ func TestNoServer(t *testing.T) {
 
 func TestOptionsAreCheckedTogether(t *testing.T) {
 	t.Parallel()
-	o := Options{BaseURL: "nowhere", Rate: -1, Items: 5, Products: 2}
+	o := Options{BaseURL: "nowhere", Rate: -1}
 	_, err := Run(t.Context(), o)
-	for _, want := range []string{"base URL", "orders", "concurrency", "rate", "items: want 1 to 2", "quantity"} {
+	for _, want := range []string{"base URL", "orders", "concurrency", "rate", "products"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q in it", err, want)
 		}

@@ -5,13 +5,15 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"orderflow.internal/hack/internal/api"
 )
 
 // settle waits until every accepted order is final and stands in its customer's history as such, and returns when
 // that was seen. It returns ctx's error when that was not seen in time.
 func (l *load) settle(ctx context.Context) (time.Duration, error) {
 	for l.track.open.Load() > 0 {
-		if !sleep(ctx, 5*time.Millisecond) {
+		if api.Sleep(ctx, 5*time.Millisecond) != nil {
 			return 0, ctx.Err()
 		}
 	}
@@ -22,16 +24,6 @@ func (l *load) settle(ctx context.Context) (time.Duration, error) {
 			expected[c] = append(expected[c], p.id)
 		}
 	}
-	// The last orders are the last to come to their histories. Until those of a few customers are there the CPU time
-	// counts; looking at everybody's history is the measurement's work, not the system's.
-	last := make([]int, min(4, len(l.customers)))
-	for n := range last {
-		last[n] = (len(l.placements) - 1 - n) % len(l.customers)
-	}
-	if _, err := l.awaitHistories(ctx, last, expected); err != nil {
-		return 0, err
-	}
-	l.stopMeter()
 	all := make([]int, len(l.customers))
 	for c := range all {
 		all[c] = c
@@ -61,7 +53,7 @@ func (l *load) awaitHistories(ctx context.Context, open []int, expected [][]uuid
 		if open = left; len(open) == 0 {
 			return time.Since(l.start), nil
 		}
-		if !sleep(ctx, pause) {
+		if api.Sleep(ctx, pause) != nil {
 			return 0, ctx.Err()
 		}
 	}
@@ -96,7 +88,7 @@ func (l *load) verify(ctx context.Context, low lowest) ([]Check, evidence, error
 			return checks, e, nil
 		}
 		low = e.lowest
-		if !sleep(ctx, 250*time.Millisecond) {
+		if api.Sleep(ctx, 250*time.Millisecond) != nil {
 			return nil, e, ctx.Err()
 		}
 	}
@@ -108,14 +100,14 @@ func (l *load) watchStock(ctx context.Context) (lowest, error) {
 	var low lowest
 	for i := 0; ; i = (i + 1) % len(l.products) {
 		p, err := l.api.product(ctx, l.products[i].ID)
-		if over(ctx) {
+		if ctx.Err() != nil {
 			return low, nil
 		}
 		if err != nil {
 			return low, err
 		}
 		low.see(p)
-		if !sleep(ctx, pause) {
+		if api.Sleep(ctx, pause) != nil {
 			return low, nil
 		}
 	}

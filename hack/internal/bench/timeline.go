@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"orderflow.internal/hack/internal/api"
 )
 
 // Second is what the client saw in one second of a run.
@@ -42,16 +44,16 @@ func (t *timeline) answer(sent time.Time, err error) {
 	defer t.mu.Unlock()
 	s := t.at(time.Since(t.start))
 	s.SlowestMs = max(s.SlowestMs, float64(time.Since(sent).Microseconds())/1000)
-	status, answered := errors.AsType[*statusError](err)
+	problem, answered := errors.AsType[*api.Problem](err)
 	switch {
 	case err == nil:
 		s.Accepted++
-	case answered && status.code == http.StatusServiceUnavailable:
+	case answered && problem.Status == http.StatusServiceUnavailable:
 		s.Refused++
-		if seconds, bad := strconv.Atoi(status.retryAfter); bad == nil {
+		if seconds, bad := strconv.Atoi(problem.Header.Get("Retry-After")); bad == nil {
 			s.RetryAfter = max(s.RetryAfter, seconds)
 		}
-	case answered && status.code == http.StatusGatewayTimeout:
+	case answered && problem.Status == http.StatusGatewayTimeout:
 		s.Unknown++
 	default:
 		s.Failed++

@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"orderflow.internal/hack/internal/api"
 )
 
 // tracker follows orders that were answered before they were final. One listing of all pending orders tells about all
 // of them: an order accepted before the listing began and not in it is final. What it became is read at the end, and
 // an order that is in no list then was not final but lost.
 type tracker struct {
-	api   *api
+	api   *client
 	start time.Time
 	poll  time.Duration
 	final *atomic.Int64
@@ -30,7 +32,7 @@ type tracked struct {
 	done chan<- struct{} // told once, with room for it; may be nil
 }
 
-func newTracker(a *api, start time.Time, poll time.Duration, final *atomic.Int64) *tracker {
+func newTracker(a *client, start time.Time, poll time.Duration, final *atomic.Int64) *tracker {
 	return &tracker{api: a, start: start, poll: poll, final: final, wake: make(chan struct{}, 1)}
 }
 
@@ -65,7 +67,7 @@ func (t *tracker) run(ctx context.Context) error {
 		}
 		began := time.Now()
 		list, err := t.api.listOrders(ctx, "/orders", url.Values{"status": {string(pending)}})
-		if over(ctx) {
+		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
@@ -74,7 +76,7 @@ func (t *tracker) run(ctx context.Context) error {
 		t.settle(watched, list)
 		// A long list must not become the load: at most a third of the time is spent reading it, as long as that takes a
 		// moment. It may have waited for a server that was away, and then the next look must not wait as well.
-		if !sleep(ctx, max(t.poll, min(2*time.Since(began), 2*time.Second))) {
+		if api.Sleep(ctx, max(t.poll, min(2*time.Since(began), 2*time.Second))) != nil {
 			return nil
 		}
 	}

@@ -1,13 +1,10 @@
-// Package login gets access tokens from the issuer that a gateway names, for people and for the programs here.
-package login
+package api
 
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -42,30 +39,15 @@ type settings struct {
 // Find asks a gateway for its issuer; nil means that none is needed, because everything is open.
 func Find(ctx context.Context, base string) (*Issuer, error) {
 	var wanted settings
-	if err := get(ctx, strings.TrimSuffix(base, "/")+"/auth/config", &wanted); err != nil || wanted.Issuer == "" {
+	err := Get(ctx, strings.TrimSuffix(base, "/")+"/auth/config", &wanted)
+	if problem, ok := errors.AsType[*Problem](err); ok && problem.Status == http.StatusNotFound {
+		return nil, nil // a system that knows nothing of tokens
+	}
+	if err != nil || wanted.Issuer == "" {
 		return nil, err
 	}
 	issuer := &Issuer{Name: wanted.Issuer, wanted: wanted}
-	return issuer, get(ctx, strings.TrimSuffix(wanted.Issuer, "/")+"/.well-known/openid-configuration", issuer)
-}
-
-func get(ctx context.Context, where string, out any) (err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
-	if err != nil {
-		return err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, res.Body.Close()) }()
-	if res.StatusCode == http.StatusNotFound {
-		return nil // a system that knows nothing of tokens
-	}
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", where, res.Status)
-	}
-	return json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(out)
+	return issuer, Get(ctx, strings.TrimSuffix(wanted.Issuer, "/")+"/.well-known/openid-configuration", issuer)
 }
 
 // AsDevice gets a person's token by the device flow (RFC 8628): show tells the person where to go, or goes there.
