@@ -2,8 +2,8 @@ package stack
 
 import (
 	"context"
+	_ "embed"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"time"
 )
@@ -27,45 +27,8 @@ func newJaeger(o Options) *Jaeger {
 		container: newContainer("jaeger", o.dir(), jaegerImage), opts: o}
 }
 
-// jaegerConfig lets Jaeger listen only where the stack wants it; see its documentation,
-// https://www.jaegertracing.io/docs/2.13/deployment/configuration/.
-const jaegerConfig = `service:
-  extensions: [jaeger_storage, jaeger_query]
-  pipelines:
-    traces:
-      receivers: [otlp]
-      processors: [batch]
-      exporters: [jaeger_storage_exporter]
-  telemetry:
-    metrics:
-      level: none
-    logs:
-      level: warn
-extensions:
-  jaeger_storage:
-    backends:
-      memory:
-        memory:
-          max_traces: 20000
-  jaeger_query:
-    storage:
-      traces: memory
-    http:
-      endpoint: %s
-    grpc:
-      endpoint: %s
-receivers:
-  otlp:
-    protocols:
-      http:
-        endpoint: %s
-processors:
-  batch:
-    timeout: 200ms
-exporters:
-  jaeger_storage_exporter:
-    trace_storage: memory
-`
+//go:embed jaeger.yaml
+var jaegerConfig string
 
 // Start runs Jaeger and waits until it answers.
 func (j *Jaeger) Start(ctx context.Context) error {
@@ -76,13 +39,12 @@ func (j *Jaeger) Start(ctx context.Context) error {
 		}
 	}
 	etc := filepath.Join(j.opts.dir(), "jaeger")
-	config := fmt.Sprintf(jaegerConfig, address(p.Jaeger), address(p.JaegerGRPC), address(p.OTLP))
-	if err := writeFiles(etc, map[string]string{"config.yaml": config}); err != nil {
+	if err := writeFiles(etc, map[string]string{"config.yaml": jaegerConfig}); err != nil {
 		return err
 	}
-	c, err := j.container.command(ctx, j.opts.dir(),
-		[]string{"--volume", etc + ":/etc/jaeger:ro", "--env", "GOMEMLIMIT=400MiB"},
-		[]string{"--config", "/etc/jaeger/config.yaml"})
+	c, err := j.container.command(ctx, j.opts.dir(), []string{"--volume", etc + ":/etc/jaeger:ro",
+		"--env", "PAGES=" + address(p.Jaeger), "--env", "GRPC=" + address(p.JaegerGRPC), "--env", "OTLP=" + address(p.OTLP),
+		"--env", "GOMEMLIMIT=400MiB"}, []string{"--config", "/etc/jaeger/config.yaml"})
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -135,36 +134,6 @@ func DockerArchitecture(ctx context.Context) (string, error) {
 func DockerHas(ctx context.Context, image string) bool {
 	_, err := run(ctx, nil, "docker", "image", "inspect", image)
 	return err == nil
-}
-
-// DockerPull pulls an image.
-func DockerPull(ctx context.Context, image string) error {
-	_, err := run(ctx, nil, "docker", "pull", "--quiet", image)
-	return err
-}
-
-// PatchRelease is an image that Docker has which differs from another one in the last number of its version alone;
-// empty if there is none.
-func PatchRelease(ctx context.Context, image string) (string, error) {
-	repository, _, _ := strings.Cut(image, ":")
-	out, err := run(ctx, nil, "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository)
-	if err != nil {
-		return "", err
-	}
-	return patchRelease(image, strings.Fields(out)), nil
-}
-
-var lastNumber = regexp.MustCompile(`^(.*:\d+\.\d+\.)\d+(-.*)?$`)
-
-func patchRelease(image string, others []string) string {
-	want := lastNumber.FindStringSubmatch(image)
-	for _, other := range others {
-		if have := lastNumber.FindStringSubmatch(other); want != nil && have != nil && have[1] == want[1] &&
-			have[2] == want[2] {
-			return other
-		}
-	}
-	return ""
 }
 
 // run runs a program to its end; the error holds what it printed.

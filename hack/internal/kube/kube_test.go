@@ -59,23 +59,6 @@ func TestQualified(t *testing.T) {
 	}
 }
 
-func TestPatchRelease(t *testing.T) {
-	for _, c := range []struct {
-		image  string
-		others []string
-		want   string
-	}{
-		{"rabbitmq:4.3.6-management", []string{"rabbitmq:3.13.7-management", "rabbitmq:4.3.4", "rabbitmq:4.3.4-management"},
-			"rabbitmq:4.3.4-management"},
-		{"rabbitmq:4.3.6-management", []string{"rabbitmq:4.2.9-management", "rabbitmq:latest"}, ""},
-		{"rabbitmq:management", []string{"rabbitmq:management"}, ""},
-	} {
-		if got := patchRelease(c.image, c.others); got != c.want {
-			t.Errorf("%s among %v: %q, want %q", c.image, c.others, got, c.want)
-		}
-	}
-}
-
 func TestCollect(t *testing.T) {
 	root, local := t.TempDir(), t.TempDir()
 	write := func(folder, name, text string) {
@@ -104,33 +87,5 @@ func TestCollect(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"a:1", "b:1", "rabbitmq:4"}, Images(m)); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestLeftovers(t *testing.T) {
-	const list = `{"items":[
-		{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}},
-		{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"kube-root-ca.crt"}},
-		{"apiVersion":"v1","kind":"Secret","type":"helm.sh/release.v1","metadata":{"name":"sh.helm.release.v1.orderflow.v1"}},
-		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"ours",
-			"annotations":{"meta.helm.sh/release-name":"orderflow"}}},
-		{"apiVersion":"v1","kind":"Service","metadata":{"name":"brokers","ownerReferences":[{"kind":"RabbitmqCluster"}]}},
-		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"tilted"}},
-		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"second",
-			"annotations":{"meta.helm.sh/release-name":"second"}}},
-		{"apiVersion":"rabbitmq.com/v1beta1","kind":"RabbitmqCluster","metadata":{"name":"risen"}},
-		{"apiVersion":"rabbitmq.com/v1beta1","kind":"Binding","metadata":{"name":"hangs",
-			"deletionTimestamp":"2026-01-01T00:00:00Z","finalizers":["f"],
-			"annotations":{"meta.helm.sh/release-name":"orderflow"}}}]}`
-	left, stuck, err := leftovers(list, "orderflow")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff([]string{"deployment.apps/tilted", "deployment.apps/second", "rabbitmqcluster.rabbitmq.com/risen"},
-		left); diff != "" {
-		t.Errorf("left (-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff([]string{"binding.rabbitmq.com/hangs"}, stuck); diff != "" {
-		t.Errorf("stuck (-want +got):\n%s", diff)
 	}
 }
