@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,8 +27,11 @@ const skewVariable = "ORDERFLOW_TEST_CLOCK_SKEW"
 // one (go help build, -overlay). What is measured by the monotonic clock, as time-outs are, stays right.
 func skewed(t testing.TB, s *stack.Stack, names ...string) map[string]string {
 	t.Helper()
-	root := runtime.GOROOT() //nolint:staticcheck // of the go that runs the tests
-	source := filepath.Join(root, "src", "time", "time.go")
+	root, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
 	text, err := os.ReadFile(source)
 	if err != nil {
 		t.Fatal(err)
