@@ -12,6 +12,9 @@ import (
 	"strings"
 )
 
+// Tested is the mark of blocks that a test runs as they are: see TestDocumentedCommands of hack/systemtest.
+const Tested = "test"
+
 // Page is one Markdown file.
 type Page struct {
 	Path   string // from the repository's root

@@ -42,39 +42,3 @@ func (b *Broker) API(ctx context.Context, method, path string, body []byte, out 
 	}
 	return json.NewDecoder(res.Body).Decode(out)
 }
-
-// CloseConnections ends every client connection of a user at the broker, as an operator would, and returns how many.
-// The API learns of a new connection only after some seconds.
-func (b *Broker) CloseConnections(ctx context.Context, user string) (int, error) {
-	var connections []struct{ Name, User string }
-	if err := b.API(ctx, http.MethodGet, "/api/connections", nil, &connections); err != nil {
-		return 0, err
-	}
-	closed := 0
-	for _, c := range connections {
-		if c.User != user {
-			continue
-		}
-		if err := b.API(ctx, http.MethodDelete, "/api/connections/"+url.PathEscape(c.Name), nil, nil); err != nil {
-			return closed, err
-		}
-		closed++
-	}
-	return closed, nil
-}
-
-// Queue is what the management API reports about a queue; its counts lag by up to 5 s.
-type Queue struct {
-	Name      string `json:"name"`
-	Messages  int    `json:"messages"`
-	Ready     int    `json:"messages_ready"`
-	Unacked   int    `json:"messages_unacknowledged"`
-	Consumers int    `json:"consumers"`
-}
-
-// Queues lists the queues of the stack's vhost.
-func (b *Broker) Queues(ctx context.Context) ([]Queue, error) {
-	var queues []Queue
-	err := b.API(ctx, http.MethodGet, "/api/queues/"+url.PathEscape(b.Vhost()), nil, &queues)
-	return queues, err
-}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -65,13 +66,33 @@ func (connectionsClosed) end(context.Context, testing.TB) error { return nil }
 // what its user was allowed to do: a permission that is revoked shows on a new one.
 func closeConnections(ctx context.Context, s *stack.Stack, user string) (closed int, err error) {
 	err = until(ctx, func(ctx context.Context) (err error) {
-		if closed, err = s.Broker.CloseConnections(ctx, user); err == nil && closed == 0 {
+		if closed, err = endConnections(ctx, s.Broker, user); err == nil && closed == 0 {
 			err = errors.New("the broker knows of no connection yet")
 		}
 		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("close connections of %s: %w", user, err)
+	}
+	return closed, nil
+}
+
+// endConnections ends every client connection of a user at the broker, as an operator would, and returns how many.
+// The API learns of a new connection only after some seconds.
+func endConnections(ctx context.Context, b *stack.Broker, user string) (int, error) {
+	var connections []struct{ Name, User string }
+	if err := b.API(ctx, http.MethodGet, "/api/connections", nil, &connections); err != nil {
+		return 0, err
+	}
+	closed := 0
+	for _, c := range connections {
+		if c.User != user {
+			continue
+		}
+		if err := b.API(ctx, http.MethodDelete, "/api/connections/"+url.PathEscape(c.Name), nil, nil); err != nil {
+			return closed, err
+		}
+		closed++
 	}
 	return closed, nil
 }

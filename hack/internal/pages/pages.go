@@ -28,8 +28,8 @@ func Find(root string) string {
 // made are the sources of what a browser gets; the rest is for development.
 var made = []string{"index.html", "package-lock.json", "package.json", "public", "src", "vite.config.ts"}
 
-// Stale reports whether the pages are not built or older than their sources.
-func Stale(root string) (bool, error) {
+// stale reports whether the pages are not built or older than their sources.
+func stale(root string) (bool, error) {
 	dir := Find(root)
 	if dir == "" {
 		return true, nil
@@ -62,8 +62,8 @@ func Stale(root string) (bool, error) {
 // if it is missing, and a failure is an error. Otherwise it says why and is content with an older build or, returning
 // "", with none: the rest of the system is worth having without.
 func Built(ctx context.Context, c *console.Console, root string, install bool) (string, error) {
-	stale, err := Stale(root)
-	if err != nil || !stale {
+	old, err := stale(root)
+	if err != nil || !old {
 		return Find(root), err
 	}
 	if install {

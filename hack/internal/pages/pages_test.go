@@ -28,7 +28,7 @@ func TestStale(t *testing.T) {
 	}
 	check := func(when string, want bool) {
 		t.Helper()
-		got, err := Stale(root)
+		got, err := stale(root)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,7 +21,6 @@ type Proxy struct {
 	mu     sync.Mutex
 	open   chan struct{} // closed while bytes may pass
 	closed bool
-	delay  time.Duration
 	down   bool
 	filter func() Filter
 	links  map[*link]struct{}
@@ -95,11 +94,11 @@ func (p *Proxy) Down() {
 	p.Reset()
 }
 
-// Heal ends Blackhole, Down, Delay and Intercept. What was held back arrives now, as it does by TCP's repetitions;
+// Heal ends Blackhole, Down and Intercept. What was held back arrives now, as it does by TCP's repetitions;
 // connections that Strand or a Filter has stalled are cut.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
-	p.delay, p.down, p.filter = 0, false, nil
+	p.down, p.filter = false, nil
 	select {
 	case <-p.open:
 	default:
@@ -115,13 +114,6 @@ func (p *Proxy) Heal() {
 	for _, l := range stalled {
 		l.cut()
 	}
-}
-
-// Delay holds all bytes back for the time, in each direction.
-func (p *Proxy) Delay(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.delay = d
 }
 
 // Intercept gives each connection that begins from now on a filter of its own.
@@ -142,13 +134,6 @@ func (p *Proxy) Reset() {
 	for _, l := range all {
 		l.cut()
 	}
-}
-
-// Connections is how many there are now.
-func (p *Proxy) Connections() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.links)
 }
 
 func (p *Proxy) accept() {
@@ -272,34 +257,22 @@ func (l *link) forward(to net.Conn, chunk []byte, fromServer bool) bool {
 
 // passable waits until bytes may pass and reports false when the connection has ended instead.
 func (l *link) passable() bool {
-	for {
-		l.proxy.mu.Lock()
-		open, delay := l.proxy.open, l.proxy.delay
-		l.proxy.mu.Unlock()
-		select {
-		case <-open:
-		case <-l.ended:
-			return false
-		}
-		select {
-		case <-l.stalled:
-			<-l.ended
-			return false
-		case <-l.ended:
-			return false
-		default:
-		}
-		if delay == 0 {
-			return true
-		}
-		timer := time.NewTimer(delay)
-		select {
-		case <-timer.C:
-			return true
-		case <-l.ended:
-			timer.Stop()
-			return false
-		}
+	l.proxy.mu.Lock()
+	open := l.proxy.open
+	l.proxy.mu.Unlock()
+	select {
+	case <-open:
+	case <-l.ended:
+		return false
+	}
+	select {
+	case <-l.stalled:
+		<-l.ended
+		return false
+	case <-l.ended:
+		return false
+	default:
+		return true
 	}
 }
 

@@ -144,9 +144,6 @@ func (c *Checker) named(p Page) (all []string) {
 // shells are the languages whose blocks are meant to be run.
 var shells = []string{"sh", "bash", "shell", "console", "sql"}
 
-// Tested is the mark of blocks that a test runs as they are: see TestDocumentedCommands of hack/systemtest.
-const Tested = "test"
-
 // byHand begins the mark of blocks that nothing runs; the reason follows.
 const byHand = "by hand:"
 
@@ -178,7 +175,7 @@ func (c *Checker) unproven(f Fence) string {
 	reason, isByHand := strings.CutPrefix(f.Mark, byHand)
 	switch {
 	case f.Language == "":
-		return "name the block's language (text for output), and for commands what runs them: see hack/docs/check.go"
+		return "name the block's language (text for output), and for commands what runs them: see hack/docs/checker_test.go"
 	case !slices.Contains(shells, f.Language), f.Mark == Tested, f.isFile():
 		return ""
 	case isByHand:
@@ -201,7 +198,7 @@ func (c *Checker) unproven(f Fence) string {
 		}
 		return ""
 	default:
-		return fmt.Sprintf("nothing says what runs these commands (%q): see hack/docs/check.go", f.Mark)
+		return fmt.Sprintf("nothing says what runs these commands (%q): see hack/docs/checker_test.go", f.Mark)
 	}
 }
 
