@@ -46,7 +46,6 @@ type product struct {
 	Name       string    `json:"name"`
 	PriceCents int64     `json:"priceCents"`
 	Stock      int       `json:"stock"`
-	Reserved   int       `json:"reserved,omitempty"`
 }
 
 type client struct {

@@ -27,8 +27,8 @@ history, the latency from POST to the final state and, for what hack/up runs, th
 process.
 
 It uses its own products and customers, and deletes the products afterwards. It exits with 1 if an invariant does not
-hold: every order accepted, accepted = final, stored once, confirmed quantity = stock decrease, stock never below
-zero, each order in its customer's history with the same final state. Where tokens are needed (hack/up --auth) it gets
+hold: every order accepted, accepted = final, stored once, confirmed quantity = stock decrease, each order in its
+customer's history with the same final state. Where tokens are needed (hack/up --auth) it gets
 its own, as hack/login --machine does.`,
 		Example: `  hack/bench --concurrency 256              closed loop, orders spread over 100 products
   hack/bench --concurrency 256 --products 1 all on one product

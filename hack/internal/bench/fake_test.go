@@ -23,7 +23,6 @@ type fake struct {
 	forget  func(w http.ResponseWriter, o *order)                           // instead of 503 with Retry-After
 
 	answered func(o *fakeOrder) // called after an order was answered; has the lock
-	looked   func(p *product)   // called after a product was told; has the lock
 
 	mu       sync.Mutex
 	posts    int
@@ -132,12 +131,6 @@ func (f *fake) later(d time.Duration, do func()) {
 		defer f.mu.Unlock()
 		do()
 	})
-}
-
-func (f *fake) add(units int) {
-	for _, p := range f.products {
-		p.Stock += units
-	}
 }
 
 // storeAndForget is a before that stores the victim's order but neither tells so nor keeps its idempotency key.
@@ -255,9 +248,6 @@ func (f *fake) getProduct(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_ = json.NewEncoder(w).Encode(p)
-	if f.looked != nil {
-		f.looked(p)
-	}
 }
 
 func (f *fake) deleteProduct(w http.ResponseWriter, r *http.Request) {

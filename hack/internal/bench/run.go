@@ -64,9 +64,7 @@ func (l *load) measure(ctx context.Context) (Report, error) {
 	stoppable, stop := context.WithCancel(ctx)
 	defer stop()
 	background, around := errgroup.WithContext(stoppable)
-	var low lowest
 	background.Go(func() error { return l.track.run(around) })
-	background.Go(func() (err error) { low, err = l.watchStock(around); return err })
 
 	err := l.place(around)
 	var end time.Duration
@@ -84,7 +82,7 @@ func (l *load) measure(ctx context.Context) (Report, error) {
 	}
 
 	l.tell("verify")
-	checks, e, err := l.verify(ctx, low)
+	checks, e, err := l.verify(ctx)
 	r := l.report(&e, checks, end)
 	if len(l.opts.Units) > 0 {
 		r.reportCPU(l.opts.Units, before, after)

@@ -177,23 +177,6 @@ func TestBrokenPromises(t *testing.T) {
 			},
 			want: stockAgrees,
 		},
-		"stock is oversold for a moment": {
-			sabotage: func(f *fake) {
-				f.reserve = func(o *fakeOrder) bool {
-					if o.n == victim {
-						f.add(-1_000_000)
-					}
-					f.products[o.Items[0].ProductID].Stock -= o.Items[0].Quantity
-					return true
-				}
-				f.looked = func(p *product) {
-					if p.Stock < 0 {
-						f.add(1_000_000)
-					}
-				}
-			},
-			want: neverNegative,
-		},
 		"a history lacks an order": {
 			sabotage: func(f *fake) { f.tell = func(o *fakeOrder) bool { return o.n != victim } },
 			want:     historyAgrees,

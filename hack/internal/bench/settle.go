@@ -72,13 +72,13 @@ func allFinal(told []order, expected []uuid.UUID) bool {
 // verify gathers evidence until it speaks against nothing or Settle is over: stock that cancelled orders give back,
 // for one, is on its way for a moment after the last order is final. A server that is away then may come back until
 // Settle and the time for one answer are over.
-func (l *load) verify(ctx context.Context, low lowest) ([]Check, evidence, error) {
+func (l *load) verify(ctx context.Context) ([]Check, evidence, error) {
 	timeUp := time.Now().Add(l.opts.Settle)
 	ctx, cancel := context.WithDeadline(ctx, timeUp.Add(l.opts.AnswerLimit))
 	defer cancel()
 	for {
 		last := time.Now().After(timeUp)
-		e, err := l.gather(ctx, low)
+		e, err := l.gather(ctx)
 		if err != nil {
 			return nil, e, err
 		}
@@ -87,28 +87,8 @@ func (l *load) verify(ctx context.Context, low lowest) ([]Check, evidence, error
 		if len(bad) == 0 || last || (len(bad) == 1 && bad[0].Name == EveryAccepted) {
 			return checks, e, nil
 		}
-		low = e.lowest
 		if api.Sleep(ctx, 250*time.Millisecond) != nil {
 			return nil, e, ctx.Err()
-		}
-	}
-}
-
-// watchStock looks at the products' stock, one after the other, until ctx is done.
-func (l *load) watchStock(ctx context.Context) (lowest, error) {
-	const pause = 50 * time.Millisecond
-	var low lowest
-	for i := 0; ; i = (i + 1) % len(l.products) {
-		p, err := l.api.product(ctx, l.products[i].ID)
-		if ctx.Err() != nil {
-			return low, nil
-		}
-		if err != nil {
-			return low, err
-		}
-		low.see(p)
-		if api.Sleep(ctx, pause) != nil {
-			return low, nil
 		}
 	}
 }

@@ -23,7 +23,6 @@ const (
 	acceptedFinal  = "accepted = final"
 	storedOnce     = "stored once"
 	stockAgrees    = "confirmed quantity = stock decrease"
-	neverNegative  = "stock never below zero"
 	historyAgrees  = "history agrees"
 	examplesToTell = 3
 )
@@ -36,13 +35,12 @@ type evidence struct {
 	histories  []order     // all entries of their histories
 	before     []product
 	after      []product
-	lowest     lowest
 }
 
 // gather reads the evidence, several requests at a time.
-func (l *load) gather(ctx context.Context, low lowest) (evidence, error) {
+func (l *load) gather(ctx context.Context) (evidence, error) {
 	e := evidence{placements: l.placements, customers: l.customers, before: l.products,
-		after: make([]product, len(l.products)), lowest: low}
+		after: make([]product, len(l.products))}
 	orders := make([][]order, len(l.customers))
 	histories := make([][]order, len(l.customers))
 	err := parallel(ctx, len(l.customers), func(ctx context.Context, i int) (err error) {
@@ -63,9 +61,6 @@ func (l *load) gather(ctx context.Context, low lowest) (evidence, error) {
 		e.orders = append(e.orders, of(customer, orders[i])...)
 		e.histories = append(e.histories, of(customer, histories[i])...)
 	}
-	for _, p := range e.after {
-		e.lowest.see(p)
-	}
 	return e, err
 }
 
@@ -79,8 +74,7 @@ func of(customer uuid.UUID, orders []order) []order {
 
 // checks judges the evidence.
 func (e *evidence) checks() []Check {
-	return []Check{e.everyAccepted(), e.acceptedFinal(), e.storedOnce(), e.stockAgrees(), e.neverNegative(),
-		e.historyAgrees()}
+	return []Check{e.everyAccepted(), e.acceptedFinal(), e.storedOnce(), e.stockAgrees(), e.historyAgrees()}
 }
 
 func failed(checks []Check) []Check {
@@ -190,11 +184,6 @@ func (e *evidence) stockAgrees() Check {
 	return wrong.check(stockAgrees, fmt.Sprintf("%d confirmed, stock %d less", total, decrease))
 }
 
-func (e *evidence) neverNegative() Check {
-	detail := fmt.Sprintf("lowest %d in %d looks", e.lowest.stock, e.lowest.looks)
-	return Check{neverNegative, e.lowest.stock >= 0 && e.lowest.looks > 0, detail}
-}
-
 func (e *evidence) historyAgrees() Check {
 	var wrong findings
 	told := byID(e.histories)
@@ -253,20 +242,6 @@ func (f *findings) check(name, summary string) Check {
 		summary += fmt.Sprintf("; and %d more", more)
 	}
 	return Check{name, false, summary}
-}
-
-// lowest is the least stock seen of any product; a reservation of less than nothing counts as that much stock.
-type lowest struct{ stock, looks int }
-
-func (l *lowest) see(p product) {
-	least := p.Stock
-	if p.Reserved < 0 {
-		least = min(least, p.Reserved)
-	}
-	if l.looks == 0 || least < l.stock {
-		l.stock = least
-	}
-	l.looks++
 }
 
 // readers is how many requests a run's own bookkeeping has in flight at most.
