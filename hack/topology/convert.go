@@ -2,11 +2,13 @@ package topology
 
 import (
 	"bytes"
-	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -17,6 +19,42 @@ const (
 	// nameLabel is the label whose value a User resource goes by in definitions.
 	nameLabel = "app.kubernetes.io/name"
 )
+
+type fields = map[string]any
+
+// sections say what the topology operator's kinds are in definitions: where they go, what identifies them, and what
+// they are unless they say otherwise.
+var sections = map[string]struct {
+	name     string
+	identity []string
+	defaults func() fields
+}{
+	"Vhost": {"vhosts", []string{"name"}, func() fields { return fields{} }},
+	"User":  {"users", []string{"name"}, func() fields { return fields{"tags": []any{}} }},
+	"Exchange": {"exchanges", []string{"name", "vhost"}, func() fields {
+		return fields{"vhost": defaultVhost, "type": "direct", "arguments": fields{}}
+	}},
+	"Queue": {"queues", []string{"name", "vhost"}, func() fields {
+		return fields{"vhost": defaultVhost, "arguments": fields{}}
+	}},
+	"Binding": {"bindings", []string{"destination_type", "destination", "source", "routing_key", "vhost"},
+		func() fields { return fields{"vhost": defaultVhost, "arguments": fields{}} }},
+	"Policy": {"policies", []string{"name", "vhost"}, func() fields {
+		return fields{"vhost": defaultVhost, "apply-to": "all", "definition": fields{}}
+	}},
+	"Permission": {"permissions", []string{"user", "vhost"}, func() fields { return fields{"vhost": defaultVhost} }},
+	"TopicPermission": {"topic_permissions", []string{"user", "exchange", "vhost"},
+		func() fields { return fields{"vhost": defaultVhost} }},
+}
+
+// renamed are the fields that definitions write in another way.
+var renamed = map[string]string{
+	"autoDelete": "auto_delete", "destinationType": "destination_type", "routingKey": "routing_key", "applyTo": "apply-to",
+}
+
+// operators are the fields that speak to the operator alone: a Secret with a user's name and password, for one, changes
+// neither the user's part in the topology nor, therefore, its name in definitions.
+var operators = []string{"rabbitmqClusterReference", "deletionPolicy", "importCredentialsSecret"}
 
 // Convert turns the topology operator's resources among rendered manifests
 // into definitions that declare the same. The result does not depend on the
@@ -31,22 +69,59 @@ func Convert(manifests []byte) (*Definitions, error) {
 		return nil, err
 	}
 	// Permissions refer to users by resource name, wherever those stand.
-	c := converter{defs: Definitions{Vhosts: []Vhost{}}, users: map[string]string{}}
+	users := map[string]string{}
 	for _, r := range resources {
 		if r.Kind == "User" {
-			name := r.Metadata.Labels[nameLabel]
-			if name == "" {
-				return nil, fmt.Errorf("User %s: no label %s to name it by", r.Metadata.Name, nameLabel)
-			}
-			c.users[r.Metadata.Name] = name
+			users[r.Metadata.Name] = r.Metadata.Labels[nameLabel]
 		}
+	}
+	all, vhosts := map[string]map[string]fields{}, map[string]fields{}
+	for _, s := range sections {
+		all[s.name] = map[string]fields{}
 	}
 	for _, r := range resources {
-		if err := c.add(r); err != nil {
+		section, known := sections[r.Kind]
+		if !known {
+			return nil, fmt.Errorf("%s %s: definitions have nothing for this kind", r.Kind, r.Metadata.Name)
+		}
+		entry, err := r.entry(users)
+		if err != nil {
 			return nil, fmt.Errorf("%s %s: %w", r.Kind, r.Metadata.Name, err)
 		}
+		if vhost, ok := entry["vhost"].(string); ok {
+			vhosts[vhost] = fields{"name": vhost}
+		}
+		var identity []string
+		for _, field := range section.identity {
+			identity = append(identity, fmt.Sprint(entry[field]))
+		}
+		id := strings.Join(identity, " ")
+		if all[section.name][id] != nil { // which of the two the broker keeps would be chance
+			return nil, fmt.Errorf("%s %s: %s is declared twice", r.Kind, r.Metadata.Name, id)
+		}
+		all[section.name][id] = entry
 	}
-	return &c.defs, c.sort()
+	maps.Copy(all["vhosts"], vhosts)
+	sorted := map[string][]fields{}
+	for name, entries := range all {
+		sorted[name] = []fields{}
+		for _, id := range slices.Sorted(maps.Keys(entries)) {
+			sorted[name] = append(sorted[name], entries[id])
+		}
+	}
+	return strictly(sorted)
+}
+
+// strictly refuses fields that definitions do not know.
+func strictly(sections any) (*Definitions, error) {
+	text, err := json.Marshal(sections)
+	if err != nil {
+		return nil, err
+	}
+	var defs Definitions
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	return &defs, decoder.Decode(&defs)
 }
 
 type resource struct {
@@ -56,7 +131,44 @@ type resource struct {
 		Name   string            `yaml:"name"`
 		Labels map[string]string `yaml:"labels"`
 	} `yaml:"metadata"`
-	Spec yaml.Node `yaml:"spec"`
+	Spec fields `yaml:"spec"`
+}
+
+// entry is the resource as definitions have it.
+func (r resource) entry(users map[string]string) (fields, error) {
+	entry := sections[r.Kind].defaults()
+	for field, value := range r.Spec {
+		if name, ok := renamed[field]; ok {
+			field = name
+		}
+		if value != nil && !slices.Contains(operators, field) {
+			entry[field] = value
+		}
+	}
+	switch r.Kind {
+	case "User":
+		entry["name"] = users[r.Metadata.Name]
+		if entry["name"] == "" {
+			return nil, fmt.Errorf("no label %s to name it by", nameLabel)
+		}
+	case "Queue": // the operator hands its type over as an argument
+		if kind, ok := entry["type"]; ok {
+			entry["arguments"].(fields)["x-queue-type"] = kind
+			delete(entry, "type")
+		}
+	case "Permission", "TopicPermission":
+		reference, _ := entry["userReference"].(fields)
+		name, ok := users[fmt.Sprint(reference["name"])]
+		if !ok {
+			return nil, fmt.Errorf("no User %q among the manifests", reference["name"])
+		}
+		permissions, _ := entry["permissions"].(fields)
+		maps.Copy(entry, permissions)
+		entry["user"] = name
+		delete(entry, "userReference")
+		delete(entry, "permissions")
+	}
+	return entry, nil
 }
 
 // decode reads all documents of a rendered chart and keeps the resources of the
@@ -74,139 +186,4 @@ func decode(manifests []byte) ([]resource, error) {
 			kept = append(kept, r)
 		}
 	}
-}
-
-type converter struct {
-	defs  Definitions
-	users map[string]string // User resource -> name in definitions
-}
-
-func (c *converter) add(r resource) error {
-	d := &c.defs
-	switch r.Kind {
-	case "Vhost":
-		return add(r, &d.Vhosts, func(*Vhost) {})
-	case "Exchange":
-		return add(r, &d.Exchanges, func(e *Exchange) {
-			c.complete(&e.Vhost, &e.Arguments)
-			e.Type = cmp.Or(e.Type, "direct")
-		})
-	case "Queue":
-		return add(r, &d.Queues, func(q *Queue) {
-			c.complete(&q.Vhost, &q.Arguments)
-			if q.Type != "" {
-				q.Arguments["x-queue-type"] = q.Type
-			}
-		})
-	case "Binding":
-		return add(r, &d.Bindings, func(b *Binding) { c.complete(&b.Vhost, &b.Arguments) })
-	case "Policy":
-		return add(r, &d.Policies, func(p *Policy) {
-			c.complete(&p.Vhost, &p.Definition)
-			p.ApplyTo = cmp.Or(p.ApplyTo, "all")
-		})
-	case "User":
-		return add(r, &d.Users, func(u *User) { u.Name, u.Tags = c.users[r.Metadata.Name], append([]string{}, u.Tags...) })
-	case "Permission":
-		p, err := permission[Permission](c, r)
-		p.Permissions.User, p.Permissions.Vhost = p.UserReference.Name, p.Vhost
-		d.Permissions = append(d.Permissions, p.Permissions)
-		return err
-	case "TopicPermission":
-		p, err := permission[TopicPermission](c, r)
-		p.Permissions.User, p.Permissions.Vhost = p.UserReference.Name, p.Vhost
-		d.TopicPermissions = append(d.TopicPermissions, p.Permissions)
-		return err
-	}
-	return errors.New("definitions have nothing for this kind")
-}
-
-// add appends what a resource's spec says, completed.
-func add[T any](r resource, to *[]T, complete func(*T)) error {
-	s, err := spec[T](r)
-	if err != nil {
-		return err
-	}
-	complete(&s)
-	*to = append(*to, s)
-	return nil
-}
-
-// permission is a permission with the user's name in definitions as its reference.
-func permission[T any](c *converter, r resource) (permissionSpec[T], error) {
-	p, err := spec[permissionSpec[T]](r)
-	if err != nil {
-		return p, err
-	}
-	name, ok := c.users[p.UserReference.Name]
-	if !ok {
-		return p, fmt.Errorf("no User %q among the manifests", p.UserReference.Name)
-	}
-	p.UserReference.Name = name
-	c.complete(&p.Vhost, &map[string]any{})
-	return p, nil
-}
-
-// spec decodes a resource's spec strictly.
-func spec[T any](r resource) (s T, err error) {
-	text, err := yaml.Marshal(&r.Spec)
-	if err != nil {
-		return s, err
-	}
-	// A Node has no strict decoding, hence the detour over text.
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	dec.KnownFields(true)
-	err = dec.Decode(&s)
-	return s, err
-}
-
-// complete fills in the default virtual host, which is then part of the
-// definitions, and an empty object where the broker expects one and not null.
-func (c *converter) complete(vhost *string, object *map[string]any) {
-	*vhost = cmp.Or(*vhost, defaultVhost)
-	if !slices.ContainsFunc(c.defs.Vhosts, func(v Vhost) bool { return v.Name == *vhost }) {
-		c.defs.Vhosts = append(c.defs.Vhosts, Vhost{Name: *vhost})
-	}
-	if *object == nil {
-		*object = map[string]any{}
-	}
-}
-
-// sort gives the definitions an order of their own. The same thing declared
-// twice is an error: which of the two the broker keeps would be chance.
-func (c *converter) sort() error {
-	d := &c.defs
-	slices.SortFunc(d.Vhosts, func(a, b Vhost) int { return cmp.Compare(a.Name, b.Name) })
-	d.Vhosts = slices.CompactFunc(d.Vhosts, func(a, b Vhost) bool { return a.Name == b.Name })
-	return cmp.Or(
-		sortUnique(&d.Users, func(u User) string { return "user " + u.Name }),
-		sortUnique(&d.Permissions, func(p Permission) string {
-			return fmt.Sprintf("permission of %s on %s", p.User, p.Vhost)
-		}),
-		sortUnique(&d.TopicPermissions, func(p TopicPermission) string {
-			return fmt.Sprintf("topic permission of %s on %s in %s", p.User, p.Exchange, p.Vhost)
-		}),
-		sortUnique(&d.Exchanges, func(e Exchange) string { return fmt.Sprintf("exchange %s in %s", e.Name, e.Vhost) }),
-		sortUnique(&d.Queues, func(q Queue) string { return fmt.Sprintf("queue %s in %s", q.Name, q.Vhost) }),
-		sortUnique(&d.Bindings, func(b Binding) string {
-			return fmt.Sprintf("binding of %s %s to %s by %s in %s",
-				b.DestinationType, b.Destination, b.Source, b.RoutingKey, b.Vhost)
-		}),
-		sortUnique(&d.Policies, func(p Policy) string { return fmt.Sprintf("policy %s in %s", p.Name, p.Vhost) }),
-	)
-}
-
-// sortUnique sorts by what identifies an element and refuses two of the same.
-// A nil slice becomes an empty one, which is what JSON needs.
-func sortUnique[T any](all *[]T, identity func(T) string) error {
-	if *all == nil {
-		*all = []T{}
-	}
-	slices.SortFunc(*all, func(a, b T) int { return cmp.Compare(identity(a), identity(b)) })
-	for i := 1; i < len(*all); i++ {
-		if id := identity((*all)[i]); id == identity((*all)[i-1]) {
-			return fmt.Errorf("%s is declared twice", id)
-		}
-	}
-	return nil
 }

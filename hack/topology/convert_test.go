@@ -147,9 +147,9 @@ func TestConvertRefuses(t *testing.T) {
 			"Shovel s: definitions have nothing"},
 		"a field unknown": {
 			"apiVersion: rabbitmq.com/v1beta1\nkind: Queue\nmetadata: {name: q}\nspec: {name: q, exclusive: true}\n",
-			"field exclusive not found",
+			`unknown field "exclusive"`,
 		},
-		"a queue twice": {queue + "---\n" + queue, "queue q in / is declared twice"},
+		"a queue twice": {queue + "---\n" + queue, "Queue q: q / is declared twice"},
 		"a user without a name": {
 			"apiVersion: rabbitmq.com/v1beta1\nkind: User\nmetadata: {name: u}\nspec: {}\n",
 			"User u: no label app.kubernetes.io/name",
@@ -162,7 +162,7 @@ func TestConvertRefuses(t *testing.T) {
 		"a permission for a user by name": {
 			"apiVersion: rabbitmq.com/v1beta1\nkind: Permission\nmetadata: {name: p}\n" +
 				"spec: {vhost: /, user: u, permissions: {}}\n",
-			"field user not found",
+			"Permission p: no User",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

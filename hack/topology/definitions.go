@@ -1,10 +1,12 @@
 package topology
 
-import "go.yaml.in/yaml/v3"
-
 // Definitions are what a broker is told to hold, in the form RabbitMQ imports
 // (https://www.rabbitmq.com/docs/definitions). Users carry no password: who
 // imports them adds one, or makes users of its own with their permissions.
+//
+// They have every field that is carried over from the charts' resources: one
+// that they do not know is an error, as the charts would mean something that
+// definitions do not say.
 type Definitions struct {
 	Vhosts           []Vhost           `json:"vhosts"`
 	Users            []User            `json:"users"`
@@ -16,96 +18,66 @@ type Definitions struct {
 	Policies         []Policy          `json:"policies"`
 }
 
-// The same types read the specs of the topology operator's resources (yaml).
-// They hold every field that is carried over: one that they do not know is an
-// error, as the charts would mean something that definitions do not say.
-
-// Operator is what a spec says to the operator alone.
-type Operator struct {
-	Reference      yaml.Node `json:"-" yaml:"rabbitmqClusterReference"`
-	DeletionPolicy string    `json:"-" yaml:"deletionPolicy"`
-}
-
 type Vhost struct {
-	Operator `yaml:",inline"`
-	Name     string `json:"name" yaml:"name"`
+	Name string `json:"name"`
 }
 
 type User struct {
-	Operator `yaml:",inline"`
-	Name     string   `json:"name" yaml:"-"`
-	Tags     []string `json:"tags" yaml:"tags"`
+	Name string   `json:"name"`
+	Tags []string `json:"tags"`
 	// What an importer adds.
-	PasswordHash     string `json:"password_hash,omitempty" yaml:"-"`
-	HashingAlgorithm string `json:"hashing_algorithm,omitempty" yaml:"-"`
-	// Import is a Secret with a name and password. It changes neither the
-	// user's part in the topology nor, therefore, its name in definitions.
-	Import yaml.Node `json:"-" yaml:"importCredentialsSecret"`
+	PasswordHash     string `json:"password_hash,omitempty"`
+	HashingAlgorithm string `json:"hashing_algorithm,omitempty"`
 }
 
 type Permission struct {
-	User      string `json:"user" yaml:"-"`
-	Vhost     string `json:"vhost" yaml:"-"`
-	Configure string `json:"configure" yaml:"configure"`
-	Write     string `json:"write" yaml:"write"`
-	Read      string `json:"read" yaml:"read"`
+	User      string `json:"user"`
+	Vhost     string `json:"vhost"`
+	Configure string `json:"configure"`
+	Write     string `json:"write"`
+	Read      string `json:"read"`
 }
 
 type TopicPermission struct {
-	User     string `json:"user" yaml:"-"`
-	Vhost    string `json:"vhost" yaml:"-"`
-	Exchange string `json:"exchange" yaml:"exchange"`
-	Write    string `json:"write" yaml:"write"`
-	Read     string `json:"read" yaml:"read"`
-}
-
-// permissionSpec is how a resource nests either of them.
-type permissionSpec[T any] struct {
-	Operator      `yaml:",inline"`
-	Vhost         string `yaml:"vhost"`
-	UserReference struct {
-		Name string `yaml:"name"`
-	} `yaml:"userReference"`
-	Permissions T `yaml:"permissions"`
+	User     string `json:"user"`
+	Vhost    string `json:"vhost"`
+	Exchange string `json:"exchange"`
+	Write    string `json:"write"`
+	Read     string `json:"read"`
 }
 
 type Exchange struct {
-	Operator   `yaml:",inline"`
-	Name       string         `json:"name" yaml:"name"`
-	Vhost      string         `json:"vhost" yaml:"vhost"`
-	Type       string         `json:"type" yaml:"type"`
-	Durable    bool           `json:"durable" yaml:"durable"`
-	AutoDelete bool           `json:"auto_delete" yaml:"autoDelete"`
-	Internal   bool           `json:"internal" yaml:"-"`
-	Arguments  map[string]any `json:"arguments" yaml:"arguments"`
+	Name       string         `json:"name"`
+	Vhost      string         `json:"vhost"`
+	Type       string         `json:"type"`
+	Durable    bool           `json:"durable"`
+	AutoDelete bool           `json:"auto_delete"`
+	Internal   bool           `json:"internal"`
+	Arguments  map[string]any `json:"arguments"`
 }
 
 type Queue struct {
-	Operator   `yaml:",inline"`
-	Name       string         `json:"name" yaml:"name"`
-	Vhost      string         `json:"vhost" yaml:"vhost"`
-	Type       string         `json:"-" yaml:"type"` // the operator hands it over as an argument
-	Durable    bool           `json:"durable" yaml:"durable"`
-	AutoDelete bool           `json:"auto_delete" yaml:"autoDelete"`
-	Arguments  map[string]any `json:"arguments" yaml:"arguments"`
+	Name       string         `json:"name"`
+	Vhost      string         `json:"vhost"`
+	Durable    bool           `json:"durable"`
+	AutoDelete bool           `json:"auto_delete"`
+	Arguments  map[string]any `json:"arguments"`
 }
 
 type Binding struct {
-	Operator        `yaml:",inline"`
-	Source          string         `json:"source" yaml:"source"`
-	Vhost           string         `json:"vhost" yaml:"vhost"`
-	Destination     string         `json:"destination" yaml:"destination"`
-	DestinationType string         `json:"destination_type" yaml:"destinationType"`
-	RoutingKey      string         `json:"routing_key" yaml:"routingKey"`
-	Arguments       map[string]any `json:"arguments" yaml:"arguments"`
+	Source          string         `json:"source"`
+	Vhost           string         `json:"vhost"`
+	Destination     string         `json:"destination"`
+	DestinationType string         `json:"destination_type"`
+	RoutingKey      string         `json:"routing_key"`
+	Arguments       map[string]any `json:"arguments"`
 }
 
 type Policy struct {
-	Operator   `yaml:",inline"`
-	Name       string         `json:"name" yaml:"name"`
-	Vhost      string         `json:"vhost" yaml:"vhost"`
-	Pattern    string         `json:"pattern" yaml:"pattern"`
-	ApplyTo    string         `json:"apply-to" yaml:"applyTo"`
-	Priority   int            `json:"priority" yaml:"priority"`
-	Definition map[string]any `json:"definition" yaml:"definition"`
+	Name       string         `json:"name"`
+	Vhost      string         `json:"vhost"`
+	Pattern    string         `json:"pattern"`
+	ApplyTo    string         `json:"apply-to"`
+	Priority   int            `json:"priority"`
+	Definition map[string]any `json:"definition"`
 }
