@@ -102,6 +102,18 @@ func Open(root, name string) (*Stack, error) {
 	return build(o)
 }
 
+// ErrNotRunning means that hack/up runs nothing.
+var ErrNotRunning = errors.New("nothing is running: hack/up starts it")
+
+// Running is what hack/up runs, or an error with ErrNotRunning.
+func Running(root string) (*Stack, error) {
+	s, err := Open(root, Up)
+	if errors.Is(err, os.ErrNotExist) || err == nil && !s.Running() {
+		return nil, ErrNotRunning
+	}
+	return s, err
+}
+
 func build(o Options) (*Stack, error) {
 	dir := o.dir()
 	passwords, err := openSecrets(dir)

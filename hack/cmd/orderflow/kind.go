@@ -288,22 +288,8 @@ func (f *kindUp) apply(ctx context.Context, folder string) error {
 func (f *kindUp) show(ctx context.Context, started time.Time) error {
 	limited, cancel := context.WithTimeout(ctx, 3*time.Minute) // the node's ports follow a little after the pods
 	defer cancel()
-	var authorized context.Context
-	if err := f.Step(limited, "fill the catalog", func(ctx context.Context) error {
-		return api.Retry(ctx, 2*time.Second, func() (err error) {
-			if authorized, err = api.Context(limited, kindGateway); err != nil {
-				return err
-			}
-			return fillCatalogue(authorized, kindGateway)
-		})
-	}); err != nil {
-		return err
-	}
-	var way journey
-	if err := f.Step(authorized, "place an order", func(ctx context.Context) (err error) {
-		way, err = placeOrder(ctx, kindGateway)
-		return err
-	}); err != nil {
+	way, err := f.firstOrder(limited, kindGateway, 3*time.Minute)
+	if err != nil {
 		return err
 	}
 	var traced []string

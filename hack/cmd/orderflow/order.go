@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -49,45 +51,49 @@ func (p program) order() *cobra.Command {
 
 // gateway is where the gateway of what hack/up runs listens, or where it usually does.
 func (p program) gateway() string {
-	if s, err := stack.Open(p.root, stack.Up); err == nil && s.Running() {
+	if s, err := stack.Running(p.root); err == nil {
 		return strings.Replace(s.BaseURL(), "127.0.0.1", "localhost", 1)
 	}
 	return kindGateway
 }
 
-type product struct {
-	ID         string `json:"productId"`
-	Name       string `json:"name"`
-	PriceCents int    `json:"priceCents"`
-	Currency   string `json:"currency"`
-	Stock      int    `json:"stock"`
-}
-
 // catalogue is what a new system has to sell. Ids are fixed, so that filling it twice changes nothing.
-var catalogue = []product{
-	{demoProduct, "Mechanical keyboard, tactile switches", 12_900, "EUR", 1_000},
-	{"550e8400-e29b-41d4-a716-446655440002", "27-inch 4K monitor", 42_900, "EUR", 120},
-	{"550e8400-e29b-41d4-a716-446655440003", "USB-C dock, 11 ports", 18_900, "EUR", 250},
-	{"550e8400-e29b-41d4-a716-446655440004", "Noise-cancelling headphones", 27_900, "EUR", 180},
-	{"550e8400-e29b-41d4-a716-446655440005", "Standing desk, oak", 64_900, "EUR", 25},
-	{"550e8400-e29b-41d4-a716-446655440006", "Desk lamp with daylight sensor", 8_900, "EUR", 400},
-	{"550e8400-e29b-41d4-a716-446655440007", "Webcam, 4K", 14_900, "EUR", 300},
-	{"550e8400-e29b-41d4-a716-446655440008", "Laptop stand, aluminum", 4_900, "EUR", 600},
-	{"550e8400-e29b-41d4-a716-446655440009", "Keycap set, limited edition", 6_900, "EUR", 3},
-}
+//
+//go:embed catalogue.json
+var catalogue []byte
 
 // fillCatalogue adds the products that are not there yet.
 func fillCatalogue(ctx context.Context, base string) error {
-	for _, p := range catalogue {
+	var products []map[string]any
+	if err := json.Unmarshal(catalogue, &products); err != nil {
+		return err
+	}
+	for _, p := range products {
 		err := api.Call(ctx, http.MethodPost, base+"/products", nil, p, nil)
 		if problem, ok := errors.AsType[*api.Problem](err); ok && problem.Status == http.StatusConflict {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("add product %s: %w", p.ID, err)
+			return fmt.Errorf("add product %s: %w", p["productId"], err)
 		}
 	}
 	return nil
+}
+
+// firstOrder places an order in a new system, which answers within the wait.
+func (p program) firstOrder(ctx context.Context, base string, wait time.Duration) (way journey, err error) {
+	var authorized context.Context
+	if err := p.Step(ctx, "fill the catalog", func(ctx context.Context) (err error) {
+		authorized, err = openShop(ctx, base, wait)
+		return err
+	}); err != nil {
+		return way, err
+	}
+	err = p.Step(authorized, "place an order", func(ctx context.Context) (err error) {
+		way, err = placeOrder(ctx, base)
+		return err
+	})
+	return way, err
 }
 
 // openShop fills the catalogue of a system that answers within the wait, and returns the context to order there with.

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"text/tabwriter"
 	"time"
 
@@ -21,11 +19,7 @@ func (p program) status() *cobra.Command {
 been up, and whether it is ready. Exits with 1 when a part is not ready.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := stack.Open(p.root, stack.Up)
-			if errors.Is(err, os.ErrNotExist) || err == nil && !s.Running() {
-				p.Printf("Nothing is running: hack/up starts it.")
-				return errShown
-			}
+			s, err := stack.Running(p.root)
 			if err != nil {
 				return err
 			}

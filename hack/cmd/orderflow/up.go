@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"orderflow.internal/hack/internal/api"
 	"orderflow.internal/hack/internal/pages"
 	"orderflow.internal/hack/stack"
 )
@@ -150,20 +149,8 @@ func (f upFlags) startServices(ctx context.Context, s *stack.Stack) error {
 	if err := s.StartServices(ctx); err != nil {
 		return err
 	}
-	authorized, err := api.Context(ctx, s.BaseURL())
+	way, err := f.firstOrder(ctx, s.BaseURL(), 0)
 	if err != nil {
-		return err
-	}
-	if err := f.Step(authorized, "fill the catalog", func(ctx context.Context) error {
-		return fillCatalogue(ctx, s.BaseURL())
-	}); err != nil {
-		return err
-	}
-	var way journey
-	if err := f.Step(authorized, "place an order", func(ctx context.Context) (err error) {
-		way, err = placeOrder(ctx, s.BaseURL())
-		return err
-	}); err != nil {
 		return err
 	}
 	f.Printf("\n%s", way)

@@ -16,7 +16,7 @@ import (
 )
 
 // Command is hack/bench.
-func Command() *cobra.Command {
+func Command(root string) *cobra.Command {
 	o := Defaults()
 	var asJSON bool
 	c := &cobra.Command{
@@ -39,7 +39,7 @@ its own, as hack/login --machine does.`,
 			if o.Rate > 0 && !c.Flags().Changed("concurrency") {
 				o.Concurrency = 1024
 			}
-			if s := running(); s != nil && s.BaseURL() == strings.Replace(o.BaseURL, "localhost", "127.0.0.1", 1) {
+			if s, err := stack.Running(root); err == nil && s.BaseURL() == strings.Replace(o.BaseURL, "localhost", "127.0.0.1", 1) {
 				o.Units = s.Units()
 			}
 			o.Observe = Print(os.Stderr)
@@ -60,7 +60,7 @@ its own, as hack/login --machine does.`,
 			return errors.Join(err, show(report, asJSON), report.Err())
 		},
 	}
-	if s := running(); s != nil {
+	if s, err := stack.Running(root); err == nil {
 		o.BaseURL = s.BaseURL()
 	}
 	flags(c.Flags(), &o)
@@ -83,19 +83,6 @@ func flags(f *pflag.FlagSet, o *Options) {
 		"how long one order is retried, or looked for when its outcome is unknown")
 	f.DurationVar(&o.Settle, "settle", o.Settle,
 		"how long orders may take to be final and in the histories after the last POST")
-}
-
-// running is what hack/up runs, or nil.
-func running() *stack.Stack {
-	root, err := stack.FindRoot()
-	if err != nil {
-		return nil
-	}
-	s, err := stack.Open(root, stack.Up)
-	if err != nil || !s.Running() {
-		return nil
-	}
-	return s
 }
 
 func show(r Report, asJSON bool) error {

@@ -23,6 +23,7 @@ type Mutation struct {
 	File      string // below services
 	Line      int    // in the table
 
+	Edit          string // as the table has it: lines that go and come, and those that tell the place
 	before, after []string
 }
 
@@ -58,6 +59,9 @@ func parse(table string) (all []Mutation, err error) {
 			m.before, m.after = append(m.before, text), append(m.after, text)
 		default:
 			return nil, fmt.Errorf("%s:%d: a line of an edit begins with -, + or a space", Table, i+1)
+		}
+		if m != nil && len(m.before)+len(m.after) > 0 && !strings.HasPrefix(line, "#") {
+			m.Edit += line + "\n"
 		}
 	}
 	for _, m := range all {
@@ -113,29 +117,6 @@ func (m Mutation) Overlay(root, dir string) (string, error) {
 	copied, overlay := filepath.Join(dir, filepath.Base(m.File)), filepath.Join(dir, "overlay.json")
 	replace, _ := json.Marshal(map[string]any{"Replace": map[string]string{file: copied}}) // strings can always be written
 	return overlay, errors.Join(os.WriteFile(copied, []byte(edited), 0o600), os.WriteFile(overlay, replace, 0o600))
-}
-
-// Edit is the edit as the table has it: lines that go and come, and those that tell the place.
-func (m Mutation) Edit() string {
-	var lines []string
-	kept := m.after
-	for _, line := range m.before {
-		if at := slices.Index(kept, line); at >= 0 {
-			lines = append(append(lines, prefixed("+ ", kept[:at])...), "  "+line)
-			kept = kept[at+1:]
-		} else {
-			lines = append(lines, "- "+line)
-		}
-	}
-	return strings.Join(append(lines, prefixed("+ ", kept)...), "\n")
-}
-
-func prefixed(mark string, lines []string) []string {
-	marked := make([]string, len(lines))
-	for i, line := range lines {
-		marked[i] = mark + line
-	}
-	return marked
 }
 
 // Pattern is for go test -run, which looks at test and subtest apart.

@@ -60,7 +60,7 @@ func TestAMutationEditsOnePlace(t *testing.T) {
 		t.Fatalf("%+v, %v", all, err)
 	}
 	const code = "func a() {\n\tkeep()\n\tif ok {\n\t\tkeep()\n\t}\n}\n"
-	if edit := all[0].Edit(); edit != "  if ok {\n- keep()\n+ drop()" {
+	if edit := all[0].Edit; edit != " if ok {\n-keep()\n+drop()\n" {
 		t.Errorf("it is shown as %q", edit)
 	}
 	if edited, err := all[0].Apply(code); err != nil || edited != "func a() {\n\tkeep()\nif ok {\ndrop()\n\t}\n}\n" {

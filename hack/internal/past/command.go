@@ -2,9 +2,7 @@ package past
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +12,7 @@ import (
 )
 
 // Command is hack/past.
-func Command(c *console.Console) *cobra.Command {
+func Command(c *console.Console, root string) *cobra.Command {
 	o := Defaults()
 	var urls URLs
 	cmd := &cobra.Command{
@@ -28,10 +26,11 @@ outboxes keep. The books balance. By default they are the databases of what hack
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if urls == (URLs{}) {
-				var err error
-				if urls, err = running(); err != nil {
+				s, err := stack.Running(root)
+				if err != nil {
 					return err
 				}
+				urls = Of(s)
 			}
 			what := fmt.Sprintf("store %d orders of %d days", o.Orders, o.Days)
 			return c.Watch(cmd.Context(), what, func(ctx context.Context, say func(string)) error {
@@ -55,22 +54,6 @@ outboxes keep. The books balance. By default they are the databases of what hack
 	f.StringVar(&urls.Customers, "customers-url", "", "the database of customers")
 	cmd.MarkFlagsRequiredTogether("orders-url", "products-url", "customers-url")
 	return cmd
-}
-
-// running are the databases of what hack/up runs.
-func running() (URLs, error) {
-	root, err := stack.FindRoot()
-	if err != nil {
-		return URLs{}, err
-	}
-	s, err := stack.Open(root, stack.Up)
-	if errors.Is(err, os.ErrNotExist) || err == nil && !s.Running() {
-		return URLs{}, errors.New("nothing is running: hack/up starts it")
-	}
-	if err != nil {
-		return URLs{}, err
-	}
-	return Of(s), nil
 }
 
 // Of are the databases of a stack.
