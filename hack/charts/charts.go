@@ -3,11 +3,8 @@
 package charts
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -107,18 +104,12 @@ func helm(ctx context.Context, root string, args ...string) ([]byte, error) {
 	return run(ctx, root, "helm", args...)
 }
 
-// run runs a pinned tool and returns what it prints; the error holds what it
-// prints on standard error and, for tools that complain there, on output.
+// run runs a pinned tool and returns what it prints.
 func run(ctx context.Context, root, name string, args ...string) ([]byte, error) {
 	path, err := tool.Path(ctx, root, name)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, path, args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(args, " "), err, stderr.Bytes(), stdout.Bytes())
-	}
-	return stdout.Bytes(), nil
+	text, err := tool.Run(ctx, "", path, args...)
+	return []byte(text), err
 }

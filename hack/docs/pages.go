@@ -6,10 +6,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"orderflow.internal/hack/internal/tool"
 )
 
 // Tested is the mark of blocks that a test runs as they are: see TestDocumentedCommands of hack/systemtest.
@@ -53,14 +54,12 @@ func Pages(ctx context.Context, root string) ([]Page, error) {
 
 // tracked lists files that are there and that Git does not ignore, by pathspec.
 func tracked(ctx context.Context, root string, specs ...string) ([]string, error) {
-	cmd := exec.CommandContext(ctx, "git",
+	out, err := tool.Run(ctx, root, "git",
 		append([]string{"ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"}, specs...)...)
-	cmd.Dir = root
-	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("git ls-files: %w", err)
+		return nil, err
 	}
-	names := strings.Split(strings.TrimRight(string(out), "\x00"), "\x00")
+	names := strings.Split(strings.TrimRight(out, "\x00"), "\x00")
 	return slices.DeleteFunc(names, func(name string) bool {
 		_, err := os.Stat(filepath.Join(root, name))
 		return err != nil

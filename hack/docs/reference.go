@@ -5,7 +5,6 @@ import (
 	"embed"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"orderflow.internal/hack/charts"
+	"orderflow.internal/hack/internal/tool"
 )
 
 // Folder holds the generated pages, from the repository's root.
@@ -115,13 +115,11 @@ func configured(ctx context.Context, root string) (any, error) {
 	var services []service
 	var variables []*variable
 	for _, s := range all {
-		cmd := exec.CommandContext(ctx, "go", "run", "./"+s.Name, "--help")
-		cmd.Dir = filepath.Join(root, "services")
-		help, err := cmd.Output()
+		help, err := tool.Run(ctx, filepath.Join(root, "services"), "go", "run", "./"+s.Name, "--help")
 		if err != nil {
-			return nil, fmt.Errorf("%s --help: %w", s.Name, err)
+			return nil, err
 		}
-		summary, usage, _ := strings.Cut(string(help), ".\n")
+		summary, usage, _ := strings.Cut(help, ".\n")
 		_, settings, _ := strings.Cut(usage, "\nEnvironment:\n")
 		services = append(services, service{s, strings.TrimPrefix(summary, s.Name+" ")})
 		for _, found := range setting.FindAllStringSubmatch(settings, -1) {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -73,12 +72,9 @@ func Write(ctx context.Context, root string) error {
 		return err
 	}
 	folder := filepath.Join(root, Folder)
-	cmd := exec.CommandContext(ctx, sloth, "generate", "--no-log", "--input", filepath.Join(folder, "slo.yaml"),
+	_, err = tool.Run(ctx, "", sloth, "generate", "--no-log", "--input", filepath.Join(folder, "slo.yaml"),
 		"--out", filepath.Join(root, ObjectivesFile))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("sloth generate: %w\n%s", err, out)
-	}
-	return nil
+	return err
 }
 
 // Dashboards are the files of the dashboards that the umbrella chart installs.

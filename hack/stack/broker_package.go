@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"orderflow.internal/hack/internal/tool"
 )
 
 // packageBroker runs the distribution's RabbitMQ, next to a port mapper of its own.
@@ -102,11 +104,7 @@ func (d packageBroker) kill(_ context.Context, b *Broker) error {
 func (d packageBroker) ctl(ctx context.Context, b *Broker, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(rabbitmqBin, "rabbitmqctl"), args...)
 	cmd.Env, cmd.Dir = d.env(b), d.home(b)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("rabbitmqctl %s: %w\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out), nil
+	return tool.Output(cmd)
 }
 
 func (d packageBroker) pid(_ context.Context, b *Broker) (int, error) {

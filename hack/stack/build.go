@@ -2,10 +2,10 @@ package stack
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+
+	"orderflow.internal/hack/internal/tool"
 )
 
 func (s *Stack) binDir() string {
@@ -41,10 +41,6 @@ func (s *Stack) goBuild(ctx context.Context, output string, args ...string) erro
 	if s.Options.Race {
 		flags = append(flags, "-race")
 	}
-	cmd := exec.CommandContext(ctx, "go", append(flags, args...)...)
-	cmd.Dir = filepath.Join(s.Options.Root, "services")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return nil
+	_, err := tool.Run(ctx, filepath.Join(s.Options.Root, "services"), "go", append(flags, args...)...)
+	return err
 }

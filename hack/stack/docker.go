@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+
+	"orderflow.internal/hack/internal/tool"
 )
 
 // container is a container of one stack, on the host's network. The process on record is the attached docker client: a
@@ -59,9 +61,5 @@ func (c container) remove(ctx context.Context) error {
 }
 
 func docker(ctx context.Context, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, "docker", args...).Output()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return "", fmt.Errorf("docker %s: %w: %s", args[0], err, exit.Stderr)
-	}
-	return string(out), err
+	return tool.Run(ctx, "", "docker", args...)
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"orderflow.internal/hack/internal/tool"
 )
 
 // Postgres is the stack's own PostgreSQL server, one database and one role per service.
@@ -146,10 +148,8 @@ func (p *Postgres) initialize(ctx context.Context, bin, data string, user *sysca
 		"--pwfile", passwordFile, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	cmd.Dir = filepath.Dir(data)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb: %w\n%s", err, out)
-	}
-	return nil
+	_, err = tool.Output(cmd)
+	return err
 }
 
 // createDatabases gives each service a role and a database of its own; others cannot connect to it.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"orderflow.internal/hack/charts"
+	"orderflow.internal/hack/internal/tool"
 )
 
 // Services that not every system has.
@@ -138,13 +139,7 @@ func (s *Service) CommandWith(ctx context.Context, stdin io.Reader, args ...stri
 	cmd := exec.CommandContext(ctx, s.binary(), args...)
 	cmd.Stdin = stdin
 	cmd.Env, cmd.Dir = s.environment(), s.stack.Dir
-	var log strings.Builder
-	cmd.Stderr = &log
-	out, err := cmd.Output()
-	if err != nil {
-		err = fmt.Errorf("%s %s: %w\n%s", s.spec.name, strings.Join(args, " "), err, log.String())
-	}
-	return string(out), err
+	return tool.Output(cmd)
 }
 
 // WaitReady returns when the service says it is ready.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"orderflow.internal/hack/internal/image"
 	"orderflow.internal/hack/internal/pages"
+	"orderflow.internal/hack/internal/tool"
 )
 
 func (p program) images() *cobra.Command {
@@ -111,9 +111,6 @@ func (f imagesFlags) build(ctx context.Context, b image.Builder, service, ref st
 
 // lastCommit is something about the commit that is checked out, in git's format; empty outside of version control.
 func lastCommit(ctx context.Context, root, format string) string {
-	out, err := exec.CommandContext(ctx, "git", "-C", root, "log", "-1", "--format="+format).Output()
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(out))
+	out, _ := tool.Run(ctx, root, "git", "log", "-1", "--format="+format)
+	return strings.TrimSpace(out)
 }

@@ -317,14 +317,3 @@ func counted(output string) (c counts) {
 	c.failed = number(3) + number(4)
 	return c
 }
-
-// command runs a program to its end; the error holds what it printed.
-func command(ctx context.Context, dir, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out), err
-}

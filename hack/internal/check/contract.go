@@ -44,7 +44,7 @@ func (r *run) generatedClients(ctx context.Context, url string) error {
 	}
 	env := []string{"GOWORK=off", "ORDERFLOW_BASE_URL=" + url}
 	err = r.Out.Step(ctx, "generate clients with oapi-codegen and ogen", func(ctx context.Context) error {
-		_, err := command(ctx, dir, "env", "GOWORK=off", "go", "generate", ".")
+		_, err := tool.Run(ctx, dir, "env", "GOWORK=off", "go", "generate", ".")
 		return err
 	})
 	if err != nil {
@@ -85,6 +85,6 @@ func unbroken(ctx context.Context, root, old, current string) error {
 		return err
 	}
 	severity := filepath.Join(root, "hack", "tools", "oasdiff", "severity.txt")
-	_, err = command(ctx, root, oasdiff, "breaking", "--fail-on", "WARN", "--severity-levels", severity, old, current)
+	_, err = tool.Run(ctx, root, oasdiff, "breaking", "--fail-on", "WARN", "--severity-levels", severity, old, current)
 	return err
 }

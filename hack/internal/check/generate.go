@@ -8,6 +8,7 @@ import (
 	"orderflow.internal/hack/charts"
 	"orderflow.internal/hack/console"
 	"orderflow.internal/hack/docs"
+	"orderflow.internal/hack/internal/tool"
 	"orderflow.internal/hack/monitoring"
 	"orderflow.internal/hack/topology"
 )
@@ -21,7 +22,7 @@ var generators = []struct {
 	{"the objectives' rules", monitoring.Write},
 	{"the charts' documentation", charts.Write},
 	{"the services' openapi.yaml from the gateway's", func(ctx context.Context, root string) error {
-		_, err := command(ctx, filepath.Join(root, "services"),
+		_, err := tool.Run(ctx, filepath.Join(root, "services"),
 			"go", "test", "-count=1", "./gateway", "-run", "^TestServiceDocuments$", "-update")
 		return err
 	}},
@@ -57,7 +58,7 @@ func generated(ctx context.Context, r *run) error {
 	})
 	for _, module := range modules {
 		r.check(ctx, module+"/go.mod", func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), "go", "mod", "tidy", "-diff")
+			_, err := tool.Run(ctx, r.dir(module), "go", "mod", "tidy", "-diff")
 			return err
 		})
 	}
@@ -66,7 +67,7 @@ func generated(ctx context.Context, r *run) error {
 
 // changes are all differences between the working tree and the last commit.
 func (r *run) changes(ctx context.Context) (string, error) {
-	diff, err := command(ctx, r.Root, "git", "diff", "HEAD")
-	untracked, err2 := command(ctx, r.Root, "git", "ls-files", "--others", "--exclude-standard")
+	diff, err := tool.Run(ctx, r.Root, "git", "diff", "HEAD")
+	untracked, err2 := tool.Run(ctx, r.Root, "git", "ls-files", "--others", "--exclude-standard")
 	return diff + untracked, errors.Join(err, err2)
 }

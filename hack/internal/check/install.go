@@ -57,7 +57,7 @@ func (s *shared) install(ctx context.Context, parts []Part) (Part, bool) {
 	install := func(ctx context.Context, r *run) error {
 		err := stack.Install(ctx, r.Out, packages...)
 		if node {
-			err = errors.Join(err, nodejs.Ensure(ctx, r.Out, r.Root))
+			err = errors.Join(err, nodejs.Ensure(ctx, r.Out))
 		}
 		return err
 	}

@@ -14,20 +14,20 @@ import (
 
 func format(ctx context.Context, r *run) error {
 	r.check(ctx, "gofmt", func(ctx context.Context) error {
-		out, err := command(ctx, r.Root, "gofmt", "-l", "services", "hack")
+		out, err := tool.Run(ctx, r.Root, "gofmt", "-l", "services", "hack")
 		if err == nil && strings.TrimSpace(out) != "" {
 			err = fmt.Errorf("not formatted (gofmt -w fixes it):\n%s", out)
 		}
 		return err
 	})
 	r.check(ctx, "shell scripts", func(ctx context.Context) error {
-		scripts, err := command(ctx, r.Root, "git", "grep", "-l", "^#!/bin/\\(ba\\)\\?sh", "--", "hack", ".ci")
+		scripts, err := tool.Run(ctx, r.Root, "git", "grep", "-l", "^#!/bin/\\(ba\\)\\?sh", "--", "hack", ".ci")
 		if err != nil {
 			return err
 		}
 		var errs []error
 		for _, script := range strings.Fields(scripts) {
-			_, err := command(ctx, r.Root, "bash", "-n", script)
+			_, err := tool.Run(ctx, r.Root, "bash", "-n", script)
 			errs = append(errs, err)
 		}
 		return errors.Join(errs...)
@@ -42,11 +42,11 @@ var elsewhere = map[string][]string{"hack": {"./..."}, "services": {"./audit", "
 func vet(ctx context.Context, r *run) error {
 	for _, module := range modules {
 		r.check(ctx, "go vet "+module, func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), "go", "vet", "./...")
+			_, err := tool.Run(ctx, r.dir(module), "go", "vet", "./...")
 			return err
 		})
 		r.check(ctx, "go vet "+module+" for macOS", func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), "env",
+			_, err := tool.Run(ctx, r.dir(module), "env",
 				append([]string{"GOOS=darwin", "GOARCH=arm64", "CGO_ENABLED=0", "go", "vet"}, elsewhere[module]...)...)
 			return err
 		})
@@ -61,7 +61,7 @@ func lint(ctx context.Context, r *run) error {
 	}
 	for _, module := range modules {
 		r.check(ctx, "golangci-lint "+module, func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), linter, "run", "--config", filepath.Join(r.Root, ".golangci.yml"), "./...")
+			_, err := tool.Run(ctx, r.dir(module), linter, "run", "--config", filepath.Join(r.Root, ".golangci.yml"), "./...")
 			return err
 		})
 	}
@@ -70,7 +70,7 @@ func lint(ctx context.Context, r *run) error {
 		return err
 	}
 	r.check(ctx, "actionlint", func(ctx context.Context) error {
-		_, err := command(ctx, r.Root, workflows, "-no-color")
+		_, err := tool.Run(ctx, r.Root, workflows, "-no-color")
 		return err
 	})
 	finder, err := r.tool(ctx, "deadcode")
@@ -79,7 +79,7 @@ func lint(ctx context.Context, r *run) error {
 	}
 	// Both modules at once: hack's tests use what services has for tests.
 	r.check(ctx, "no dead code", func(ctx context.Context) error {
-		dead, err := command(ctx, r.Root, finder, "-test", "./services/...", "./hack/...")
+		dead, err := tool.Run(ctx, r.Root, finder, "-test", "./services/...", "./hack/...")
 		if err == nil && dead != "" {
 			err = errors.New(dead)
 		}
@@ -112,7 +112,7 @@ func vulnerabilities(ctx context.Context, r *run) error {
 	}
 	for _, module := range modules {
 		r.check(ctx, "govulncheck "+module, func(ctx context.Context) error {
-			_, err := command(ctx, r.dir(module), "env", "GOTOOLCHAIN="+string(named[1]), checker, "-db",
+			_, err := tool.Run(ctx, r.dir(module), "env", "GOTOOLCHAIN="+string(named[1]), checker, "-db",
 				"file://"+filepath.Join(data, "data", "osv"), "./...")
 			return err
 		})

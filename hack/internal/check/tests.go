@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"orderflow.internal/hack/internal/tool"
 	"orderflow.internal/hack/stack"
 )
 
@@ -76,7 +77,7 @@ func stopStack(ctx context.Context, s *stack.Stack) error {
 
 // packages lists the packages of a module without those below the folders.
 func (r *run) packages(ctx context.Context, module string, without ...string) ([]string, error) {
-	out, err := command(ctx, r.dir(module), "go", "list", "./...")
+	out, err := tool.Run(ctx, r.dir(module), "go", "list", "./...")
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"orderflow.internal/hack/charts"
 	"orderflow.internal/hack/internal/pages"
+	"orderflow.internal/hack/internal/tool"
 	"orderflow.internal/hack/stack"
 )
 
@@ -58,8 +59,8 @@ func (b Builder) Compile(ctx context.Context, service, arch string) (folder stri
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Join(b.Root, "services")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("compile %s for %s: %w\n%s", service, arch, err, out)
+	if _, err := tool.Output(cmd); err != nil {
+		return "", fmt.Errorf("compile %s for %s: %w", service, arch, err)
 	}
 	if service != Client {
 		return folder, nil
@@ -133,8 +134,6 @@ func (b Builder) context(service string) string {
 }
 
 func (b Builder) docker(ctx context.Context, args []string) error {
-	if out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("docker %s: %w\n%s", strings.Join(args, " "), err, out)
-	}
-	return nil
+	_, err := tool.Run(ctx, "", "docker", args...)
+	return err
 }

@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -136,17 +135,8 @@ func DockerHas(ctx context.Context, image string) bool {
 	return err == nil
 }
 
-// run runs a program to its end; the error holds what it printed.
 func run(ctx context.Context, stdin io.Reader, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return stdout.String(), fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err,
-			strings.TrimSpace(stderr.String()+stdout.String()))
-	}
-	return stdout.String(), nil
+	cmd.Stdin = stdin
+	return tool.Output(cmd)
 }

@@ -1,4 +1,4 @@
-// Package nodejs brings Node.js and npm, and what a folder's package-lock.json names, where they are missing.
+// Package nodejs finds Node.js and npm, and brings them and what a folder's package-lock.json names where they are missing.
 package nodejs
 
 import (
@@ -8,18 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 
 	"orderflow.internal/hack/console"
+	"orderflow.internal/hack/internal/tool"
 	"orderflow.internal/hack/stack"
 )
 
 // The oldest Node.js that the client's tools run on; Debian 13 has one.
 const oldestMajor, oldestMinor = 20, 19
-
-// pinned is what runs where the distribution's is too old. It is published to npm's registry, so that no other address
-// is needed.
-const pinned = "22.23.3"
 
 // Check returns why Node.js and npm cannot be used, nil when they can.
 func Check(ctx context.Context) error {
@@ -45,39 +41,19 @@ func recent(version string) error {
 	return nil
 }
 
-// Ensure installs Debian's packages if Node.js or npm is missing, and makes this process and its children find a
-// Node.js that is new enough: the machine's or, where that is too old, one in .run.
-func Ensure(ctx context.Context, c *console.Console, root string) error {
-	for _, program := range [][2]string{{"node", "nodejs"}, {"npm", "npm"}} {
-		if _, err := exec.LookPath(program[0]); err != nil {
-			if err := stack.Install(ctx, c, program[1]); err != nil {
+// Ensure installs Debian's packages if Node.js or npm is missing.
+func Ensure(ctx context.Context, c *console.Console) error {
+	for program, pkg := range map[string]string{"node": "nodejs", "npm": "npm"} {
+		if _, err := exec.LookPath(program); err != nil {
+			if err := stack.Install(ctx, c, pkg); err != nil {
 				return err
 			}
 		}
 	}
-	why := Check(ctx)
-	if why == nil {
-		return nil
+	if err := Check(ctx); err != nil {
+		return fmt.Errorf("%w: install a newer Node.js from nodejs.org", err)
 	}
-	if runtime.GOOS != "linux" {
-		return fmt.Errorf("%w: install Node.js %d.%d or newer from nodejs.org", why, oldestMajor, oldestMinor)
-	}
-	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
-	name := "node-linux-" + arch
-	dir := filepath.Join(root, ".run", "nodejs-"+pinned)
-	bin := filepath.Join(dir, "node_modules", name, "bin")
-	if _, err := os.Stat(filepath.Join(bin, "node")); err != nil {
-		c.Printf("On this machine, %s: fetching %s from npm's registry into .run.", why, pinned)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-		if err := c.Step(ctx, "fetch Node.js "+pinned, func(ctx context.Context) error {
-			return npm(ctx, dir, "install", "--prefix", dir, "--ignore-scripts", name+"@"+pinned)
-		}); err != nil {
-			return fmt.Errorf("%w; or install a newer one from nodejs.org", err)
-		}
-	}
-	return os.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	return nil
 }
 
 // Modules installs what the folder's package-lock.json names, unless it is there. No package runs a script meanwhile.
@@ -90,25 +66,15 @@ func Modules(ctx context.Context, c *console.Console, dir string) error {
 	if err == nil && !done.ModTime().Before(lock.ModTime()) {
 		return nil
 	}
-	return c.Step(ctx, "npm ci", func(ctx context.Context) error { return npm(ctx, dir, "ci", "--ignore-scripts") })
+	return c.Step(ctx, "npm ci", func(ctx context.Context) error {
+		_, err := tool.Run(ctx, dir, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+		return err
+	})
 }
 
 // Run runs a script of the folder's package.json and returns what it prints, which the error holds as well.
 func Run(ctx context.Context, dir, script string, env ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "npm", "run", "--silent", script)
 	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "NO_COLOR=1", "FORCE_COLOR=0"), env...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("npm run %s in %s: %w\n%s", script, dir, err, out)
-	}
-	return string(out), err
-}
-
-func npm(ctx context.Context, dir string, args ...string) error {
-	cmd := exec.CommandContext(ctx, "npm", append(args, "--no-audit", "--no-fund", "--loglevel=error")...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("npm %s in %s: %w\n%s", args[0], dir, err, out)
-	}
-	return nil
+	return tool.Output(cmd)
 }

@@ -67,7 +67,7 @@ func Built(ctx context.Context, c *console.Console, root string, install bool) (
 		return Find(root), err
 	}
 	if install {
-		err = nodejs.Ensure(ctx, c, root)
+		err = nodejs.Ensure(ctx, c)
 	} else {
 		err = nodejs.Check(ctx)
 	}

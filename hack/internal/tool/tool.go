@@ -3,7 +3,6 @@
 package tool
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,7 +30,7 @@ func Path(ctx context.Context, root, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	path := strings.TrimSpace(string(out))
+	path := strings.TrimSpace(out)
 	built.Store(dir, path)
 	return path, nil
 }
@@ -40,21 +39,34 @@ func Path(ctx context.Context, root, name string) (string, error) {
 func Module(ctx context.Context, module string) (string, error) {
 	out, runErr := run(ctx, os.TempDir(), "mod", "download", "-json", module)
 	var answer struct{ Dir, Error string }
-	if err := json.Unmarshal(out, &answer); err != nil || answer.Dir == "" {
+	if err := json.Unmarshal([]byte(out), &answer); err != nil || answer.Dir == "" {
 		return "", fmt.Errorf("download %s: %w %s", module, errors.Join(runErr, err), answer.Error)
 	}
 	return answer.Dir, nil
 }
 
 // run runs go outside the workspace and returns its output.
-func run(ctx context.Context, dir string, args ...string) ([]byte, error) {
+func run(ctx context.Context, dir string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	return Output(cmd)
+}
+
+// Run runs a program in a folder, "" for this one, and returns its output.
+func Run(ctx context.Context, dir, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	return Output(cmd)
+}
+
+// Output runs a command to its end and returns what it prints; the error holds that too, and what it complains of.
+func Output(cmd *exec.Cmd) (string, error) {
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
 	if err != nil {
-		err = fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, stderr.Bytes())
+		err = fmt.Errorf("%s %s: %w\n%s", filepath.Base(cmd.Path), strings.Join(cmd.Args[1:], " "), err,
+			strings.TrimSpace(stderr.String()+stdout.String()))
 	}
-	return out, err
+	return stdout.String(), err
 }
