@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"orderflow.internal/hack/internal/nodejs"
 	"orderflow.internal/hack/internal/pages"
 	"orderflow.internal/hack/stack"
@@ -56,11 +58,15 @@ func webClient(ctx context.Context, r *run) (err error) {
 
 // restartWithAccounts starts the services again, so that they ask who people are.
 func restartWithAccounts(ctx context.Context, s *stack.Stack) error {
+	var stopping errgroup.Group
 	for _, service := range s.Services() {
-		if err := service.Stop(ctx); err != nil {
-			return err
-		}
-		service.Clearenv()
+		stopping.Go(func() error {
+			defer service.Clearenv()
+			return service.Stop(ctx)
+		})
+	}
+	if err := stopping.Wait(); err != nil {
+		return err
 	}
 	return s.StartServices(ctx)
 }

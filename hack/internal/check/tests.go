@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"orderflow.internal/hack/internal/tool"
@@ -175,17 +176,20 @@ func endToEnd(ctx context.Context, r *run) error {
 	return r.afterServices(ctx)
 }
 
-// afterServices stops the services cleanly and looks for data races they have reported.
+// afterServices stops the services cleanly, all at once, and looks for data races they have reported.
 func (r *run) afterServices(ctx context.Context) error {
-	for _, service := range r.stack.Services() {
-		r.check(ctx, service.Name()+" ends cleanly", func(ctx context.Context) error {
-			if err := service.Stop(ctx); err != nil {
-				return err
-			}
-			if code := service.ExitCode(); code != 0 {
+	var stopping sync.WaitGroup
+	stopped := make([]error, len(r.stack.Services()))
+	for i, service := range r.stack.Services() {
+		stopping.Go(func() { stopped[i] = service.Stop(ctx) })
+	}
+	stopping.Wait()
+	for i, service := range r.stack.Services() {
+		r.check(ctx, service.Name()+" ends cleanly", func(context.Context) error {
+			if code := service.ExitCode(); stopped[i] == nil && code != 0 {
 				return fmt.Errorf("exit code %d; its log: %s", code, service.Log())
 			}
-			return nil
+			return stopped[i]
 		})
 		r.check(ctx, service.Name()+" logs nothing secret", func(context.Context) error { return service.Leaks() })
 		if r.Race {
