@@ -103,7 +103,8 @@ func TestReference(t *testing.T) {
 			"| `BUS_LINGER` | `2ms` (orders, products, deadletters); `50ms` (customers) |"},
 		"events.md": {"| [OrderCreated](#ordercreated) | `order.created` | `orderflow.order.created.v1` | orders | " +
 			"`customers.order.created`, `products.order.created` |", "| `orderId` | uuid | yes |", "## ReservedItem"},
-		"http.md": {"| `POST /orders` | Place an order. | `Prefer`, `Idempotency-Key` | the customer, scope `operations` | 201"},
+		"http.md": {"| `POST /orders` | Place an order. | `Prefer`, `Idempotency-Key` | the customer, " +
+			"scope `operations` | 201"},
 	} {
 		text, err := os.ReadFile(filepath.Join(root, Folder, page))
 		if err != nil {

@@ -72,7 +72,8 @@ func (r *Runner) Run(ctx context.Context, l Lab) (without, with Damage, err erro
 		return without, with, err
 	}
 	r.Out.Printf("\nLab %s: %s\n\nWithout it, %s has this edit of services/%s:\n\n    %s\n\n%s\nWatch %s.\n",
-		l.Name, l.Guarantee, l.Service, m.File, strings.ReplaceAll(strings.TrimSuffix(m.Edit, "\n"), "\n", "\n    "), l.Fault, l.Watch)
+		l.Name, l.Guarantee, l.Service, m.File, strings.ReplaceAll(strings.TrimSuffix(m.Edit, "\n"), "\n", "\n    "),
+		l.Fault, l.Watch)
 	var program string
 	if err := r.Out.Step(ctx, "build "+l.Service+" without the guarantee", func(ctx context.Context) (err error) {
 		program, err = r.build(ctx, l, m)

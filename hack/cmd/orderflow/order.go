@@ -137,7 +137,8 @@ func placeOrder(ctx context.Context, base string) (way journey, err error) {
 		Reason string `json:"reason"`
 	}
 	body := map[string]any{"customerId": demoCustomer, "productId": demoProduct, "quantity": 2}
-	if err := api.Call(ctx, http.MethodPost, base+"/orders", http.Header{"Prefer": {"wait=20"}}, body, &order); err != nil {
+	header := http.Header{"Prefer": {"wait=20"}}
+	if err := api.Call(ctx, http.MethodPost, base+"/orders", header, body, &order); err != nil {
 		return way, fmt.Errorf("place an order: %w", err)
 	}
 	if order.Status == "Cancelled" {

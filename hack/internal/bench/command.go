@@ -39,11 +39,11 @@ its own, as hack/login --machine does.`,
 			if o.Rate > 0 && !c.Flags().Changed("concurrency") {
 				o.Concurrency = 1024
 			}
-			if s, err := stack.Running(root); err == nil && s.BaseURL() == strings.Replace(o.BaseURL, "localhost", "127.0.0.1", 1) {
+			s, err := stack.Running(root)
+			if err == nil && s.BaseURL() == strings.Replace(o.BaseURL, "localhost", "127.0.0.1", 1) {
 				o.Units = s.Units()
 			}
 			o.Observe = Print(os.Stderr)
-			var err error
 			if o.Tokens, err = api.Tokens(c.Context(), o.BaseURL); err != nil {
 				return fmt.Errorf("start the system with hack/up, or name another with --base-url: %w", err)
 			}

@@ -1,4 +1,4 @@
-// Package nodejs finds Node.js and npm, and brings them and what a folder's package-lock.json names where they are missing.
+// Package nodejs brings Node.js and npm, and what a folder's package-lock.json names, where they are missing.
 package nodejs
 
 import (

@@ -18,7 +18,8 @@ chance as materialized (
 ),
 placed as materialized (
   select i, r,
-    date_trunc('milliseconds', @begin::timestamptz + @span::interval * ((i + r[1] / 2147483648.0) / @orders)::float8) as created,
+    date_trunc('milliseconds', @begin::timestamptz
+      + @span::interval * ((i + r[1] / 2147483648.0) / @orders)::float8) as created,
     1 + r[2] % least(3, @products) as lines,
     r[3] % 1000 as lot,
     -- Handling something takes 8 to 40 ms.
@@ -40,8 +41,8 @@ fates as materialized (
 ),
 ended as materialized (
   select *,
-    case when fate = 'timed out' then created + interval '15 minutes' + interval '1 ms' * (r[7] % 1000) + took[3] else heard end
-      as taken, -- when products handled OrderCreated
+    case when fate = 'timed out' then created + interval '15 minutes' + interval '1 ms' * (r[7] % 1000) + took[3]
+      else heard end as taken, -- when products handled OrderCreated
     case when fate <> 'timed out' then heard + took[2] end as answered, -- when orders handled the stock answer
     case fate
       when 'cancelled later' then heard + took[2] + later
@@ -63,8 +64,8 @@ select
   case fate when 'cancelled later' then 3 else 2 end as version,
   coalesce(cancelled, answered) as updated,
   items, priced_items, total, shortages,
-  jsonb_build_object('traceparent', '00-' || md5('trace' || i || @seed) || '-' || left(md5('span' || i || @seed), 16) || '-00')
-    as trace,
+  jsonb_build_object('traceparent',
+    '00-' || md5('trace' || i || @seed) || '-' || left(md5('span' || i || @seed), 16) || '-00') as trace,
   case when created > @now::timestamptz - interval '24 hours' then keyed end as keyed
 from ended,
 lateral (

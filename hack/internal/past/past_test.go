@@ -46,7 +46,8 @@ func TestOrdersOfThePastHaveEnded(t *testing.T) {
 			"select (select count(distinct i->>'productId') from past, json_array_elements(items) as i)": o.Products,
 		} {
 			var got int
-			if err := tx.QueryRow(t.Context(), question, pgx.QueryExecModeSimpleProtocol, args).Scan(&got); err != nil || got != want {
+			err := tx.QueryRow(t.Context(), question, pgx.QueryExecModeSimpleProtocol, args).Scan(&got)
+			if err != nil || got != want {
 				t.Errorf("%s: %d, want %d, %v", question, got, want, err)
 			}
 		}
