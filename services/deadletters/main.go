@@ -98,11 +98,8 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	}
 	defer postgres.Close(pool)
 	database := postgres.NewHealth(pool)
-	letters, err := store.New(pool,
+	letters := store.New(pool,
 		store.Config{Retention: cfg.Retention, Waiting: cfg.Waiting, Silence: cfg.Silence, Rate: cfg.Rate})
-	if err != nil {
-		return err
-	}
 	schema := run.NewGate(func(ctx context.Context) error { return postgres.Migrate(ctx, pool, store.Migrations()) })
 	publisher := bus.NewPublisher(cfg.Bus, info.Name, "", events.RedeliveryExchange)
 	dead := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify,

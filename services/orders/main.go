@@ -80,10 +80,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	database := postgres.NewHealth(pool)
 	publisher := bus.NewPublisher(cfg.Bus, info.Name, events.Exchange, events.RedeliveryExchange)
 	relay := outbox.NewRelay(pool, publisher, cfg.Outbox, events.Routes)
-	orders, err := store.New(pool, cfg.Deadline, relay.Committed)
-	if err != nil {
-		return err
-	}
+	orders := store.New(pool, cfg.Deadline, relay.Committed)
 	schema := run.NewGate(func(ctx context.Context) error {
 		if err := postgres.Migrate(ctx, pool, store.Migrations()); err != nil {
 			return err

@@ -34,11 +34,7 @@ func repair(ctx context.Context, call run.Call, cfg config) error {
 	}
 	defer postgres.Close(pool)
 	// The service that runs publishes what is stored here.
-	orders, err := store.New(pool, cfg.Deadline, func([]bus.Event) {})
-	if err != nil {
-		return err
-	}
-	changed, err := orders.Repair(ctx, r)
+	changed, err := store.New(pool, cfg.Deadline, func([]bus.Event) {}).Repair(ctx, r)
 	r.Done(changed)
 	return err
 }

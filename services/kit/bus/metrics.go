@@ -2,12 +2,13 @@ package bus
 
 import (
 	"context"
-	"errors"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"orderflow.internal/kit/telemetry"
 )
 
 // connectionKey tells a service's connections to the broker apart: publisher
@@ -18,20 +19,20 @@ const connectionKey = attribute.Key("orderflow.bus.connection")
 // the metrics until stop is called.
 func observe(l *link, connection string, workers ...*worker) (stop func()) {
 	meter := otel.Meter(scope)
-	connected, err1 := meter.Int64ObservableGauge("orderflow.bus.connected",
-		metric.WithDescription("1 while the connection to the broker is open, otherwise 0."))
-	blocked, err2 := meter.Int64ObservableGauge("orderflow.bus.blocked",
+	connected := telemetry.Made(meter.Int64ObservableGauge("orderflow.bus.connected",
+		metric.WithDescription("1 while the connection to the broker is open, otherwise 0.")))
+	blocked := telemetry.Made(meter.Int64ObservableGauge("orderflow.bus.blocked",
 		metric.WithDescription("1 while the broker accepts no messages on the connection (an alarm of memory or disk), "+
-			"otherwise 0."))
-	active, err3 := meter.Int64ObservableGauge("orderflow.consumer.active",
+			"otherwise 0.")))
+	active := telemetry.Made(meter.Int64ObservableGauge("orderflow.consumer.active",
 		metric.WithDescription("1 while the queue is consumed, 0 while it is not: no connection, no such queue, "+
-			"a dependency unavailable, every message failing."))
+			"a dependency unavailable, every message failing.")))
 	of := metric.WithAttributeSet(attribute.NewSet(connectionKey.String(connection)))
 	queues := make([]metric.MeasurementOption, len(workers))
 	for i, w := range workers {
 		queues[i] = metric.WithAttributeSet(attribute.NewSet(semconv.MessagingDestinationName(w.sub.queue)))
 	}
-	registration, err4 := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+	return telemetry.Observe(meter, func(_ context.Context, o metric.Observer) error {
 		l.mu.Lock()
 		isConnected, isBlocked := l.conn != nil, l.blocked != ""
 		l.mu.Unlock()
@@ -42,15 +43,6 @@ func observe(l *link, connection string, workers ...*worker) (stop func()) {
 		}
 		return nil
 	}, connected, blocked, active)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
-		otel.Handle(err)
-		return func() {}
-	}
-	return func() {
-		if err := registration.Unregister(); err != nil {
-			otel.Handle(err)
-		}
-	}
 }
 
 func number(is bool) int64 {

@@ -15,6 +15,8 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+
+	"orderflow.internal/kit/telemetry"
 )
 
 // Spans and metrics follow OpenTelemetry's semantic conventions for messaging
@@ -206,49 +208,29 @@ var seconds = metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, 
 var instrument = newInstruments(otel.Meter(scope))
 
 func newInstruments(m metric.Meter) instruments {
-	var errs []error
-	keep := func(err error) {
-		if err != nil {
-			errs = append(errs, err)
-		}
+	return instruments{
+		publishDuration: telemetry.Made(m.Float64Histogram("messaging.client.operation.duration", seconds, metric.WithUnit("s"),
+			metric.WithDescription("Time from sending a batch of messages to their confirms."))),
+		processDuration: telemetry.Made(m.Float64Histogram("messaging.process.duration", seconds, metric.WithUnit("s"),
+			metric.WithDescription("Time to handle a batch of messages, its transaction included."))),
+		sent: telemetry.Made(m.Int64Counter("messaging.client.sent.messages", metric.WithUnit("{message}"),
+			metric.WithDescription("Messages published, by outcome."))),
+		consumed: telemetry.Made(m.Int64Counter("messaging.client.consumed.messages", metric.WithUnit("{message}"),
+			metric.WithDescription("Messages handled, by outcome."))),
+		lag: telemetry.Made(m.Float64Histogram("orderflow.consumer.lag", seconds, metric.WithUnit("s"),
+			metric.WithDescription("Age of an event when its handling begins."))),
+		outboxWait: telemetry.Made(m.Float64Histogram("orderflow.outbox.wait", seconds, metric.WithUnit("s"),
+			metric.WithDescription("Time between the creation of an event and its publishing."))),
+		retried: telemetry.Made(m.Int64Counter("orderflow.consumer.retries", metric.WithUnit("{message}"),
+			metric.WithDescription("Failed deliveries that will be retried."))),
+		redelivered: telemetry.Made(m.Int64Counter("orderflow.consumer.redeliveries", metric.WithUnit("{message}"),
+			metric.WithDescription("Messages received that the broker has counted failed deliveries of."))),
+		deadLettered: telemetry.Made(m.Int64Counter("orderflow.consumer.dead_letters", metric.WithUnit("{message}"),
+			metric.WithDescription("Messages this consumer sent to a dead-letter queue."))),
+		batchSize: telemetry.Made(m.Int64Histogram("orderflow.consumer.batch.size", metric.WithUnit("{message}"),
+			metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128, 256),
+			metric.WithDescription("Messages handled in one transaction."))),
 	}
-	var i instruments
-	var err error
-	i.publishDuration, err = m.Float64Histogram("messaging.client.operation.duration", seconds, metric.WithUnit("s"),
-		metric.WithDescription("Time from sending a batch of messages to their confirms."))
-	keep(err)
-	i.processDuration, err = m.Float64Histogram("messaging.process.duration", seconds, metric.WithUnit("s"),
-		metric.WithDescription("Time to handle a batch of messages, its transaction included."))
-	keep(err)
-	i.sent, err = m.Int64Counter("messaging.client.sent.messages", metric.WithUnit("{message}"),
-		metric.WithDescription("Messages published, by outcome."))
-	keep(err)
-	i.consumed, err = m.Int64Counter("messaging.client.consumed.messages", metric.WithUnit("{message}"),
-		metric.WithDescription("Messages handled, by outcome."))
-	keep(err)
-	i.lag, err = m.Float64Histogram("orderflow.consumer.lag", seconds, metric.WithUnit("s"),
-		metric.WithDescription("Age of an event when its handling begins."))
-	keep(err)
-	i.outboxWait, err = m.Float64Histogram("orderflow.outbox.wait", seconds, metric.WithUnit("s"),
-		metric.WithDescription("Time between the creation of an event and its publishing."))
-	keep(err)
-	i.retried, err = m.Int64Counter("orderflow.consumer.retries", metric.WithUnit("{message}"),
-		metric.WithDescription("Failed deliveries that will be retried."))
-	keep(err)
-	i.redelivered, err = m.Int64Counter("orderflow.consumer.redeliveries", metric.WithUnit("{message}"),
-		metric.WithDescription("Messages received that the broker has counted failed deliveries of."))
-	keep(err)
-	i.deadLettered, err = m.Int64Counter("orderflow.consumer.dead_letters", metric.WithUnit("{message}"),
-		metric.WithDescription("Messages this consumer sent to a dead-letter queue."))
-	keep(err)
-	i.batchSize, err = m.Int64Histogram("orderflow.consumer.batch.size", metric.WithUnit("{message}"),
-		metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128, 256),
-		metric.WithDescription("Messages handled in one transaction."))
-	keep(err)
-	for _, err := range errs {
-		otel.Handle(err)
-	}
-	return i
 }
 
 func recordPublished(ctx context.Context, messages []message, events []Event, errs []error, started time.Time) {

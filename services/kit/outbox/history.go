@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"orderflow.internal/kit/postgres"
 )
 
 // Record is the way of one event to the broker, by the database's clock.
@@ -21,15 +23,11 @@ type Record struct {
 // History returns the records of all events about a subject, in the order they
 // were stored.
 func History(ctx context.Context, pool *pgxpool.Pool, subject string) ([]Record, error) {
-	rows, err := pool.Query(ctx, `
+	records, err := postgres.All(ctx, pool, pgx.RowToStructByPos[Record], `
 select routing_key, created_at, published_at
 from outbox_events
 where subject = $1
 order by created_at, id`, subject)
-	if err != nil {
-		return nil, fmt.Errorf("history of %s: %w", subject, err)
-	}
-	records, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Record])
 	if err != nil {
 		return nil, fmt.Errorf("history of %s: %w", subject, err)
 	}

@@ -2,13 +2,14 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"orderflow.internal/kit/telemetry"
 )
 
 // queueKey names the queue that refuses; empty when the exchange does.
@@ -17,13 +18,13 @@ const queueKey = attribute.Key("orderflow.outbox.queue")
 // observe makes the report part of the metrics until stop is called.
 func (r *report) observe() (stop func()) {
 	meter := otel.Meter("orderflow.internal/kit/outbox")
-	depth, err1 := meter.Int64ObservableGauge("orderflow.outbox.depth", metric.WithUnit("{event}"),
-		metric.WithDescription("Events that are not published yet, including those in flight."))
-	age, err2 := meter.Float64ObservableGauge("orderflow.outbox.age", metric.WithUnit("s"),
-		metric.WithDescription("Age of the oldest event that is not published, 0 when there is none."))
-	refused, err3 := meter.Int64ObservableGauge("orderflow.outbox.refused", metric.WithUnit("{event}"),
-		metric.WithDescription("Events that the broker refuses, by routing key and queue."))
-	registration, err4 := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+	depth := telemetry.Made(meter.Int64ObservableGauge("orderflow.outbox.depth", metric.WithUnit("{event}"),
+		metric.WithDescription("Events that are not published yet, including those in flight.")))
+	age := telemetry.Made(meter.Float64ObservableGauge("orderflow.outbox.age", metric.WithUnit("s"),
+		metric.WithDescription("Age of the oldest event that is not published, 0 when there is none.")))
+	refused := telemetry.Made(meter.Int64ObservableGauge("orderflow.outbox.refused", metric.WithUnit("{event}"),
+		metric.WithDescription("Events that the broker refuses, by routing key and queue.")))
+	return telemetry.Observe(meter, func(_ context.Context, o metric.Observer) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.now.at.IsZero() {
@@ -37,15 +38,6 @@ func (r *report) observe() (stop func()) {
 		}
 		return nil
 	}, depth, age, refused)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
-		otel.Handle(err)
-		return func() {}
-	}
-	return func() {
-		if err := registration.Unregister(); err != nil {
-			otel.Handle(err)
-		}
-	}
 }
 
 // oldest is the age of the oldest event. While the table cannot be measured it

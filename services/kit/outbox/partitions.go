@@ -83,7 +83,14 @@ func partitionOn(day time.Time) partition {
 
 // partitions returns the days that have one, and the database's time.
 func partitions(ctx context.Context, pool *pgxpool.Pool) (days map[string]partition, now time.Time, err error) {
-	rows, err := pool.Query(ctx, `
+	days = map[string]partition{}
+	var name string
+	err = postgres.Each(ctx, pool, []any{&now, &name}, func() error {
+		if day, err := time.Parse("20060102", strings.TrimPrefix(name, partitionOf)); err == nil {
+			days[name] = partitionOn(day)
+		}
+		return nil
+	}, `
 select now(), coalesce(c.relname, '')
 from (select) as always
 left join pg_inherits as i on i.inhparent = $1::regclass
@@ -91,18 +98,7 @@ left join pg_class as c on c.oid = i.inhrelid`, parent)
 	if err != nil {
 		return nil, now, fmt.Errorf("list partitions: %w", err)
 	}
-	names, err := pgx.CollectRows(rows,
-		func(row pgx.CollectableRow) (name string, err error) { return name, row.Scan(&now, &name) })
-	if err != nil {
-		return nil, now, fmt.Errorf("list partitions: %w", err)
-	}
-	days = map[string]partition{}
-	for _, name := range names {
-		if day, err := time.Parse("20060102", strings.TrimPrefix(name, partitionOf)); err == nil {
-			days[name] = partitionOn(day)
-		}
-	}
-	return days, now.UTC(), nil
+	return days, now, nil
 }
 
 func createPartitions(ctx context.Context, pool *pgxpool.Pool) error {

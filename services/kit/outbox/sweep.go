@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/run"
 )
 
@@ -202,7 +203,7 @@ func (s *sweeper) claimFresh(ctx context.Context, ids []uuid.UUID) (claimed map[
 	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	rows, err := s.relay.pool.Query(ctx, `
+	got, err := postgres.All(ctx, s.relay.pool, scanStored, `
 with free as materialized (
   select id
   from outbox_events
@@ -215,10 +216,6 @@ update outbox_events
 set next_attempt_at = now() + make_interval(secs => $2)
 where id in (select id from free)
 returning `+storedColumns, ids, claimTime.Seconds())
-	if err != nil {
-		return nil, err
-	}
-	got, err := pgx.CollectRows(rows, scanStored)
 	if err != nil {
 		return nil, err
 	}

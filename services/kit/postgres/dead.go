@@ -2,16 +2,15 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"orderflow.internal/kit/run"
+	"orderflow.internal/kit/telemetry"
 )
 
 // watchDeadRows measures what vacuum has not removed: versions of rows that
@@ -20,32 +19,23 @@ import (
 // has to step over it. Whose that is, only an administrator can see; the rows
 // are seen by everybody.
 func watchDeadRows(ctx context.Context, pool *pgxpool.Pool) {
-	dead, err := otel.Meter("orderflow.internal/kit/postgres").Int64Gauge("orderflow.db.dead.rows",
+	dead := telemetry.Made(otel.Meter("orderflow.internal/kit/postgres").Int64Gauge("orderflow.db.dead.rows",
 		metric.WithUnit("{row}"), metric.WithDescription("Dead rows that vacuum has not removed, "+
-			"as the server estimates them; every replica reports all."))
-	if err != nil {
-		otel.Handle(err)
-		return
-	}
+			"as the server estimates them; every replica reports all.")))
 	name := semconv.DBClientConnectionPoolName(pool.Config().ConnConfig.Database)
 	_ = run.Every(ctx,
 		run.Job{Name: "dead rows", Interval: 15 * time.Second, Timeout: limit, Do: func(ctx context.Context) error {
-			rows, err := pool.Query(ctx, `
+			var table string
+			var n int64
+			return Each(ctx, pool, []any{&table, &n}, func() error {
+				dead.Record(ctx, n, metric.WithAttributes(name, semconv.DBCollectionName(table)))
+				return nil
+			}, `
 select c.relname, sum(pg_stat_get_dead_tuples(t.oid))::bigint
 from pg_class t
 join pg_class c on c.oid = coalesce(pg_partition_root(t.oid), t.oid)
 where t.relkind = 'r'
 and t.relnamespace = current_schema()::regnamespace
 group by 1`)
-			if err != nil {
-				return fmt.Errorf("count dead rows: %w", err)
-			}
-			var table string
-			var n int64
-			_, err = pgx.ForEachRow(rows, []any{&table, &n}, func() error {
-				dead.Record(ctx, n, metric.WithAttributes(name, semconv.DBCollectionName(table)))
-				return nil
-			})
-			return err
 		}})
 }

@@ -2,13 +2,14 @@ package postgres
 
 import (
 	"context"
-	"errors"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"orderflow.internal/kit/telemetry"
 )
 
 // observe makes the pool's figures part of the metrics, by OpenTelemetry's
@@ -17,22 +18,22 @@ import (
 // keeps totals of the waits and no distribution.
 func observe(pool *pgxpool.Pool) {
 	meter := otel.Meter("orderflow.internal/kit/postgres")
-	count, err1 := meter.Int64ObservableUpDownCounter("db.client.connection.count",
-		metric.WithUnit("{connection}"), metric.WithDescription("Connections of the pool, by state."))
-	most, err2 := meter.Int64ObservableUpDownCounter("db.client.connection.max",
-		metric.WithUnit("{connection}"), metric.WithDescription("Most connections that the pool opens."))
-	timeouts, err3 := meter.Int64ObservableCounter("db.client.connection.timeouts",
-		metric.WithUnit("{timeout}"), metric.WithDescription("Waits for a connection that were given up."))
-	waits, err4 := meter.Int64ObservableCounter("orderflow.db.pool.waits",
-		metric.WithUnit("{wait}"), metric.WithDescription("Times that a connection was wanted and none was free."))
-	waited, err5 := meter.Float64ObservableCounter("orderflow.db.pool.wait.time",
-		metric.WithUnit("s"), metric.WithDescription("Total time spent waiting for a connection when none was free."))
+	count := telemetry.Made(meter.Int64ObservableUpDownCounter("db.client.connection.count",
+		metric.WithUnit("{connection}"), metric.WithDescription("Connections of the pool, by state.")))
+	most := telemetry.Made(meter.Int64ObservableUpDownCounter("db.client.connection.max",
+		metric.WithUnit("{connection}"), metric.WithDescription("Most connections that the pool opens.")))
+	timeouts := telemetry.Made(meter.Int64ObservableCounter("db.client.connection.timeouts",
+		metric.WithUnit("{timeout}"), metric.WithDescription("Waits for a connection that were given up.")))
+	waits := telemetry.Made(meter.Int64ObservableCounter("orderflow.db.pool.waits",
+		metric.WithUnit("{wait}"), metric.WithDescription("Times that a connection was wanted and none was free.")))
+	waited := telemetry.Made(meter.Float64ObservableCounter("orderflow.db.pool.wait.time",
+		metric.WithUnit("s"), metric.WithDescription("Total time spent waiting for a connection when none was free.")))
 	name := semconv.DBClientConnectionPoolName(pool.Config().ConnConfig.Database)
 	of := func(attrs ...attribute.KeyValue) metric.MeasurementOption {
 		return metric.WithAttributeSet(attribute.NewSet(append(attrs, name)...))
 	}
 	all, idle, used := of(), of(semconv.DBClientConnectionStateIdle), of(semconv.DBClientConnectionStateUsed)
-	_, err6 := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+	telemetry.Observe(meter, func(_ context.Context, o metric.Observer) error {
 		stat := pool.Stat()
 		o.ObserveInt64(count, int64(stat.IdleConns()), idle)
 		o.ObserveInt64(count, int64(stat.AcquiredConns()), used)
@@ -42,7 +43,4 @@ func observe(pool *pgxpool.Pool) {
 		o.ObserveFloat64(waited, stat.EmptyAcquireWaitTime().Seconds(), all)
 		return nil
 	}, count, most, timeouts, waits, waited)
-	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
-		otel.Handle(err)
-	}
 }

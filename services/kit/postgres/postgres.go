@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5" // uuid.UUID as PostgreSQL's uuid in both directions, arrays included
 )
@@ -82,7 +83,8 @@ func (c Config) parse() (*pgxpool.Config, error) {
 	return pc, nil
 }
 
-// Open makes the pool. It does not connect: the database may start later.
+// Open makes the pool. It does not connect: the database may start later. Times
+// that it reads are UTC.
 // A statement, or a batch of them, ends after 4 seconds, whatever the deadline of
 // its context ([Patient] is the exception), and the wait for a connection after
 // 5. One that was given up took effect or did not: [Classify] tells when that is
@@ -111,6 +113,8 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	}
 	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		pgxuuid.Register(conn.TypeMap())
+		conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID,
+			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC}})
 		return nil
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)

@@ -28,7 +28,7 @@ var roleSettings = []struct{ name, value string }{
 // for it or for its database, so that operators have the last word. New
 // sessions have them.
 func applyRoleSettings(ctx context.Context, tx pgx.Tx) error {
-	rows, err := tx.Query(ctx, `
+	names, err := All(ctx, tx, pgx.RowTo[string], `
 select split_part(setting, '=', 1)
 from pg_db_role_setting s
 join pg_roles r on r.rolname = session_user
@@ -36,10 +36,6 @@ join pg_database d on d.datname = current_database(),
   unnest(s.setconfig) setting
 where s.setrole in (0, r.oid)
 and s.setdatabase in (0, d.oid)`)
-	if err != nil {
-		return err
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return err
 	}

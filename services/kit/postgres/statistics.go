@@ -32,17 +32,13 @@ func KeepStatistics(ctx context.Context, pool *pgxpool.Pool) error {
 // analyzeGrown analyzes the role's own tables that have more than four times
 // the pages that the planner knows of, from 40 on: below it makes no difference.
 func analyzeGrown(ctx context.Context, tx pgx.Tx) error {
-	rows, err := tx.Query(ctx, `
+	tables, err := All(ctx, tx, pgx.RowTo[string], `
 select oid::regclass::text
 from pg_class
 where relkind = 'r'
 and relnamespace = current_schema()::regnamespace
 and pg_has_role(relowner, 'usage')
 and pg_relation_size(oid) > 4 * greatest(relpages, 10) * current_setting('block_size')::bigint`)
-	if err != nil {
-		return err
-	}
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return err
 	}

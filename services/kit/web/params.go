@@ -100,6 +100,19 @@ func Page(r *http.Request) (limit int, after string, err error) {
 	return limit, query.Get("after"), nil
 }
 
+// WritePage answers with rows under their name. The caller has asked for one more
+// than limit: it tells that there is a next page, whose cursor is that of the last
+// row of this one.
+func WritePage[T any](w http.ResponseWriter, name string, rows []T, limit int, cursor func(last T) string) error {
+	page := map[string]any{}
+	if len(rows) > limit {
+		rows = rows[:limit]
+		page["next"] = cursor(rows[limit-1])
+	}
+	page[name] = append([]T{}, rows...) // never null
+	return Write(w, http.StatusOK, page)
+}
+
 const cursorSeparator = "\x1f"
 
 // Cursor packs the sort key of a page's last row into an opaque string. The

@@ -22,6 +22,8 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"orderflow.internal/kit/telemetry"
 )
 
 const scope = "orderflow.internal/kit/web"
@@ -101,14 +103,10 @@ func newObserver() *observer {
 	if _, off := provider.(noop.TracerProvider); !off {
 		o.tracer = provider.Tracer(scope)
 	}
-	var err error
-	o.duration, err = otel.Meter(scope).Float64Histogram("http.server.request.duration",
+	o.duration = telemetry.Made(otel.Meter(scope).Float64Histogram("http.server.request.duration",
 		metric.WithUnit("s"),
 		metric.WithDescription("Duration of HTTP server requests."),
-		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10))
-	if err != nil {
-		otel.Handle(err) // the instrument returned with it does nothing
-	}
+		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)))
 	return o
 }
 

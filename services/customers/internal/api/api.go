@@ -6,9 +6,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
-
-	"github.com/google/uuid"
 
 	"orderflow.internal/customers/internal/customer"
 	"orderflow.internal/customers/internal/store"
@@ -72,30 +69,10 @@ func handle(fn func(http.ResponseWriter, *http.Request) error, query ...string) 
 	})
 }
 
-type customerBody struct {
-	CustomerID uuid.UUID `json:"customerId"`
-	Name       string    `json:"name"`
-	Email      string    `json:"email"`
-	Version    int64     `json:"version"`
-	CreatedAt  time.Time `json:"createdAt"`
-	UpdatedAt  time.Time `json:"updatedAt"`
-}
-
-func bodyOf(c customer.Customer) customerBody {
-	return customerBody{
-		CustomerID: c.ID,
-		Name:       c.Name,
-		Email:      c.Email,
-		Version:    c.Version,
-		CreatedAt:  c.CreatedAt.UTC(),
-		UpdatedAt:  c.UpdatedAt.UTC(),
-	}
-}
-
 // write answers with a customer and its version as the entity tag.
 func write(w http.ResponseWriter, status int, c customer.Customer) error {
 	web.SetVersion(w, c.Version)
-	return web.Write(w, status, bodyOf(c))
+	return web.Write(w, status, c)
 }
 
 func (a *api) list(w http.ResponseWriter, r *http.Request) error {
@@ -112,18 +89,8 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := struct {
-		Customers []customerBody `json:"customers"`
-		Next      string         `json:"next,omitempty"`
-	}{Customers: make([]customerBody, 0, min(len(found), limit))}
-	if len(found) > limit {
-		found = found[:limit]
-		page.Next = web.CreationCursor(found[limit-1].CreatedAt, found[limit-1].ID)
-	}
-	for _, c := range found {
-		page.Customers = append(page.Customers, bodyOf(c))
-	}
-	return web.Write(w, http.StatusOK, page)
+	return web.WritePage(w, "customers", found, limit,
+		func(c customer.Customer) string { return web.CreationCursor(c.CreatedAt, c.ID) })
 }
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) error {

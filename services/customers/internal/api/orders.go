@@ -33,16 +33,14 @@ func orderBodyOf(o customer.Order) orderBody {
 		Reason:    o.Reason,
 		Items:     o.Items,
 		Version:   o.Version,
-		UpdatedAt: o.UpdatedAt.UTC(),
+		CreatedAt: o.CreatedAt,
+		UpdatedAt: o.UpdatedAt,
 	}
 	if b.Items == nil {
 		b.Items = []customer.Item{}
 	}
 	if o.TotalCents != nil && o.Currency != nil {
 		b.Total = &moneyBody{AmountCents: *o.TotalCents, Currency: *o.Currency}
-	}
-	if o.CreatedAt != nil {
-		b.CreatedAt = new(o.CreatedAt.UTC())
 	}
 	return b
 }
@@ -74,16 +72,10 @@ func (a *api) orders(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := struct {
-		Orders []orderBody `json:"orders"`
-		Next   string      `json:"next,omitempty"`
-	}{Orders: make([]orderBody, 0, min(len(found), limit))}
-	if len(found) > limit {
-		found = found[:limit]
-		page.Next = web.Cursor(found[limit-1].ID.String())
+	bodies := make([]orderBody, len(found))
+	for i, o := range found {
+		bodies[i] = orderBodyOf(o)
 	}
-	for _, o := range found {
-		page.Orders = append(page.Orders, orderBodyOf(o))
-	}
-	return web.Write(w, http.StatusOK, page)
+	return web.WritePage(w, "orders", bodies, limit,
+		func(o orderBody) string { return web.Cursor(o.OrderID.String()) })
 }

@@ -18,12 +18,12 @@ const (
 // Customer is a profile. Name and email are personal data: they belong in no
 // log and no span.
 type Customer struct {
-	ID        uuid.UUID
-	Name      string
-	Email     string
-	Version   int64 // counts the edits
-	CreatedAt time.Time
-	UpdatedAt time.Time
+	ID        uuid.UUID `json:"customerId"`
+	Name      string    `json:"name"`
+	Email     string    `json:"email"`
+	Version   int64     `json:"version"` // counts the edits
+	CreatedAt time.Time `json:"createdAt"`
+	UpdatedAt time.Time `json:"updatedAt"`
 }
 
 var (

@@ -27,10 +27,10 @@ type Order struct {
 	Status     string
 	Reason     *string    // of a Cancelled order
 	Items      []Item     // from OrderCreated
-	CreatedAt  *time.Time // from OrderCreated
 	TotalCents *int64     // from OrderConfirmed
 	Currency   *string    // from OrderConfirmed
 	Version    int        // orders raises it with each transition
+	CreatedAt  *time.Time // from OrderCreated
 	UpdatedAt  time.Time
 }
 

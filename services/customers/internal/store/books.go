@@ -11,6 +11,7 @@ import (
 
 	"orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
+	"orderflow.internal/kit/postgres"
 )
 
 // ledgerRows are the histories' orders with what orders should know of them.
@@ -33,16 +34,7 @@ func (s *Store) Ledger() audit.Ledger {
 // Entries returns what is known of the orders, those that came here. An order
 // that came in the name of two customers is there twice.
 func (s *Store) Entries(ctx context.Context, ids []uuid.UUID) ([]books.History, error) {
-	rows, err := s.pool.Query(ctx, `
-select order_id, customer_id, status, coalesce(reason, ''), items, coalesce(total_cents, 0), coalesce(currency, ''),
-  version, created_at, updated_at
-from orders
-where order_id = any($1::uuid[])
-order by order_id, customer_id`, ids)
-	if err != nil {
-		return nil, fmt.Errorf("entries of %d orders: %w", len(ids), err)
-	}
-	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e books.History, err error) {
+	entries, err := postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (e books.History, err error) {
 		var items []byte
 		var created *time.Time
 		err = row.Scan(&e.OrderID, &e.CustomerID, &e.Status, &e.Reason, &items, &e.TotalCents, &e.Currency, &e.Version,
@@ -51,11 +43,15 @@ order by order_id, customer_id`, ids)
 			err = json.Unmarshal(items, &e.Items)
 		}
 		if created != nil {
-			e.CreatedAt = created.UTC()
+			e.CreatedAt = *created
 		}
-		e.UpdatedAt = e.UpdatedAt.UTC()
 		return e, err
-	})
+	}, `
+select order_id, customer_id, status, coalesce(reason, ''), items, coalesce(total_cents, 0), coalesce(currency, ''),
+  version, created_at, updated_at
+from orders
+where order_id = any($1::uuid[])
+order by order_id, customer_id`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("entries of %d orders: %w", len(ids), err)
 	}

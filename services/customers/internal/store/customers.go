@@ -13,13 +13,8 @@ import (
 	"orderflow.internal/kit/postgres"
 )
 
+// customerColumns are customer.Customer's fields.
 const customerColumns = `customer_id, name, email, version, created_at, updated_at`
-
-func scanCustomer(row pgx.CollectableRow) (customer.Customer, error) {
-	var c customer.Customer
-	err := row.Scan(&c.ID, &c.Name, &c.Email, &c.Version, &c.CreatedAt, &c.UpdatedAt)
-	return c, err
-}
 
 // write is one for a statement that writes, which may have taken effect when its
 // error is of unknown outcome.
@@ -30,29 +25,21 @@ func (s *Store) write(ctx context.Context, sql string, args ...any) (customer.Cu
 
 // one runs a query that returns one customer or, for pgx.ErrNoRows, none.
 func (s *Store) one(ctx context.Context, sql string, args ...any) (customer.Customer, error) {
-	rows, err := s.pool.Query(ctx, sql, args...)
-	if err != nil {
-		return customer.Customer{}, err
-	}
-	return pgx.CollectExactlyOneRow(rows, scanCustomer)
+	return postgres.One(ctx, s.pool, pgx.RowToStructByPos[customer.Customer], sql, args...)
 }
 
-// Customers lists up to limit of those that owner stands for, in the order they were added, from the
-// one behind after, of which CreatedAt and ID count; its zero value is before
+// Customers lists up to limit of the owner's, in the order they were added, from
+// the one behind after, of which CreatedAt and ID count; its zero value is before
 // the first.
 func (s *Store) Customers(ctx context.Context, owner identity.Owner, after customer.Customer,
 	limit int) ([]customer.Customer, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[customer.Customer], `
 select `+customerColumns+`
 from customers
 where (created_at, customer_id) > ($1, $2)
   and ($4::uuid is null or customer_id = $4)
 order by created_at, customer_id
 limit $3`, after.CreatedAt, after.ID, limit, owner.Arg())
-	if err != nil {
-		return nil, fmt.Errorf("list customers: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, scanCustomer)
 	if err != nil {
 		return nil, fmt.Errorf("list customers: %w", err)
 	}

@@ -28,14 +28,10 @@ func (s *Store) Forget(ctx context.Context, repair *audit.Repair) (forgotten int
 
 func (s *Store) forget(ctx context.Context, repair *audit.Repair, id uuid.UUID) (gone int, err error) {
 	err = postgres.Tx(ctx, s.pool, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+		before, err := postgres.All(ctx, tx, pgx.RowToStructByPos[customer.Order], `
 delete from orders
 where order_id = $1
-returning order_id, customer_id, status, reason, items, total_cents, currency, version, created_at, updated_at`, id)
-		if err != nil {
-			return err
-		}
-		before, err := pgx.CollectRows(rows, scanOrder)
+returning `+historyColumns, id)
 		gone = len(before)
 		if err != nil || gone == 0 {
 			return err

@@ -11,6 +11,7 @@ import (
 
 	"orderflow.internal/customers/internal/customer"
 	"orderflow.internal/kit/identity"
+	"orderflow.internal/kit/postgres"
 )
 
 // Record merges what a batch of events says about orders into their customers'
@@ -104,12 +105,12 @@ func columnsOf(batch []customer.Order) (c orderColumns, err error) {
 	return c, nil
 }
 
-// Orders lists up to limit orders of a customer that owner stands for, newest first, from the one
-// behind after (uuid.Max: from the newest).
+// Orders lists up to limit orders of a customer, if those are the owner's, newest
+// first, from the one behind after (uuid.Max: from the newest).
 func (s *Store) Orders(ctx context.Context, owner identity.Owner, customerID, after uuid.UUID,
 	limit int) ([]customer.Order, error) {
-	rows, err := s.pool.Query(ctx, `
-select order_id, customer_id, status, reason, items, total_cents, currency, version, created_at, updated_at
+	list, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[customer.Order], `
+select `+historyColumns+`
 from orders
 where customer_id = $1
   and order_id < $2
@@ -119,16 +120,8 @@ limit $3`, customerID, after, limit, owner.Arg())
 	if err != nil {
 		return nil, fmt.Errorf("orders of customer %s: %w", customerID, err)
 	}
-	list, err := pgx.CollectRows(rows, scanOrder)
-	if err != nil {
-		return nil, fmt.Errorf("orders of customer %s: %w", customerID, err)
-	}
 	return list, nil
 }
 
-func scanOrder(row pgx.CollectableRow) (customer.Order, error) {
-	var o customer.Order
-	err := row.Scan(&o.ID, &o.CustomerID, &o.Status, &o.Reason, &o.Items, &o.TotalCents, &o.Currency, &o.Version,
-		&o.CreatedAt, &o.UpdatedAt)
-	return o, err
-}
+// historyColumns are customer.Order's fields.
+const historyColumns = `order_id, customer_id, status, reason, items, total_cents, currency, version, created_at, updated_at`

@@ -169,6 +169,8 @@ func cursorID(after string) (int64, error) {
 	return n, nil
 }
 
+func cursorOf(id int64) string { return web.Cursor(strconv.FormatInt(id, 10)) }
+
 func placeCursor(t time.Time, id int64) string {
 	return web.Cursor(strconv.FormatInt(t.UnixMicro(), 10), strconv.FormatInt(id, 10))
 }

@@ -50,10 +50,7 @@ func setup(t *testing.T) *client {
 	if err := postgres.Migrate(t.Context(), pool, store.Migrations()); err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.New(pool, store.Config{Retention: time.Hour, Silence: time.Hour, Rate: 1000})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := store.New(pool, store.Config{Retention: time.Hour, Silence: time.Hour, Rate: 1000})
 	// Orders knows every order, and has ended it.
 	orders := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q struct{ Subjects []string }

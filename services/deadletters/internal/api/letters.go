@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -17,33 +16,14 @@ import (
 	"orderflow.internal/kit/web"
 )
 
+// summaryBody is a letter without its message.
 type summaryBody struct {
-	LetterID    int64        `json:"letterId"`
-	Queue       string       `json:"queue"`
-	GroupID     int64        `json:"groupId"`
-	Reason      string       `json:"reason"`
-	Error       string       `json:"error"`
-	State       letter.State `json:"state"`
-	MessageID   string       `json:"messageId"`
-	Type        string       `json:"type"`
-	OrderID     *uuid.UUID   `json:"orderId"`
-	TraceID     *string      `json:"traceId"`
-	BodyBytes   int64        `json:"bodyBytes"`
-	Attempts    *int         `json:"attempts"`
-	Deaths      int          `json:"deaths"`
-	FirstDiedAt time.Time    `json:"firstDiedAt"`
-	LastDiedAt  time.Time    `json:"lastDiedAt"`
-	StoredAt    time.Time    `json:"storedAt"`
-	RedriveID   *uuid.UUID   `json:"redriveId"`
+	letter.Letter
+	TraceID *string `json:"traceId"` // null when there is none
 }
 
-func summaryOf(l *letter.Letter) summaryBody {
-	b := summaryBody{
-		LetterID: l.ID, Queue: l.Queue, GroupID: l.GroupID, Reason: l.Reason, Error: l.Error, State: l.State,
-		MessageID: l.MessageID, Type: l.Type, OrderID: l.OrderID, BodyBytes: l.BodyBytes, Attempts: l.Attempts,
-		Deaths: l.Deaths, FirstDiedAt: l.FirstDiedAt.UTC(), LastDiedAt: l.DiedAt.UTC(), StoredAt: l.StoredAt.UTC(),
-		RedriveID: l.RedriveID,
-	}
+func summaryOf(l letter.Letter) summaryBody {
+	b := summaryBody{Letter: l}
 	if l.TraceID != "" {
 		b.TraceID = &l.TraceID
 	}
@@ -132,36 +112,16 @@ func isText(b []byte, truncated bool) bool {
 	return false
 }
 
-type entryBody struct {
-	At        time.Time  `json:"at"`
-	By        string     `json:"by"`
-	Action    string     `json:"action"`
-	Why       string     `json:"why"`
-	Detail    string     `json:"detail"`
-	RedriveID *uuid.UUID `json:"redriveId"`
-	LetterID  *int64     `json:"letterId"`
-	GroupID   *int64     `json:"groupId"`
-	Letters   int        `json:"letters"`
-}
-
-func entriesOf(entries []letter.Entry) []entryBody {
-	bodies := make([]entryBody, len(entries))
-	for i, e := range entries {
-		bodies[i] = entryBody{e.At.UTC(), e.By, e.Action, e.Why, e.Detail, e.RedriveID, e.LetterID, e.GroupID, e.Letters}
-	}
-	return bodies
-}
-
 type letterBody struct {
 	summaryBody
-	Properties []fieldBody `json:"properties"`
-	Headers    []fieldBody `json:"headers"`
-	Body       contentBody `json:"body"`
-	History    []entryBody `json:"history,omitempty"` // left out of an export
+	Properties []fieldBody    `json:"properties"`
+	Headers    []fieldBody    `json:"headers"`
+	Body       contentBody    `json:"body"`
+	History    []letter.Entry `json:"history,omitempty"` // left out of an export
 }
 
 func bodyOf(l *letter.Letter, history []letter.Entry) (letterBody, error) {
-	b := letterBody{summaryBody: summaryOf(l), Body: contentOf(l.Message.Body), History: entriesOf(history)}
+	b := letterBody{summaryBody: summaryOf(*l), Body: contentOf(l.Message.Body), History: history}
 	var err error
 	if b.Properties, err = fieldsOf(l.Message.Properties); err != nil {
 		return b, err
@@ -226,18 +186,12 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := struct {
-		Letters []summaryBody `json:"letters"`
-		Next    string        `json:"next,omitempty"`
-	}{Letters: []summaryBody{}}
-	if len(found) > limit {
-		found = found[:limit]
-		page.Next = placeCursor(found[limit-1].DiedAt, found[limit-1].ID)
+	bodies := make([]summaryBody, len(found))
+	for i, l := range found {
+		bodies[i] = summaryOf(l)
 	}
-	for i := range found {
-		page.Letters = append(page.Letters, summaryOf(&found[i]))
-	}
-	return web.Write(w, http.StatusOK, page)
+	return web.WritePage(w, "letters", bodies, limit,
+		func(l summaryBody) string { return placeCursor(l.DiedAt, l.ID) })
 }
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) error {
@@ -324,54 +278,8 @@ func (a *api) groups(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := struct {
-		Groups []groupBody `json:"groups"`
-		Next   string      `json:"next,omitempty"`
-	}{Groups: []groupBody{}}
-	if len(found) > limit {
-		found = found[:limit]
-		page.Next = placeCursor(found[limit-1].LastDiedAt, found[limit-1].ID)
-	}
-	for _, g := range found {
-		page.Groups = append(page.Groups, groupOf(g))
-	}
-	return web.Write(w, http.StatusOK, page)
-}
-
-type noteBody struct {
-	Text string    `json:"text"`
-	By   string    `json:"by"`
-	At   time.Time `json:"at"`
-}
-
-type groupBody struct {
-	GroupID         int64     `json:"groupId"`
-	Queue           string    `json:"queue"`
-	Reason          string    `json:"reason"`
-	Error           string    `json:"error"`
-	Waiting         int       `json:"waiting"`
-	Redriving       int       `json:"redriving"`
-	Handled         int       `json:"handled"`
-	Unknown         int       `json:"unknown"`
-	Discarded       int       `json:"discarded"`
-	LastHour        int       `json:"lastHour"`
-	FirstDiedAt     time.Time `json:"firstDiedAt"`
-	LastDiedAt      time.Time `json:"lastDiedAt"`
-	ExampleLetterID int64     `json:"exampleLetterId"`
-	Note            *noteBody `json:"note"`
-}
-
-func groupOf(g letter.Group) groupBody {
-	b := groupBody{
-		GroupID: g.ID, Queue: g.Queue, Reason: g.Reason, Error: g.Error,
-		Waiting: g.Counts[letter.Waiting], Redriving: g.Counts[letter.Redriving], Handled: g.Counts[letter.Handled],
-		Unknown: g.Counts[letter.Unknown], Discarded: g.Counts[letter.Discarded], LastHour: g.LastHour,
-		FirstDiedAt: g.FirstDiedAt.UTC(), LastDiedAt: g.LastDiedAt.UTC(), ExampleLetterID: g.Example,
-	}
-	if g.Note != nil {
-		b.Note = &noteBody{g.Note.Text, g.Note.By, g.Note.At.UTC()}
-	}
-	return b
+	return web.WritePage(w, "groups", found, limit,
+		func(g letter.Group) string { return placeCursor(g.LastDiedAt, g.ID) })
 }
 
 func (a *api) note(w http.ResponseWriter, r *http.Request) error {
@@ -398,7 +306,7 @@ func (a *api) note(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.Write(w, http.StatusOK, noteBody{n.Text, n.By, n.At.UTC()})
+	return web.Write(w, http.StatusOK, n)
 }
 
 // checkText wants text of at most limit characters, lines and all.
@@ -432,16 +340,9 @@ func (a *api) history(w http.ResponseWriter, r *http.Request) error {
 	} else if id != 0 {
 		letterID = &id
 	}
-	entries, last, err := a.store.History(r.Context(), redriveID, letterID, before, limit)
+	entries, err := a.store.History(r.Context(), redriveID, letterID, before, limit+1)
 	if err != nil {
 		return err
 	}
-	page := struct {
-		Entries []entryBody `json:"entries"`
-		Next    string      `json:"next,omitempty"`
-	}{Entries: entriesOf(entries)}
-	if len(entries) == limit {
-		page.Next = web.Cursor(strconv.FormatInt(last, 10))
-	}
-	return web.Write(w, http.StatusOK, page)
+	return web.WritePage(w, "entries", entries, limit, func(e letter.Entry) string { return cursorOf(e.ID) })
 }

@@ -184,64 +184,27 @@ func (a *api) writeRedrive(w http.ResponseWriter, r *http.Request, status int, i
 	if err != nil {
 		return err
 	}
-	return web.Write(w, status, redriveOf(&redrive))
+	return web.Write(w, status, redriveOf(redrive))
 }
 
-type queueBody struct {
-	Queue   string `json:"queue"`
-	Letters int    `json:"letters"`
-}
-
+// redriveBody is a redrive with its letters counted by outcome.
 type redriveBody struct {
-	RedriveID       uuid.UUID           `json:"redriveId"`
-	State           letter.RedriveState `json:"state"`
-	Why             string              `json:"why"`
-	By              string              `json:"by"`
-	Rate            int                 `json:"rate"`
-	CreatedAt       time.Time           `json:"createdAt"`
-	StartedAt       *time.Time          `json:"startedAt"`
-	EndedAt         *time.Time          `json:"endedAt"`
-	StoppedBecause  *string             `json:"stoppedBecause"`
-	StoppedLetterID *int64              `json:"stoppedLetterId"`
-	Total           int                 `json:"total"`
-	Planned         int                 `json:"planned"`
-	Sent            int                 `json:"sent"`
-	Handled         int                 `json:"handled"`
-	Died            int                 `json:"died"`
-	Unknown         int                 `json:"unknown"`
-	Skipped         int                 `json:"skipped"`
-	Queues          []queueBody         `json:"queues"`
-	OldestDiedAt    *time.Time          `json:"oldestDiedAt"`
-	NewestDiedAt    *time.Time          `json:"newestDiedAt"`
-	Orders          ordersBody          `json:"orders"`
+	letter.Redrive
+	Planned int `json:"planned"`
+	Sent    int `json:"sent"`
+	Handled int `json:"handled"`
+	Died    int `json:"died"`
+	Unknown int `json:"unknown"`
+	Skipped int `json:"skipped"`
 }
 
-type ordersBody struct {
-	Total int `json:"total"`
-	Asked int `json:"asked"`
-	Final int `json:"final"`
-}
-
-func redriveOf(r *letter.Redrive) redriveBody {
-	b := redriveBody{
-		RedriveID: r.ID, State: r.State, Why: r.Why, By: r.By, Rate: r.Rate, CreatedAt: r.CreatedAt.UTC(),
-		StartedAt: utc(r.StartedAt), EndedAt: utc(r.EndedAt), StoppedBecause: r.StoppedBecause,
-		StoppedLetterID: r.StoppedLetterID, Total: r.Total, Planned: r.Counts[letter.OutcomePlanned],
-		Sent: r.Counts[letter.OutcomeSent], Handled: r.Counts[letter.OutcomeHandled], Died: r.Counts[letter.OutcomeDied],
-		Unknown: r.Counts[letter.OutcomeUnknown], Skipped: r.Counts[letter.OutcomeSkipped], Queues: []queueBody{},
-		OldestDiedAt: utc(r.OldestDied), NewestDiedAt: utc(r.NewestDied), Orders: ordersBody{r.Orders, r.Asked, r.Final},
+func redriveOf(r letter.Redrive) redriveBody {
+	return redriveBody{
+		Redrive: r,
+		Planned: r.Counts[letter.OutcomePlanned], Sent: r.Counts[letter.OutcomeSent],
+		Handled: r.Counts[letter.OutcomeHandled], Died: r.Counts[letter.OutcomeDied],
+		Unknown: r.Counts[letter.OutcomeUnknown], Skipped: r.Counts[letter.OutcomeSkipped],
 	}
-	for _, q := range r.Queues {
-		b.Queues = append(b.Queues, queueBody{q.Queue, q.Letters})
-	}
-	return b
-}
-
-func utc(t *time.Time) *time.Time {
-	if t == nil {
-		return nil
-	}
-	return new(t.UTC())
 }
 
 func (a *api) redrives(w http.ResponseWriter, r *http.Request) error {
@@ -257,28 +220,12 @@ func (a *api) redrives(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := struct {
-		Redrives []redriveBody `json:"redrives"`
-		Next     string        `json:"next,omitempty"`
-	}{Redrives: []redriveBody{}}
-	if len(found) > limit {
-		found = found[:limit]
-		page.Next = web.CreationCursor(found[limit-1].CreatedAt, found[limit-1].ID)
+	bodies := make([]redriveBody, len(found))
+	for i, redrive := range found {
+		bodies[i] = redriveOf(redrive)
 	}
-	for i := range found {
-		page.Redrives = append(page.Redrives, redriveOf(&found[i]))
-	}
-	return web.Write(w, http.StatusOK, page)
-}
-
-type redriveLetterBody struct {
-	LetterID int64          `json:"letterId"`
-	Queue    string         `json:"queue"`
-	GroupID  int64          `json:"groupId"`
-	OrderID  *uuid.UUID     `json:"orderId"`
-	Outcome  letter.Outcome `json:"outcome"`
-	SentAt   *time.Time     `json:"sentAt"`
-	EndedAt  *time.Time     `json:"endedAt"`
+	return web.WritePage(w, "redrives", bodies, limit,
+		func(r redriveBody) string { return web.CreationCursor(r.CreatedAt, r.ID) })
 }
 
 func (a *api) redriveLetters(w http.ResponseWriter, r *http.Request) error {
@@ -302,17 +249,6 @@ func (a *api) redriveLetters(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := struct {
-		Letters []redriveLetterBody `json:"letters"`
-		Next    string              `json:"next,omitempty"`
-	}{Letters: []redriveLetterBody{}}
-	if len(found) > limit {
-		found = found[:limit]
-		page.Next = web.Cursor(strconv.FormatInt(found[limit-1].LetterID, 10))
-	}
-	for _, l := range found {
-		page.Letters = append(page.Letters,
-			redriveLetterBody{l.LetterID, l.Queue, l.GroupID, l.OrderID, l.Outcome, utc(l.SentAt), utc(l.EndedAt)})
-	}
-	return web.Write(w, http.StatusOK, page)
+	return web.WritePage(w, "letters", found, limit,
+		func(l letter.RedriveLetter) string { return cursorOf(l.LetterID) })
 }

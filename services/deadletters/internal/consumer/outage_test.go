@@ -46,9 +46,7 @@ func newOutage(t *testing.T, what string) *outage {
 	}
 	t.Cleanup(pool.Close)
 	cfg := store.Config{Retention: 24 * time.Hour, Silence: time.Hour, Rate: 1000}
-	if o.service, err = store.New(pool, cfg); err != nil {
-		t.Fatal(err)
-	}
+	o.service = store.New(pool, cfg)
 	u, err := url.Parse(o.vhost.UserURLs["deadletters"])
 	if err != nil {
 		t.Fatal(err)

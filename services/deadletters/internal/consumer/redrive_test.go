@@ -105,11 +105,7 @@ func TestARedriveGoesNoFasterThanTheServiceMay(t *testing.T) {
 	e := setup(t)
 	e.ingest(28, func(int) (uuid.UUID, string) { return uuid.New(), "cured" })
 	id := e.start(everything, 1000)
-	slow, err := store.New(e.pool, store.Config{Retention: time.Hour, Silence: time.Hour, Rate: 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.store = slow
+	e.store = store.New(e.pool, store.Config{Retention: time.Hour, Silence: time.Hour, Rate: 10})
 	if r := e.redrive(id); r.Rate != 10 {
 		t.Errorf("the redrive says that its rate is %d", r.Rate)
 	}
@@ -125,11 +121,7 @@ func TestARedriveGoesNoFasterThanTheServiceMay(t *testing.T) {
 func TestRedrivesTogetherGoNoFasterThanTheServiceMay(t *testing.T) {
 	t.Parallel()
 	e := setup(t)
-	slow, err := store.New(e.pool, store.Config{Retention: time.Hour, Silence: time.Hour, Rate: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.store = slow
+	e.store = store.New(e.pool, store.Config{Retention: time.Hour, Silence: time.Hour, Rate: 1})
 	e.publish(queue+events.DeadLetterSuffix, thing{uuid.New(), 1}, thing{uuid.New(), 2}, thing{uuid.New(), 3})
 	e.worker(queue, func(thing) error { return nil })
 	e.deadletters()

@@ -9,8 +9,9 @@ import (
 
 // Cause is what the letters of a group have in common.
 type Cause struct {
-	Queue, Reason string
-	Error         string // normalized
+	Queue  string `json:"queue"`
+	Reason string `json:"reason"`
+	Error  string `json:"error"` // normalized
 }
 
 // Cause returns the cause of the letter's death.
@@ -54,20 +55,25 @@ func Normalize(text string) string {
 	return normal[:cut] + "…"
 }
 
-// Group is all letters of one cause.
+// Group is all letters of one cause, counted by state.
 type Group struct {
-	ID int64
+	ID int64 `json:"groupId"`
 	Cause
-	Counts      map[State]int
-	LastHour    int
-	FirstDiedAt time.Time
-	LastDiedAt  time.Time
-	Example     int64 // its latest letter
-	Note        *Note
+	Waiting     int       `json:"waiting"`
+	Redriving   int       `json:"redriving"`
+	Handled     int       `json:"handled"`
+	Unknown     int       `json:"unknown"`
+	Discarded   int       `json:"discarded"`
+	LastHour    int       `json:"lastHour"`
+	FirstDiedAt time.Time `json:"firstDiedAt"`
+	LastDiedAt  time.Time `json:"lastDiedAt"`
+	Example     int64     `json:"exampleLetterId"` // its latest letter
+	Note        *Note     `json:"note"`
 }
 
 // Note is what somebody knows of a group's cause.
 type Note struct {
-	Text, By string
-	At       time.Time
+	Text string    `json:"text"`
+	By   string    `json:"by"`
+	At   time.Time `json:"at"`
 }

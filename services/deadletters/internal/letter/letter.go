@@ -38,10 +38,10 @@ var ErrNotFound = errors.New("not found")
 
 // Letter is a message that no consumer could handle.
 type Letter struct {
-	ID      int64
-	GroupID int64
-	Queue   string // it died in
-	Message bus.Message
+	ID      int64       `json:"letterId"`
+	GroupID int64       `json:"groupId"`
+	Queue   string      `json:"queue"` // it died in
+	Message bus.Message `json:"-"`
 
 	// Fingerprint is the same when the broker delivers the letter again, and no
 	// other letter's: it covers the message, and when and how it died. Identical
@@ -50,27 +50,27 @@ type Letter struct {
 	// copies put into a dead-letter queue by hand, which say no time. That loses
 	// nothing: handlers are idempotent, so handling one copy has the effect of
 	// handling all, and no consumer takes a message without an event id.
-	Fingerprint [sha256.Size]byte
+	Fingerprint [sha256.Size]byte `json:"-"`
 
-	Reason   string
-	Error    string
-	Attempts *int // failed deliveries before it died; nil when nobody has said
-	DiedAt   time.Time
+	Reason   string    `json:"reason"`
+	Error    string    `json:"error"`
+	Attempts *int      `json:"attempts"` // failed deliveries before it died; nil when nobody has said
+	DiedAt   time.Time `json:"lastDiedAt"`
 
-	MessageID string
-	Type      string
-	OrderID   *uuid.UUID
-	TraceID   string
+	MessageID string     `json:"messageId"`
+	Type      string     `json:"type"`
+	OrderID   *uuid.UUID `json:"orderId"`
+	TraceID   string     `json:"traceId"`
 
 	// Attempt is set when it died in a redrive's try.
-	Attempt *uuid.UUID
+	Attempt *uuid.UUID `json:"-"`
 
-	State       State
-	Deaths      int
-	FirstDiedAt time.Time
-	StoredAt    time.Time
-	RedriveID   *uuid.UUID
-	BodyBytes   int64
+	State       State      `json:"state"`
+	Deaths      int        `json:"deaths"`
+	FirstDiedAt time.Time  `json:"firstDiedAt"`
+	StoredAt    time.Time  `json:"storedAt"`
+	RedriveID   *uuid.UUID `json:"redriveId"`
+	BodyBytes   int64      `json:"bodyBytes"`
 }
 
 // Read makes a letter of a message that was found in the dead-letter queue of

@@ -71,26 +71,36 @@ func (s RedriveState) After(step Step) (RedriveState, error) {
 
 // Redrive is letters on their way back to their queues.
 type Redrive struct {
-	ID                   uuid.UUID
-	State                RedriveState
-	Why, By              string
-	Rate                 int // letters in a second
-	CreatedAt            time.Time
-	StartedAt, EndedAt   *time.Time
-	StoppedBecause       *string
-	StoppedLetterID      *int64
-	Total                int
-	Counts               map[Outcome]int
-	Queues               []QueueCount
-	OldestDied           *time.Time
-	NewestDied           *time.Time
-	Orders, Asked, Final int // different orders; of those: answered for, ended
+	ID              uuid.UUID       `json:"redriveId"`
+	State           RedriveState    `json:"state"`
+	Why             string          `json:"why"`
+	By              string          `json:"by"`
+	Rate            int             `json:"rate"` // letters in a second
+	CreatedAt       time.Time       `json:"createdAt"`
+	StartedAt       *time.Time      `json:"startedAt"`
+	EndedAt         *time.Time      `json:"endedAt"`
+	StoppedBecause  *string         `json:"stoppedBecause"`
+	StoppedLetterID *int64          `json:"stoppedLetterId"`
+	Total           int             `json:"total"`
+	Counts          map[Outcome]int `json:"-"`
+	Queues          []QueueCount    `json:"queues"`
+	OldestDied      *time.Time      `json:"oldestDiedAt"`
+	NewestDied      *time.Time      `json:"newestDiedAt"`
+	Orders          Orders          `json:"orders"`
+}
+
+// Orders counts the different orders of a redrive, and those that orders was asked
+// about and answered for: all, and those that have ended.
+type Orders struct {
+	Total int `json:"total"`
+	Asked int `json:"asked"`
+	Final int `json:"final"`
 }
 
 // QueueCount is how many letters of a plan return to a queue.
 type QueueCount struct {
-	Queue   string
-	Letters int
+	Queue   string `json:"queue"`
+	Letters int    `json:"letters"`
 }
 
 // Taken is a letter that belongs to another running redrive.
@@ -136,14 +146,16 @@ type Sending struct {
 
 // Entry is one line of the history.
 type Entry struct {
-	At          time.Time
-	By          string
-	Action      string
-	Why, Detail string
-	RedriveID   *uuid.UUID
-	LetterID    *int64
-	GroupID     *int64
-	Letters     int
+	ID        int64      `json:"-"`
+	At        time.Time  `json:"at"`
+	By        string     `json:"by"`
+	Action    string     `json:"action"`
+	Why       string     `json:"why"`
+	Detail    string     `json:"detail"`
+	RedriveID *uuid.UUID `json:"redriveId"`
+	LetterID  *int64     `json:"letterId"`
+	GroupID   *int64     `json:"groupId"`
+	Letters   int        `json:"letters"`
 }
 
 // Itself is who did what nobody asked for.
@@ -170,10 +182,11 @@ func (f *Filter) Empty() bool {
 
 // RedriveLetter is one letter of a redrive.
 type RedriveLetter struct {
-	LetterID        int64
-	Queue           string
-	GroupID         int64
-	OrderID         *uuid.UUID
-	Outcome         Outcome
-	SentAt, EndedAt *time.Time
+	LetterID int64      `json:"letterId"`
+	Queue    string     `json:"queue"`
+	GroupID  int64      `json:"groupId"`
+	OrderID  *uuid.UUID `json:"orderId"`
+	Outcome  Outcome    `json:"outcome"`
+	SentAt   *time.Time `json:"sentAt"`
+	EndedAt  *time.Time `json:"endedAt"`
 }

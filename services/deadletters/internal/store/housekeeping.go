@@ -93,23 +93,19 @@ where entry_id in (
 // countAll counts letters and redrives for the metrics.
 func (s *Store) countAll(ctx context.Context) error {
 	ctx = postgres.Patient(ctx)
-	rows, err := s.pool.Query(ctx, `
+	var queue string
+	var waiting, unknown int64
+	var age float64
+	err := postgres.Each(ctx, s.pool, []any{&queue, &waiting, &age, &unknown}, func() error {
+		s.metrics.counted(ctx, queue, waiting, unknown, age)
+		return nil
+	}, `
 select g.queue, count(l.letter_id) filter (where l.state = 'waiting'),
   coalesce(extract(epoch from now() - min(l.last_died_at) filter (where l.state = 'waiting')), 0)::float8,
   count(l.letter_id) filter (where l.state = 'unknown')
 from letter_groups g
 left join letters l using (group_id)
 group by g.queue`)
-	if err != nil {
-		return fmt.Errorf("count letters: %w", err)
-	}
-	var queue string
-	var waiting, unknown int64
-	var age float64
-	_, err = pgx.ForEachRow(rows, []any{&queue, &waiting, &age, &unknown}, func() error {
-		s.metrics.counted(ctx, queue, waiting, unknown, age)
-		return nil
-	})
 	if err != nil {
 		return fmt.Errorf("count letters: %w", err)
 	}

@@ -138,33 +138,26 @@ type try struct {
 
 // triesOf finds attempts, and locks them and their redrives.
 func triesOf(ctx context.Context, tx pgx.Tx, attempts []uuid.UUID) (map[uuid.UUID]try, error) {
-	rows, err := tx.Query(ctx, "select distinct redrive_id from redrive_letters where attempt = any($1)", attempts)
-	if err != nil {
-		return nil, fmt.Errorf("find redrives of attempts: %w", err)
-	}
-	redrives, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	redrives, err := postgres.All(ctx, tx, pgx.RowTo[uuid.UUID],
+		"select distinct redrive_id from redrive_letters where attempt = any($1)", attempts)
 	if err != nil {
 		return nil, fmt.Errorf("find redrives of attempts: %w", err)
 	}
 	if err := lockRedrives(ctx, tx, redrives); err != nil {
 		return nil, err
 	}
-	rows, err = tx.Query(ctx, `
+	tries := map[uuid.UUID]try{}
+	var attempt uuid.UUID
+	var t try
+	err = postgres.Each(ctx, tx, []any{&attempt, &t.redriveID, &t.letterID, &t.outcome}, func() error {
+		tries[attempt] = t
+		return nil
+	}, `
 select attempt, redrive_id, letter_id, outcome
 from redrive_letters
 where attempt = any($1)
 order by letter_id
 for update`, attempts)
-	if err != nil {
-		return nil, fmt.Errorf("find attempts: %w", err)
-	}
-	tries := map[uuid.UUID]try{}
-	var attempt uuid.UUID
-	var t try
-	_, err = pgx.ForEachRow(rows, []any{&attempt, &t.redriveID, &t.letterID, &t.outcome}, func() error {
-		tries[attempt] = t
-		return nil
-	})
 	if err != nil {
 		return nil, fmt.Errorf("find attempts: %w", err)
 	}
@@ -186,21 +179,13 @@ where letter_id = $7
   and attempt = $1
   and state in ('redriving', 'unknown')`, attempt, l.DiedAt, l.Reason, l.Error, l.GroupID, l.Attempts, t.letterID)
 	batch.Queue(`
-update redrives
-set state = 'stopped', stopped_because = $2, stopped_letter_id = $3
-where redrive_id = $1
-  and state = 'running'`, t.redriveID, "letter died again: "+l.Reason, t.letterID)
-	batch.Queue(`
 insert into letter_history (by, action, detail, redrive_id, letter_id, group_id, letters)
 values ($1, 'died', $2, $3, $4, $5, 1)`, letter.Itself, l.Reason+" "+l.Error, t.redriveID, t.letterID, l.GroupID)
-	batch.Queue(`
-insert into letter_history (by, action, detail, redrive_id, letter_id, letters)
-select $1, 'stopped', $2, $3, $4, 1
-from redrives
-where redrive_id = $3
-  and state = 'stopped'
-  and stopped_letter_id = $4`, letter.Itself, "letter died again: "+l.Reason, t.redriveID, t.letterID)
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+	err := tx.SendBatch(ctx, batch).Close()
+	if err == nil {
+		err = stop(ctx, tx, t, "letter died again: "+l.Reason)
+	}
+	if err != nil {
 		return fmt.Errorf("note that letter %d died again: %w", t.letterID, err)
 	}
 	return nil

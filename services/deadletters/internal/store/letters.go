@@ -74,19 +74,15 @@ func summaryOf(l *letter.Letter) []any {
 // Letters lists up to limit letters, the latest first, without their messages.
 func (s *Store) Letters(ctx context.Context, f letter.Filter, after Place, limit int) ([]letter.Letter, error) {
 	condition, args := where(&f, []any{after.DiedAt, after.ID, after == Place{}, limit})
-	rows, err := s.pool.Query(ctx, `
+	list, err := postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (l letter.Letter, err error) {
+		return l, row.Scan(summaryOf(&l)...)
+	}, `
 select `+summary+`
 from letters l
 where ($3 or (l.last_died_at, l.letter_id) < ($1, $2))
   and `+condition+`
 order by l.last_died_at desc, l.letter_id desc
 limit $4`, args...)
-	if err != nil {
-		return nil, fmt.Errorf("list letters: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l letter.Letter, err error) {
-		return l, row.Scan(summaryOf(&l)...)
-	})
 	if err != nil {
 		return nil, fmt.Errorf("list letters: %w", err)
 	}
@@ -113,7 +109,9 @@ where l.letter_id = $1`, id).Scan(append(summaryOf(&l), &l.Message.Headers, &l.M
 // into some megabytes, one at least while there are any.
 func (s *Store) Export(ctx context.Context, f letter.Filter, after int64) ([]letter.Letter, error) {
 	condition, args := where(&f, []any{after, maxStatement})
-	rows, err := s.pool.Query(ctx, `
+	list, err := postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (l letter.Letter, err error) {
+		return l, row.Scan(append(summaryOf(&l), &l.Message.Headers, &l.Message.Properties, &l.Message.Body)...)
+	}, `
 select `+summary+`, l.headers, l.properties, l.body
 from letters l
 where l.letter_id in (
@@ -136,18 +134,12 @@ order by l.letter_id`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("export letters: %w", err)
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l letter.Letter, err error) {
-		return l, row.Scan(append(summaryOf(&l), &l.Message.Headers, &l.Message.Properties, &l.Message.Body)...)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("export letters: %w", err)
-	}
 	return list, nil
 }
 
 // Groups lists up to limit groups that have letters, the one with the latest first.
 func (s *Store) Groups(ctx context.Context, queue string, after Place, limit int) ([]letter.Group, error) {
-	rows, err := s.pool.Query(ctx, `
+	groups, err := postgres.All(ctx, s.pool, scanGroup, `
 select g.group_id, g.queue, g.reason, g.error, g.note, g.note_by, g.note_at,
   l.waiting, l.redriving, l.handled, l.unknown, l.discarded, l.last_hour, l.first_died_at, l.last_died_at, l.example
 from letter_groups g
@@ -172,10 +164,6 @@ limit $5`, queue, after.DiedAt, after.ID, after == Place{}, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list groups: %w", err)
 	}
-	groups, err := pgx.CollectRows(rows, scanGroup)
-	if err != nil {
-		return nil, fmt.Errorf("list groups: %w", err)
-	}
 	return groups, nil
 }
 
@@ -183,13 +171,8 @@ func scanGroup(row pgx.CollectableRow) (letter.Group, error) {
 	var g letter.Group
 	var text, by *string
 	var at *time.Time
-	counts := make([]int, len(letter.States))
-	err := row.Scan(&g.ID, &g.Queue, &g.Reason, &g.Error, &text, &by, &at, &counts[0], &counts[1], &counts[2], &counts[3],
-		&counts[4], &g.LastHour, &g.FirstDiedAt, &g.LastDiedAt, &g.Example)
-	g.Counts = map[letter.State]int{}
-	for i, state := range letter.States {
-		g.Counts[state] = counts[i]
-	}
+	err := row.Scan(&g.ID, &g.Queue, &g.Reason, &g.Error, &text, &by, &at, &g.Waiting, &g.Redriving, &g.Handled,
+		&g.Unknown, &g.Discarded, &g.LastHour, &g.FirstDiedAt, &g.LastDiedAt, &g.Example)
 	if text != nil && by != nil && at != nil {
 		g.Note = &letter.Note{Text: *text, By: *by, At: *at}
 	}
@@ -222,7 +205,7 @@ func (s *Store) Discard(ctx context.Context, f letter.Filter, by, why string) (i
 	condition, args := where(&f, []any{f.Unknown})
 	var n int
 	err := postgres.Tx(ctx, s.pool, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+		ids, err := postgres.All(ctx, tx, pgx.RowTo[int64], `
 update letters
 set state = 'discarded', settled_at = clock_timestamp()
 where letter_id in (
@@ -234,10 +217,6 @@ where letter_id in (
   order by l.letter_id
   for update)
 returning letter_id`, args...)
-		if err != nil {
-			return fmt.Errorf("discard letters: %w", err)
-		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 		if err != nil {
 			return fmt.Errorf("discard letters: %w", err)
 		}
@@ -254,11 +233,10 @@ from unnest($3::bigint[]) as id`, by, why, ids); err != nil {
 }
 
 // History lists up to limit entries before the one numbered before (0: from the
-// newest), of one redrive or about one letter where those are given. It returns
-// the number of the last one.
+// newest), of one redrive or about one letter where those are given.
 func (s *Store) History(ctx context.Context, redriveID *uuid.UUID, letterID *int64, before int64,
-	limit int) ([]letter.Entry, int64, error) {
-	rows, err := s.pool.Query(ctx, `
+	limit int) ([]letter.Entry, error) {
+	entries, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[letter.Entry], `
 select entry_id, at, by, action, why, detail, redrive_id, letter_id, group_id, letters
 from letter_history
 where ($1::uuid is null or redrive_id = $1)
@@ -267,24 +245,16 @@ where ($1::uuid is null or redrive_id = $1)
 order by entry_id desc
 limit $4`, redriveID, letterID, before, limit)
 	if err != nil {
-		return nil, 0, fmt.Errorf("list history: %w", err)
+		return nil, fmt.Errorf("list history: %w", err)
 	}
-	var last int64
-	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e letter.Entry, err error) {
-		return e, row.Scan(&last, &e.At, &e.By, &e.Action, &e.Why, &e.Detail, &e.RedriveID, &e.LetterID, &e.GroupID,
-			&e.Letters)
-	})
-	if err != nil {
-		return nil, 0, fmt.Errorf("list history: %w", err)
-	}
-	return entries, last, nil
+	return entries, nil
 }
 
 // Life is what was done with one letter, the newest first: what the history has
 // of it, and what each redrive's try has come to.
 func (s *Store) Life(ctx context.Context, letterID int64) ([]letter.Entry, error) {
-	rows, err := s.pool.Query(ctx, `
-select at, by, action, why, detail, redrive_id
+	entries, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[letter.Entry], `
+select 0::bigint, at, by, action, why, detail, redrive_id, $1::bigint, null::bigint, 1
 from (
   select at, by, action, why, detail, redrive_id
   from letter_history
@@ -308,14 +278,6 @@ from (
 ) entries
 order by at desc
 limit 100`, letterID, letter.Itself)
-	if err != nil {
-		return nil, fmt.Errorf("life of letter %d: %w", letterID, err)
-	}
-	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (letter.Entry, error) {
-		e := letter.Entry{LetterID: &letterID, Letters: 1}
-		err := row.Scan(&e.At, &e.By, &e.Action, &e.Why, &e.Detail, &e.RedriveID)
-		return e, err
-	})
 	if err != nil {
 		return nil, fmt.Errorf("life of letter %d: %w", letterID, err)
 	}

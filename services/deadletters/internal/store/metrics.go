@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -10,6 +9,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/kit/telemetry"
 )
 
 // scope names this package's metrics.
@@ -25,26 +25,25 @@ type metrics struct {
 	states   metric.Int64Gauge
 }
 
-func newMetrics() (*metrics, error) {
+func newMetrics() *metrics {
 	meter := otel.Meter(scope)
-	var m metrics
-	var errs [6]error
-	m.stored, errs[0] = meter.Int64Counter("orderflow.letters.stored", metric.WithUnit("{letter}"),
-		metric.WithDescription("Dead letters taken out of a dead-letter queue and stored, each once."))
-	m.outcomes, errs[1] = meter.Int64Counter("orderflow.letters.redriven", metric.WithUnit("{letter}"),
-		metric.WithDescription("Redriven letters by outcome: handled, died or unknown."))
-	m.waiting, errs[2] = meter.Int64Gauge("orderflow.letters.waiting", metric.WithUnit("{letter}"),
-		metric.WithDescription("Stored letters that nobody has done anything about, counted every 15 seconds; "+
-			"every replica reports all."))
-	m.unknown, errs[3] = meter.Int64Gauge("orderflow.letters.unknown", metric.WithUnit("{letter}"),
-		metric.WithDescription("Redriven letters of which nothing was heard for long, counted every 15 seconds; "+
-			"every replica reports all."))
-	m.age, errs[4] = meter.Float64Gauge("orderflow.letters.waiting.age", metric.WithUnit("s"),
-		metric.WithDescription("Time since the last death of the letter that has waited longest, 0 when none waits; "+
-			"every replica reports it."))
-	m.states, errs[5] = meter.Int64Gauge("orderflow.redrives", metric.WithUnit("{redrive}"),
-		metric.WithDescription("Redrives that are running, paused or stopped; every replica reports all."))
-	return &m, errors.Join(errs[:]...)
+	return &metrics{
+		stored: telemetry.Made(meter.Int64Counter("orderflow.letters.stored", metric.WithUnit("{letter}"),
+			metric.WithDescription("Dead letters taken out of a dead-letter queue and stored, each once."))),
+		outcomes: telemetry.Made(meter.Int64Counter("orderflow.letters.redriven", metric.WithUnit("{letter}"),
+			metric.WithDescription("Redriven letters by outcome: handled, died or unknown."))),
+		waiting: telemetry.Made(meter.Int64Gauge("orderflow.letters.waiting", metric.WithUnit("{letter}"),
+			metric.WithDescription("Stored letters that nobody has done anything about, counted every 15 seconds; "+
+				"every replica reports all."))),
+		unknown: telemetry.Made(meter.Int64Gauge("orderflow.letters.unknown", metric.WithUnit("{letter}"),
+			metric.WithDescription("Redriven letters of which nothing was heard for long, counted every 15 seconds; "+
+				"every replica reports all."))),
+		age: telemetry.Made(meter.Float64Gauge("orderflow.letters.waiting.age", metric.WithUnit("s"),
+			metric.WithDescription("Time since the last death of the letter that has waited longest, 0 when none waits; "+
+				"every replica reports it."))),
+		states: telemetry.Made(meter.Int64Gauge("orderflow.redrives", metric.WithUnit("{redrive}"),
+			metric.WithDescription("Redrives that are running, paused or stopped; every replica reports all."))),
+	}
 }
 
 func of(queue string) metric.MeasurementOption {

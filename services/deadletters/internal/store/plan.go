@@ -60,17 +60,13 @@ returning redrives.total`, id).Scan(&total); err != nil {
 // OrdersOf lists up to limit of the orders that a redrive's letters are about, in
 // the order of their ids, behind after.
 func (s *Store) OrdersOf(ctx context.Context, id, after uuid.UUID, limit int) ([]uuid.UUID, error) {
-	rows, err := s.pool.Query(ctx, `
+	ids, err := postgres.All(ctx, s.pool, pgx.RowTo[uuid.UUID], `
 select distinct order_id
 from redrive_letters
 where redrive_id = $1
   and order_id > $2
 order by order_id
 limit $3`, id, after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("orders of redrive %s: %w", id, err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	if err != nil {
 		return nil, fmt.Errorf("orders of redrive %s: %w", id, err)
 	}
@@ -151,16 +147,12 @@ where redrive_id = $1`, id, string(state)); err != nil {
 // take makes the plan's letters the redrive's own. Those that no longer wait are
 // skipped. Who loses a race for a letter fails at the unique index.
 func take(ctx context.Context, tx pgx.Tx, id uuid.UUID, skipTaken bool) (int, error) {
-	rows, err := tx.Query(ctx, `
+	taken, err := postgres.All(ctx, tx, pgx.RowToStructByPos[letter.Taken], `
 select o.letter_id, o.redrive_id
 from redrive_letters r
 join redrive_letters o on o.letter_id = r.letter_id and o.active
 where r.redrive_id = $1
 order by o.letter_id`, id)
-	if err != nil {
-		return 0, fmt.Errorf("look for letters of redrive %s that are taken: %w", id, err)
-	}
-	taken, err := pgx.CollectRows(rows, pgx.RowToStructByPos[letter.Taken])
 	if err != nil {
 		return 0, fmt.Errorf("look for letters of redrive %s that are taken: %w", id, err)
 	}
@@ -207,14 +199,14 @@ const redriveColumns = `r.redrive_id, r.state, r.why, r.planned_by, r.rate, r.cr
 func (s *Store) scanRedrive(row pgx.CollectableRow) (letter.Redrive, error) {
 	var r letter.Redrive
 	err := row.Scan(&r.ID, &r.State, &r.Why, &r.By, &r.Rate, &r.CreatedAt, &r.StartedAt, &r.EndedAt, &r.StoppedBecause,
-		&r.StoppedLetterID, &r.Total, &r.Orders, &r.Asked, &r.Final, &r.OldestDied, &r.NewestDied)
+		&r.StoppedLetterID, &r.Total, &r.Orders.Total, &r.Orders.Asked, &r.Orders.Final, &r.OldestDied, &r.NewestDied)
 	r.Rate = min(r.Rate, s.cfg.Rate)
 	return r, err
 }
 
 // Redrives lists up to limit redrives, the newest first, behind the one given.
 func (s *Store) Redrives(ctx context.Context, after letter.Redrive, limit int) ([]letter.Redrive, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := postgres.All(ctx, s.pool, s.scanRedrive, `
 select `+redriveColumns+`
 from redrives r
 where ($3 or (r.created_at, r.redrive_id) < ($1, $2))
@@ -223,23 +215,15 @@ limit $4`, after.CreatedAt, after.ID, after.ID == uuid.Nil, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list redrives: %w", err)
 	}
-	list, err := pgx.CollectRows(rows, s.scanRedrive)
-	if err != nil {
-		return nil, fmt.Errorf("list redrives: %w", err)
-	}
 	return list, s.count(ctx, list)
 }
 
 // Redrive reads one redrive.
 func (s *Store) Redrive(ctx context.Context, id uuid.UUID) (letter.Redrive, error) {
-	rows, err := s.pool.Query(ctx, `
+	r, err := postgres.One(ctx, s.pool, s.scanRedrive, `
 select `+redriveColumns+`
 from redrives r
 where r.redrive_id = $1`, id)
-	if err != nil {
-		return letter.Redrive{}, fmt.Errorf("redrive %s: %w", id, err)
-	}
-	r, err := pgx.CollectExactlyOneRow(rows, s.scanRedrive)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, letter.ErrNotFound
 	}
@@ -257,22 +241,13 @@ func (s *Store) count(ctx context.Context, redrives []letter.Redrive) error {
 	index := make(map[uuid.UUID]int, len(redrives))
 	for i := range redrives {
 		ids[i], index[redrives[i].ID] = redrives[i].ID, i
-		redrives[i].Counts = map[letter.Outcome]int{}
-	}
-	rows, err := s.pool.Query(ctx, `
-select redrive_id, queue, outcome, count(*)
-from redrive_letters
-where redrive_id = any($1)
-group by redrive_id, queue, outcome
-order by redrive_id, queue`, ids)
-	if err != nil {
-		return fmt.Errorf("count letters of redrives: %w", err)
+		redrives[i].Counts, redrives[i].Queues = map[letter.Outcome]int{}, []letter.QueueCount{}
 	}
 	var id uuid.UUID
 	var queue string
 	var outcome letter.Outcome
 	var n int
-	_, err = pgx.ForEachRow(rows, []any{&id, &queue, &outcome, &n}, func() error {
+	err := postgres.Each(ctx, s.pool, []any{&id, &queue, &outcome, &n}, func() error {
 		r := &redrives[index[id]]
 		r.Counts[outcome] += n
 		if last := len(r.Queues) - 1; last < 0 || r.Queues[last].Queue != queue {
@@ -280,7 +255,12 @@ order by redrive_id, queue`, ids)
 		}
 		r.Queues[len(r.Queues)-1].Letters += n
 		return nil
-	})
+	}, `
+select redrive_id, queue, outcome, count(*)
+from redrive_letters
+where redrive_id = any($1)
+group by redrive_id, queue, outcome
+order by redrive_id, queue`, ids)
 	if err != nil {
 		return fmt.Errorf("count letters of redrives: %w", err)
 	}
@@ -299,7 +279,7 @@ func (s *Store) RedriveLetters(ctx context.Context, id uuid.UUID, outcome letter
 	if !known {
 		return nil, letter.ErrNotFound
 	}
-	rows, err := s.pool.Query(ctx, `
+	list, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[letter.RedriveLetter], `
 select letter_id, queue, group_id, order_id, outcome, sent_at, ended_at
 from redrive_letters
 where redrive_id = $1
@@ -307,10 +287,6 @@ where redrive_id = $1
   and letter_id > $3
 order by letter_id
 limit $4`, id, string(outcome), after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("letters of redrive %s: %w", id, err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[letter.RedriveLetter])
 	if err != nil {
 		return nil, fmt.Errorf("letters of redrive %s: %w", id, err)
 	}

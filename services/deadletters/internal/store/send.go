@@ -14,11 +14,8 @@ import (
 
 // Running lists the running redrives.
 func (s *Store) Running(ctx context.Context) ([]uuid.UUID, error) {
-	rows, err := s.pool.Query(ctx, "select redrive_id from redrives where state = 'running' order by redrive_id")
-	if err != nil {
-		return nil, fmt.Errorf("list running redrives: %w", err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	ids, err := postgres.All(ctx, s.pool, pgx.RowTo[uuid.UUID],
+		"select redrive_id from redrives where state = 'running' order by redrive_id")
 	if err != nil {
 		return nil, fmt.Errorf("list running redrives: %w", err)
 	}
@@ -108,7 +105,7 @@ where redrive_id = $1`, id); err != nil {
 
 // decide marks up to size letters as sent, each with an attempt of its own.
 func decide(ctx context.Context, tx pgx.Tx, id uuid.UUID, size int) (int, error) {
-	rows, err := tx.Query(ctx, `
+	chosen, err := postgres.All(ctx, tx, pgx.RowTo[int64], `
 with trusted as (
   select distinct r.group_id
   from redrive_letters r
@@ -135,10 +132,6 @@ where of_order = 1
   and (of_group = 1 or group_id in (select group_id from trusted))
 order by letter_id
 limit $2`, id, size, max(2000, 4*size))
-	if err != nil {
-		return 0, err
-	}
-	chosen, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
 		return 0, err
 	}
@@ -176,7 +169,13 @@ where l.letter_id = d.letter_id`, id, chosen)
 // confirmed it, whatever the state of their redrive is now: as many as fit into
 // some megabytes, one at least while there are any.
 func (s *Store) Unsent(ctx context.Context) ([]letter.Sending, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (letter.Sending, error) {
+		var l letter.Sending
+		err := row.Scan(&l.RedriveID, &l.Attempt, &l.Rate, &l.Letter.ID, &l.Letter.Queue, &l.Letter.Message.Headers,
+			&l.Letter.Message.Properties, &l.Letter.Message.Body)
+		l.Rate = min(l.Rate, s.cfg.Rate)
+		return l, err
+	}, `
 select r.redrive_id, r.attempt, d.rate, l.letter_id, l.queue, l.headers, l.properties, l.body
 from (
   select redrive_id, attempt, letter_id, row_number() over w as number, sum(octet_length(body)) over w as bytes
@@ -196,16 +195,6 @@ join redrives d on d.redrive_id = r.redrive_id
 where r.number = 1
    or r.bytes <= $1
 order by r.letter_id`, maxStatement)
-	if err != nil {
-		return nil, fmt.Errorf("list letters to send: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (letter.Sending, error) {
-		var l letter.Sending
-		err := row.Scan(&l.RedriveID, &l.Attempt, &l.Rate, &l.Letter.ID, &l.Letter.Queue, &l.Letter.Message.Headers,
-			&l.Letter.Message.Properties, &l.Letter.Message.Body)
-		l.Rate = min(l.Rate, s.cfg.Rate)
-		return l, err
-	})
 	if err != nil {
 		return nil, fmt.Errorf("list letters to send: %w", err)
 	}
@@ -279,7 +268,7 @@ where redrive_id = $1
 // Silent gives up waiting for the outcome of letters of which nothing was heard
 // for long, and stops their redrives.
 func (s *Store) Silent(ctx context.Context) error {
-	rows, err := s.pool.Query(ctx, `
+	attempts, err := postgres.All(ctx, s.pool, pgx.RowTo[uuid.UUID], `
 select attempt
 from redrive_letters
 where outcome = 'sent'
@@ -287,10 +276,6 @@ where outcome = 'sent'
   and sent_at < now() - $1::interval
 order by sent_at
 limit 1000`, s.cfg.Silence)
-	if err != nil {
-		return fmt.Errorf("look for silent letters: %w", err)
-	}
-	attempts, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	if err != nil {
 		return fmt.Errorf("look for silent letters: %w", err)
 	}

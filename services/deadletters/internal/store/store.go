@@ -46,12 +46,8 @@ type Store struct {
 }
 
 // New returns the store in pool.
-func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
-	m, err := newMetrics()
-	if err != nil {
-		return nil, err
-	}
-	return &Store{pool: pool, cfg: cfg, metrics: m, wake: make(chan struct{}, 1)}, nil
+func New(pool *pgxpool.Pool, cfg Config) *Store {
+	return &Store{pool: pool, cfg: cfg, metrics: newMetrics(), wake: make(chan struct{}, 1)}
 }
 
 // Alone runs fn unless another replica is running something of this name. When

@@ -65,7 +65,7 @@ func setupOn(t testing.TB, databaseURL string) *env {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.pool.Close)
-	e.store, err = store.New(e.pool, time.Hour, func(batch []bus.Event) {
+	e.store = store.New(e.pool, time.Hour, func(batch []bus.Event) {
 		for _, event := range batch {
 			if event.Type != events.OrderCreatedType {
 				continue
@@ -77,9 +77,6 @@ func setupOn(t testing.TB, databaseURL string) *env {
 			e.created <- created
 		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.store.Run(ctx) }()

@@ -28,10 +28,7 @@ func setup(t *testing.T) *store.Store {
 	if err := postgres.Migrate(t.Context(), pool, store.Migrations()); err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.New(pool, time.Hour, func([]bus.Event) {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := store.New(pool, time.Hour, func([]bus.Event) {})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

@@ -2,13 +2,13 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"orderflow.internal/kit/telemetry"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -29,35 +29,8 @@ type sagaMetrics struct {
 	outcomes   map[outcome]metric.MeasurementOption // made once: attributes are costly to build
 }
 
-func newSagaMetrics() (*sagaMetrics, error) {
+func newSagaMetrics() *sagaMetrics {
 	meter := otel.Meter(scope)
-	duration, err := meter.Float64Histogram("orderflow.saga.duration",
-		metric.WithUnit("s"),
-		metric.WithDescription("Time from placing an order to its Confirmed or Cancelled state."),
-		metric.WithExplicitBucketBoundaries(.005, .01, .02, .03, .05, .075, .1, .15, .25, .5, 1, 2.5, 5, 10, 30, 60))
-	if err != nil {
-		return nil, fmt.Errorf("saga duration metric: %w", err)
-	}
-	pending, err := meter.Int64Gauge("orderflow.orders.pending",
-		metric.WithUnit("{order}"),
-		metric.WithDescription("Orders that wait for a stock answer, counted every 15 seconds; every replica reports all."))
-	if err != nil {
-		return nil, fmt.Errorf("pending orders metric: %w", err)
-	}
-	pendingAge, err := meter.Float64Gauge("orderflow.orders.pending.age",
-		metric.WithUnit("s"),
-		metric.WithDescription("Age of the oldest order that waits for a stock answer, 0 when there is none; "+
-			"every replica reports it."))
-	if err != nil {
-		return nil, fmt.Errorf("pending orders' age metric: %w", err)
-	}
-	open, err := meter.Float64Gauge("orderflow.orders.open",
-		metric.WithUnit("{share}"),
-		metric.WithDescription("Share of new orders that are accepted: 1 unless the pending ones wait too long; "+
-			"every replica has its own."))
-	if err != nil {
-		return nil, fmt.Errorf("admission metric: %w", err)
-	}
 	outcomes := map[outcome]metric.MeasurementOption{}
 	for _, o := range []outcome{
 		{order.Confirmed, ""},
@@ -71,7 +44,24 @@ func newSagaMetrics() (*sagaMetrics, error) {
 		}
 		outcomes[o] = metric.WithAttributeSet(attribute.NewSet(attributes...))
 	}
-	return &sagaMetrics{duration: duration, pending: pending, pendingAge: pendingAge, open: open, outcomes: outcomes}, nil
+	return &sagaMetrics{
+		outcomes: outcomes,
+		duration: telemetry.Made(meter.Float64Histogram("orderflow.saga.duration",
+			metric.WithUnit("s"),
+			metric.WithDescription("Time from placing an order to its Confirmed or Cancelled state."),
+			metric.WithExplicitBucketBoundaries(.005, .01, .02, .03, .05, .075, .1, .15, .25, .5, 1, 2.5, 5, 10, 30, 60))),
+		pending: telemetry.Made(meter.Int64Gauge("orderflow.orders.pending",
+			metric.WithUnit("{order}"),
+			metric.WithDescription("Orders that wait for a stock answer, counted every 15 seconds; every replica reports all."))),
+		pendingAge: telemetry.Made(meter.Float64Gauge("orderflow.orders.pending.age",
+			metric.WithUnit("s"),
+			metric.WithDescription("Age of the oldest order that waits for a stock answer, 0 when there is none; "+
+				"every replica reports it."))),
+		open: telemetry.Made(meter.Float64Gauge("orderflow.orders.open",
+			metric.WithUnit("{share}"),
+			metric.WithDescription("Share of new orders that are accepted: 1 unless the pending ones wait too long; "+
+				"every replica has its own."))),
+	}
 }
 
 // ended records the end of an order's saga, which is when it leaves Pending.

@@ -468,11 +468,7 @@ func BenchmarkPlace(b *testing.B) {
 	for _, concurrency := range []int{1, 64, 256} {
 		b.Run(fmt.Sprint(concurrency), func(b *testing.B) {
 			pool := openDatabase(b)
-			s, err := New(pool, time.Hour, func([]bus.Event) {})
-			if err != nil {
-				b.Fatal(err)
-			}
-			r := (&replica{Store: s}).run(b)
+			r := (&replica{Store: New(pool, time.Hour, func([]bus.Event) {})}).run(b)
 			b.ReportAllocs()
 			todo := make(chan struct{}, concurrency)
 			var workers sync.WaitGroup

@@ -142,14 +142,10 @@ func readState(ctx context.Context, pool *pgxpool.Pool, s outbox.Selection, afte
 	}
 	ctx, cancel := context.WithTimeout(postgres.Patient(ctx), stateTimeout)
 	defer cancel()
-	rows, err := pool.Query(ctx, `
-select `+columns+`, answered_at, trace`+stateCondition, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read orders: %w", err)
-	}
-	page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o settled, err error) {
+	page, err := postgres.All(ctx, pool, func(row pgx.CollectableRow) (o settled, err error) {
 		return o, scanInto(row.(pgx.Rows), &o.Order, &o.answered, &o.trace)
-	})
+	}, `
+select `+columns+`, answered_at, trace`+stateCondition, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read orders: %w", err)
 	}

@@ -66,7 +66,7 @@ type Store struct {
 // New makes a store on pool. An order without a stock answer is timed out
 // deadline after it was placed. It calls committed with the events of each
 // committed transaction; committed must not block.
-func New(pool *pgxpool.Pool, deadline time.Duration, committed func([]bus.Event)) (*Store, error) {
+func New(pool *pgxpool.Pool, deadline time.Duration, committed func([]bus.Event)) *Store {
 	s := &Store{
 		pool:       pool,
 		clock:      postgres.NewClock(pool),
@@ -74,11 +74,10 @@ func New(pool *pgxpool.Pool, deadline time.Duration, committed func([]bus.Event)
 		limits:     defaultLimits,
 		committed:  committed,
 		placements: make(chan *placement, placementQueue),
+		saga:       newSagaMetrics(),
 	}
 	s.waiters.init()
-	var err error
-	s.saga, err = newSagaMetrics()
-	return s, err
+	return s
 }
 
 // Now is the time by the database's clock, once that was synchronized.
@@ -116,15 +115,11 @@ func scan(row pgx.CollectableRow) (order.Order, error) {
 
 // Get returns one of the owner's orders, or ErrNotFound.
 func (s *Store) Get(ctx context.Context, owner identity.Owner, id uuid.UUID) (order.Order, error) {
-	rows, err := s.pool.Query(ctx, `
+	o, err := postgres.One(ctx, s.pool, scan, `
 select `+columns+`
 from orders
 where order_id = $1
   and ($2::uuid is null or customer_id = $2)`, [16]byte(id), owner.Arg())
-	if err != nil {
-		return order.Order{}, fmt.Errorf("get order %s: %w", id, err)
-	}
-	o, err := pgx.CollectExactlyOneRow(rows, scan)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return order.Order{}, fmt.Errorf("get order %s: %w", id, ErrNotFound)
@@ -177,11 +172,7 @@ where true`
 	args = append(args, limit+1)
 	query += fmt.Sprintf("\norder by %s\nlimit $%d", sequence, len(args))
 
-	rows, err := s.pool.Query(ctx, query, args...)
-	if err != nil {
-		return nil, false, fmt.Errorf("list orders: %w", err)
-	}
-	orders, err = pgx.CollectRows(rows, scan)
+	orders, err = postgres.All(ctx, s.pool, scan, query, args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("list orders: %w", err)
 	}

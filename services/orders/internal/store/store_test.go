@@ -58,15 +58,11 @@ func newReplica(t testing.TB, pool *pgxpool.Pool) *replica {
 func newReplicaUntil(t testing.TB, pool *pgxpool.Pool, deadline time.Duration) *replica {
 	t.Helper()
 	r := &replica{}
-	var err error
-	r.Store, err = New(pool, deadline, func(events []bus.Event) {
+	r.Store = New(pool, deadline, func(events []bus.Event) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.sent = append(r.sent, events...)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	r.limits.bound = 0 // tests make orders due by hand
 	return r
 }

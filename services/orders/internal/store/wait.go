@@ -3,11 +3,13 @@ package store
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
+	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -30,7 +32,6 @@ type Waiter struct {
 	since time.Time
 	final chan order.Order // gets one order at most, and never blocks the sender
 	all   *waiters
-	next  *Waiter // another one for the same order
 }
 
 // Final delivers the order once, when it is Confirmed or Cancelled.
@@ -46,13 +47,13 @@ func (s *Store) Wait(id uuid.UUID) (*Waiter, bool) { return s.waiters.add(id) }
 
 type waiters struct {
 	mu      sync.Mutex
-	byOrder map[uuid.UUID]*Waiter
+	byOrder map[uuid.UUID][]*Waiter
 	count   int
 	arrived chan struct{} // signals that count is no longer 0
 }
 
 func (ws *waiters) init() {
-	ws.byOrder = make(map[uuid.UUID]*Waiter)
+	ws.byOrder = make(map[uuid.UUID][]*Waiter)
 	ws.arrived = make(chan struct{}, 1)
 }
 
@@ -63,8 +64,7 @@ func (ws *waiters) add(id uuid.UUID) (*Waiter, bool) {
 	if ws.count == maxWaiters {
 		return nil, false
 	}
-	w.next = ws.byOrder[id]
-	ws.byOrder[id] = w
+	ws.byOrder[id] = append(ws.byOrder[id], w)
 	if ws.count++; ws.count == 1 {
 		select {
 		case ws.arrived <- struct{}{}:
@@ -77,23 +77,17 @@ func (ws *waiters) add(id uuid.UUID) (*Waiter, bool) {
 func (ws *waiters) remove(w *Waiter) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	head := ws.byOrder[w.id]
-	if head == w {
-		if w.next == nil {
-			delete(ws.byOrder, w.id)
-		} else {
-			ws.byOrder[w.id] = w.next
-		}
-		ws.count--
+	waiting := ws.byOrder[w.id]
+	i := slices.Index(waiting, w)
+	switch {
+	case i < 0: // told, or closed before
 		return
+	case len(waiting) == 1:
+		delete(ws.byOrder, w.id)
+	default:
+		ws.byOrder[w.id] = slices.Delete(waiting, i, i+1)
 	}
-	for ; head != nil; head = head.next {
-		if head.next == w {
-			head.next = w.next
-			ws.count--
-			return
-		}
-	}
+	ws.count--
 }
 
 // tell gives a final order to those who wait for it.
@@ -102,13 +96,11 @@ func (ws *waiters) tell(o order.Order) {
 		return
 	}
 	ws.mu.Lock()
-	head := ws.byOrder[o.ID]
+	waiting := ws.byOrder[o.ID]
 	delete(ws.byOrder, o.ID)
-	for w := head; w != nil; w = w.next {
-		ws.count--
-	}
+	ws.count -= len(waiting)
 	ws.mu.Unlock()
-	for w := head; w != nil; w = w.next {
+	for _, w := range waiting {
 		w.final <- o
 	}
 }
@@ -118,12 +110,9 @@ func (ws *waiters) tell(o order.Order) {
 func (ws *waiters) orders(before time.Time) (ids [][16]byte, any bool) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	for id, w := range ws.byOrder {
-		for ; w != nil; w = w.next {
-			if w.since.Before(before) {
-				ids = append(ids, id)
-				break
-			}
+	for id, waiting := range ws.byOrder {
+		if waiting[0].since.Before(before) { // the first has waited longest
+			ids = append(ids, id)
 		}
 	}
 	return ids, ws.count > 0
@@ -176,25 +165,15 @@ func (s *Store) runPolls(ctx context.Context) {
 func (s *Store) poll(ctx context.Context, ids [][16]byte) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, `
+	final, err := postgres.All(ctx, s.pool, scan, `
 select `+columns+`
 from orders
 where order_id = any($1::uuid[])
   and status <> 'Pending'`, ids)
-	if err != nil {
-		return 0, err
-	}
-	defer rows.Close()
-	found := 0
-	for rows.Next() {
-		o, err := scan(rows)
-		if err != nil {
-			return found, err
-		}
+	for _, o := range final {
 		s.waiters.tell(o)
-		found++
 	}
-	return found, rows.Err()
+	return len(final), err
 }
 
 // sleep reports whether it slept for d without ctx being done.

@@ -89,37 +89,11 @@ func handleLong(fn func(http.ResponseWriter, *http.Request) error, query ...stri
 	})
 }
 
-type productBody struct {
-	ProductID  uuid.UUID `json:"productId"`
-	Name       string    `json:"name"`
-	PriceCents int64     `json:"priceCents"`
-	Currency   string    `json:"currency"`
-	Stock      int       `json:"stock"`
-	Reserved   int       `json:"reserved"`
-	Version    int64     `json:"version"`
-	CreatedAt  time.Time `json:"createdAt"`
-	UpdatedAt  time.Time `json:"updatedAt"`
-}
-
-func bodyOf(p product.Product) productBody {
-	return productBody{
-		ProductID:  p.ID,
-		Name:       p.Name,
-		PriceCents: p.PriceCents,
-		Currency:   p.Currency,
-		Stock:      p.Stock,
-		Reserved:   p.Reserved,
-		Version:    p.Version,
-		CreatedAt:  p.CreatedAt.UTC(),
-		UpdatedAt:  p.UpdatedAt.UTC(),
-	}
-}
-
 // write answers with a product and its version as the entity tag. The tag is
 // for If-Match: orders change stock without changing it.
 func write(w http.ResponseWriter, status int, p product.Product) error {
 	web.SetVersion(w, p.Version)
-	return web.Write(w, status, bodyOf(p))
+	return web.Write(w, status, p)
 }
 
 func (a *api) list(w http.ResponseWriter, r *http.Request) error {
@@ -136,18 +110,8 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := struct {
-		Products []productBody `json:"products"`
-		Next     string        `json:"next,omitempty"`
-	}{Products: make([]productBody, 0, min(len(found), limit))}
-	if len(found) > limit {
-		found = found[:limit]
-		page.Next = web.CreationCursor(found[limit-1].CreatedAt, found[limit-1].ID)
-	}
-	for _, p := range found {
-		page.Products = append(page.Products, bodyOf(p))
-	}
-	return web.Write(w, http.StatusOK, page)
+	return web.WritePage(w, "products", found, limit,
+		func(p product.Product) string { return web.CreationCursor(p.CreatedAt, p.ID) })
 }
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) error {

@@ -26,19 +26,19 @@ const (
 
 // Product is one entry of the catalog with its stock.
 type Product struct {
-	ID         uuid.UUID
-	Name       string
-	PriceCents int64
-	Currency   string // ISO 4217
-	Stock      int    // units that can still be ordered
+	ID         uuid.UUID `json:"productId"`
+	Name       string    `json:"name"`
+	PriceCents int64     `json:"priceCents"`
+	Currency   string    `json:"currency"` // ISO 4217
+	Stock      int       `json:"stock"`    // units that can still be ordered
 	// Reserved are the units that orders hold: pending ones, and confirmed ones
 	// for good. Stock + Reserved <= MaxStock.
-	Reserved int
+	Reserved int `json:"reserved"`
 	// Version counts edits and restocking. Orders leave it alone: otherwise
 	// every order would make an editor's page stale.
-	Version   int64
-	CreatedAt time.Time
-	UpdatedAt time.Time
+	Version   int64     `json:"version"`
+	CreatedAt time.Time `json:"createdAt"`
+	UpdatedAt time.Time `json:"updatedAt"`
 }
 
 var (

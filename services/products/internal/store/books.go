@@ -193,7 +193,14 @@ func (s *Store) CheckStock(ctx context.Context, rate int,
 // returns the last and how many there were.
 func addHeld(ctx context.Context, tx pgx.Tx, after uuid.UUID, limit int64,
 	held map[uuid.UUID]int64) (last uuid.UUID, n int64, err error) {
-	rows, err := tx.Query(ctx, `
+	var end, product *uuid.UUID
+	var quantity *int64
+	err = postgres.Each(ctx, tx, []any{&end, &n, &product, &quantity}, func() error {
+		if product != nil {
+			held[*product] += *quantity
+		}
+		return nil
+	}, `
 with page as materialized (
   select order_id, status, items
   from reservations
@@ -211,17 +218,6 @@ left join (
   cross join jsonb_to_recordset(page.items) as i("productId" uuid, quantity bigint)
   where page.status = 'Reserved') as i on true
 group by 1, 2, 3`, after, limit)
-	if err != nil {
-		return after, 0, err
-	}
-	var end, product *uuid.UUID
-	var quantity *int64
-	_, err = pgx.ForEachRow(rows, []any{&end, &n, &product, &quantity}, func() error {
-		if product != nil {
-			held[*product] += *quantity
-		}
-		return nil
-	})
 	if end != nil {
 		last = *end
 	}
@@ -231,15 +227,9 @@ group by 1, 2, 3`, after, limit)
 // compareStock returns the products whose numbers do not add up, and how many
 // products there are.
 func compareStock(ctx context.Context, tx pgx.Tx, held map[uuid.UUID]int64) (wrong []books.Stock, n int64, err error) {
-	rows, err := tx.Query(ctx, `
-select product_id, stock, reserved, coalesce(supplied, stock + reserved)
-from products`)
-	if err != nil {
-		return nil, 0, err
-	}
 	left := maps.Clone(held)
 	var p books.Stock
-	_, err = pgx.ForEachRow(rows, []any{&p.ProductID, &p.Stock, &p.Reserved, &p.Supplied}, func() error {
+	err = postgres.Each(ctx, tx, []any{&p.ProductID, &p.Stock, &p.Reserved, &p.Supplied}, func() error {
 		n++
 		p.Held = held[p.ProductID]
 		delete(left, p.ProductID)
@@ -247,7 +237,9 @@ from products`)
 			wrong = append(wrong, p)
 		}
 		return nil
-	})
+	}, `
+select product_id, stock, reserved, coalesce(supplied, stock + reserved)
+from products`)
 	for id, quantity := range left {
 		wrong = append(wrong, books.Stock{ProductID: id, Held: quantity, Unknown: true})
 	}

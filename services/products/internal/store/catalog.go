@@ -13,14 +13,8 @@ import (
 	"orderflow.internal/products/internal/product"
 )
 
+// productColumns are product.Product's fields.
 const productColumns = `product_id, name, price_cents, currency, stock, reserved, version, created_at, updated_at`
-
-func scanProduct(row pgx.CollectableRow) (product.Product, error) {
-	var p product.Product
-	err := row.Scan(&p.ID, &p.Name, &p.PriceCents, &p.Currency, &p.Stock, &p.Reserved, &p.Version, &p.CreatedAt,
-		&p.UpdatedAt)
-	return p, err
-}
 
 // write is one for a statement that writes, which may have taken effect when its
 // error is of unknown outcome.
@@ -31,28 +25,20 @@ func (s *Store) write(ctx context.Context, sql string, args ...any) (product.Pro
 
 // one runs a query that returns one product or, for pgx.ErrNoRows, none.
 func (s *Store) one(ctx context.Context, sql string, args ...any) (product.Product, error) {
-	rows, err := s.pool.Query(ctx, sql, args...)
-	if err != nil {
-		return product.Product{}, err
-	}
-	return pgx.CollectExactlyOneRow(rows, scanProduct)
+	return postgres.One(ctx, s.pool, pgx.RowToStructByPos[product.Product], sql, args...)
 }
 
 // Products lists up to limit products in the order they were created, from the
 // one behind after, of which CreatedAt and ID count; its zero value is before
 // the first.
 func (s *Store) Products(ctx context.Context, after product.Product, limit int) ([]product.Product, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[product.Product], `
 select `+productColumns+`
 from products
 where (created_at, product_id) > ($1, $2)
   and deleted_at is null
 order by created_at, product_id
 limit $3`, after.CreatedAt, after.ID, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list products: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, scanProduct)
 	if err != nil {
 		return nil, fmt.Errorf("list products: %w", err)
 	}

@@ -107,16 +107,12 @@ func move(ctx context.Context, tx pgx.Tx, old, held []product.Item) error {
 		return nil
 	}
 	ids, quantities := columns(moved)
-	rows, err := tx.Query(ctx, `
+	there, err := postgres.All(ctx, tx, pgx.RowTo[uuid.UUID], `
 select product_id
 from products
 where product_id = any($1)
 order by product_id
 for no key update`, ids)
-	if err != nil {
-		return err
-	}
-	there, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	if err != nil {
 		return err
 	}
@@ -227,11 +223,8 @@ where r.status <> excluded.status
 // restate stores the events that announce the reservation and that the outbox
 // lacks. The relay publishes them.
 func restate(ctx context.Context, tx pgx.Tx, id uuid.UUID, said Statement) (list []bus.Event, err error) {
-	rows, err := tx.Query(ctx, "select distinct routing_key from outbox_events where subject = $1", id.String())
-	if err != nil {
-		return nil, err
-	}
-	has, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	has, err := postgres.All(ctx, tx, pgx.RowTo[string],
+		"select distinct routing_key from outbox_events where subject = $1", id.String())
 	if err != nil {
 		return nil, err
 	}
