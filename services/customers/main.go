@@ -40,12 +40,7 @@ func main() {
 }
 
 func migrate(ctx context.Context, cfg config) error {
-	pool, err := postgres.Open(ctx, cfg.Postgres)
-	if err != nil {
-		return err
-	}
-	defer postgres.Close(pool)
-	return postgres.Migrate(ctx, pool, store.Migrations())
+	return postgres.MigrateCommand(ctx, cfg.Postgres, store.Migrations())
 }
 
 func serve(ctx context.Context, info run.Info, cfg config) error {
@@ -63,9 +58,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	auth := identity.New(cfg.Auth)
 	notes := web.Checks{
 		"consumer": orders.Ready,
-	}
-	if !auth.Open() {
-		notes["issuer"] = auth.Ready
+		"issuer":   auth.Ready,
 	}
 	server := web.NewServer(cfg.Web, api.New(customers, orders.Depth, auth), web.Admin(info.Metrics, web.Checks{
 		"database": database.Ready,

@@ -83,12 +83,7 @@ func main() {
 }
 
 func migrate(ctx context.Context, cfg config) error {
-	pool, err := postgres.Open(ctx, cfg.Postgres)
-	if err != nil {
-		return err
-	}
-	defer postgres.Close(pool)
-	return postgres.Migrate(ctx, pool, store.Migrations())
+	return postgres.MigrateCommand(ctx, cfg.Postgres, store.Migrations())
 }
 
 func serve(ctx context.Context, info run.Info, cfg config) error {
@@ -110,9 +105,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	notes := web.Checks{
 		"publisher": publisher.Ready,
 		"consumer":  dead.Ready,
-	}
-	if !auth.Open() {
-		notes["issuer"] = auth.Ready
+		"issuer":    auth.Ready,
 	}
 	server := web.NewServer(cfg.Web, api.New(letters, api.NewOrders(cfg.Orders), auth), web.Admin(info.Metrics, web.Checks{
 		"database": database.Ready,

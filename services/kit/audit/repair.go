@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -42,7 +41,7 @@ func ParseRepair(call run.Call, name string, more func(*flag.FlagSet)) (*Repair,
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Func("order", "", func(value string) error { return r.addOrder(call.Stdin, value) })
-	flags.StringVar(&r.By, "by", processOwner(), "")
+	flags.StringVar(&r.By, "by", run.Operator(), "")
 	flags.BoolVar(&r.Yes, "yes", false, "")
 	if more != nil {
 		more(flags)
@@ -129,16 +128,4 @@ func (r *Repair) Done(changed int) {
 	default:
 		r.Printf("%d would change. Nothing was changed: add --yes to do it.\n", changed)
 	}
-}
-
-func processOwner() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "an unknown host"
-	}
-	user := os.Getenv("USER")
-	if user == "" {
-		user = fmt.Sprintf("user %d", os.Getuid())
-	}
-	return user + " on " + host
 }

@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"orderflow.internal/kit/resolve"
+	"orderflow.internal/kit/run"
 )
 
 // names are the brokers' hosts, which are looked up for each new connection.
@@ -128,11 +128,13 @@ func (c Config) uri() (amqp.URI, error) {
 	if c.UsernameFile == "" {
 		return uri, nil
 	}
-	if uri.Username, err = readLine(c.UsernameFile); err != nil {
-		return uri, err
+	if uri.Username, err = run.ReadLine(c.UsernameFile); err == nil {
+		uri.Password, err = run.ReadLine(c.PasswordFile)
 	}
-	uri.Password, err = readLine(c.PasswordFile)
-	return uri, err
+	if err != nil {
+		return uri, fmt.Errorf("read broker credentials: %w", err)
+	}
+	return uri, nil
 }
 
 func (c Config) tls(host string) (*tls.Config, error) {
@@ -156,12 +158,4 @@ func (c Config) tls(host string) (*tls.Config, error) {
 		return nil, fmt.Errorf("AMQP_CA_FILE: %s holds no PEM certificate", c.CAFile)
 	}
 	return config, nil
-}
-
-func readLine(file string) (string, error) {
-	text, err := os.ReadFile(file) //nolint:gosec // the operator names the file
-	if err != nil {
-		return "", fmt.Errorf("read broker credentials: %w", err)
-	}
-	return strings.TrimSpace(string(text)), nil
 }

@@ -138,13 +138,13 @@ func (l *letters) connected(ctx context.Context) {
 	pipe := newPipe(link, l.cfg.ConfirmTimeout)
 	idle := time.NewTimer(letterIdle)
 	defer idle.Stop()
-	var log occasionally
+	log := occasionally()
 	for {
 		for batch := l.take(); len(batch) > 0; batch = l.take() {
 			err := l.store(ctx, pipe, batch)
 			l.setFailure(err)
-			if err != nil && ctx.Err() == nil && log.now() {
-				slog.ErrorContext(ctx, "dead letters not stored, will be retried", "error", err)
+			if err != nil && ctx.Err() == nil {
+				log.Do(func() { slog.ErrorContext(ctx, "dead letters not stored, will be retried", "error", err) })
 			}
 			idle.Reset(letterIdle)
 		}

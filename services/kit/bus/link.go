@@ -10,6 +10,9 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/time/rate"
+
+	"orderflow.internal/kit/run"
 )
 
 // connection is one connection to the broker, and the socket below it.
@@ -76,13 +79,15 @@ const stable = 10 * time.Second
 // is done; then it closes the connection.
 func (l *link) run(ctx context.Context) {
 	var wait backoff
-	var log occasionally
+	log := occasionally()
 	for ctx.Err() == nil {
 		conn, err := l.cfg.dial(ctx, l.name)
 		if err != nil {
 			l.set(nil, "", err)
-			if ctx.Err() == nil && log.now() {
-				slog.WarnContext(ctx, "broker unreachable, will retry", "connection", l.name, "error", err)
+			if ctx.Err() == nil {
+				log.Do(func() {
+					slog.WarnContext(ctx, "broker unreachable, will retry", "connection", l.name, "error", err)
+				})
 			}
 			wait.sleep(ctx)
 			continue
@@ -90,7 +95,7 @@ func (l *link) run(ctx context.Context) {
 		slog.InfoContext(ctx, "broker connected", "connection", l.name)
 		since := time.Now()
 		l.serve(ctx, conn)
-		log.done() // said by serve
+		log.Do(func() {}) // said by serve
 		if time.Since(since) > stable {
 			wait.reset()
 		}
@@ -227,12 +232,7 @@ func (b *backoff) reset() { b.next = 0 }
 
 func (b *backoff) sleep(ctx context.Context) {
 	b.next = min(max(2*b.next, 50*time.Millisecond), 2*time.Second)
-	timer := time.NewTimer(jitter(b.next))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
+	run.Sleep(ctx, jitter(b.next))
 }
 
 // jitter is between half and one and a half times d.
@@ -242,15 +242,4 @@ func jitter(d time.Duration) time.Duration {
 
 // occasionally keeps a log short while something stays broken: it allows one
 // line a minute.
-type occasionally struct{ last time.Time }
-
-func (o *occasionally) now() bool {
-	if time.Since(o.last) < time.Minute {
-		return false
-	}
-	o.last = time.Now()
-	return true
-}
-
-// done notes that the line was written by somebody else.
-func (o *occasionally) done() { o.last = time.Now() }
+func occasionally() *rate.Sometimes { return &rate.Sometimes{Interval: time.Minute} }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -155,16 +155,8 @@ func toField(name string, value any) Field {
 	switch v := value.(type) {
 	case nil:
 		f.Type = "void"
-	case bool:
-		f.Type, f.Value = "bool", strconv.FormatBool(v)
-	case byte:
-		f.Type, f.Value = "uint8", strconv.Itoa(int(v))
-	case int8, int16, uint16, int32, uint32, int64:
+	case bool, byte, int8, int16, uint16, int32, uint32, int64, float32, float64:
 		f.Type, f.Value = fmt.Sprintf("%T", v), fmt.Sprint(v)
-	case float32:
-		f.Type, f.Value = "float32", strconv.FormatFloat(float64(v), 'g', -1, 32)
-	case float64:
-		f.Type, f.Value = "float64", strconv.FormatFloat(v, 'g', -1, 64)
 	case amqp.Decimal:
 		f.Type, f.Value = "decimal", fmt.Sprintf("%de-%d", v.Value, v.Scale)
 	case string:
@@ -186,43 +178,21 @@ func toField(name string, value any) Field {
 	return f
 }
 
+// scalars are values of the types that fmt both writes and reads.
+var scalars = map[string]any{
+	"bool": false, "uint8": byte(0), "int8": int8(0), "int16": int16(0), "uint16": uint16(0), "int32": int32(0),
+	"uint32": uint32(0), "int64": int64(0), "float32": float32(0), "float64": float64(0),
+}
+
 func fromField(f Field) (any, error) {
+	if scalar, ok := scalars[f.Type]; ok {
+		value := reflect.New(reflect.TypeOf(scalar))
+		_, err := fmt.Sscan(f.Value, value.Interface())
+		return value.Elem().Interface(), err
+	}
 	switch f.Type {
 	case "void":
 		return nil, nil
-	case "bool":
-		return strconv.ParseBool(f.Value)
-	case "uint8":
-		n, err := strconv.ParseUint(f.Value, 10, 8)
-		return byte(n), err
-	case "int8":
-		n, err := strconv.ParseInt(f.Value, 10, 8)
-		return int8(n), err
-	case "int16":
-		n, err := strconv.ParseInt(f.Value, 10, 16)
-		return int16(n), err
-	case "uint16":
-		n, err := strconv.ParseUint(f.Value, 10, 16)
-		return uint16(n), err
-	case "int32":
-		n, err := strconv.ParseInt(f.Value, 10, 32)
-		return int32(n), err
-	case "uint32":
-		n, err := strconv.ParseUint(f.Value, 10, 32)
-		return uint32(n), err
-	case "int64":
-		return strconv.ParseInt(f.Value, 10, 64)
-	case "float32":
-		x, err := strconv.ParseFloat(f.Value, 32)
-		return float32(x), err
-	case "float64":
-		return strconv.ParseFloat(f.Value, 64)
-	}
-	return fromStructured(f)
-}
-
-func fromStructured(f Field) (any, error) {
-	switch f.Type {
 	case "decimal":
 		var d amqp.Decimal
 		_, err := fmt.Sscanf(f.Value, "%de-%d", &d.Value, &d.Scale)

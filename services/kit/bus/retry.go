@@ -1,8 +1,8 @@
 package bus
 
 import (
-	"container/heap"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -22,8 +22,8 @@ func retryDelay(first time.Duration, attempt int) time.Duration {
 }
 
 // held are failed messages that wait, unacknowledged, until their delay is
-// over. They take room in the prefetch window, so a queue in which many fail
-// slows down by itself.
+// over, the first one first. They take room in the prefetch window, so a queue in
+// which many fail slows down by itself.
 type held []heldMessage
 
 type heldMessage struct {
@@ -31,18 +31,10 @@ type heldMessage struct {
 	due time.Time
 }
 
-func (h held) Len() int           { return len(h) }
-func (h held) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
-func (h held) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *held) Push(x any)        { *h = append(*h, x.(heldMessage)) }
-func (h *held) Pop() any {
-	old := *h
-	last := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return last
+func (h *held) add(r *received, due time.Time) {
+	i, _ := slices.BinarySearchFunc(*h, due, func(m heldMessage, due time.Time) int { return m.due.Compare(due) })
+	*h = slices.Insert(*h, i, heldMessage{r, due})
 }
-
-func (h *held) add(r *received, due time.Time) { heap.Push(h, heldMessage{r, due}) }
 
 // takeDue removes and returns the message that is due first, if it is due at
 // now.
@@ -50,7 +42,9 @@ func (h *held) takeDue(now time.Time) (r *received, ok bool) {
 	if len(*h) == 0 || (*h)[0].due.After(now) {
 		return nil, false
 	}
-	return heap.Pop(h).(heldMessage).received, true
+	r = (*h)[0].received
+	*h = slices.Delete(*h, 0, 1)
+	return r, true
 }
 
 // takeAll removes and returns all of them.

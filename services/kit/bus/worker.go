@@ -49,7 +49,7 @@ func (w *worker) setState(err error) {
 // run keeps the queue consumed until ctx is done.
 func (w *worker) run(ctx context.Context) {
 	var wait backoff
-	var log occasionally
+	log := occasionally()
 	for w.awaitDependencies(ctx) {
 		conn, err := w.consumer.link.get(ctx)
 		if err != nil {
@@ -61,9 +61,11 @@ func (w *worker) run(ctx context.Context) {
 			return
 		}
 		w.setState(err)
-		if !errors.Is(err, errGivenBack) && log.now() {
-			w.down = true
-			slog.WarnContext(ctx, "consumer stopped, will restart", "queue", w.sub.queue, "error", err)
+		if !errors.Is(err, errGivenBack) {
+			log.Do(func() {
+				w.down = true
+				slog.WarnContext(ctx, "consumer stopped, will restart", "queue", w.sub.queue, "error", err)
+			})
 		}
 		if time.Since(started) > stable {
 			wait.reset()

@@ -10,8 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -20,16 +18,17 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
+
+	"orderflow.internal/kit/run"
 )
 
 const (
-	refresh      = 5 * time.Minute // between looks at the issuer's keys
-	firstRetry   = 500 * time.Millisecond
-	longestRetry = 15 * time.Second
+	refresh = 5 * time.Minute // between looks at the issuer's keys
+	retry   = time.Second     // after one in vain
 
-	fetchTimeout  = 5 * time.Second
-	maxDocument   = 256 << 10 // bytes of the issuer's documents
-	minRSA        = 2048      // bits
+	fetchTimeout  = 5 * time.Second // of one document
+	maxDocument   = 256 << 10       // bytes of the issuer's documents
+	minRSA        = 2048            // bits
 	extraInterval = 5 * time.Second
 	extraBurst    = 3
 )
@@ -78,32 +77,8 @@ func newKeys(issuer, url string) *keys {
 // run fetches the keys and keeps them fresh until ctx is done.
 func (k *keys) run(ctx context.Context) error {
 	defer k.http.CloseIdleConnections()
-	wait := firstRetry
-	failing := false
-	for ctx.Err() == nil {
-		err := k.fetch(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil && !failing:
-			slog.WarnContext(ctx, "cannot fetch the issuer's keys, will retry", "issuer", k.issuer,
-				"known_keys", k.current.Load() != nil, "error", err)
-		case err == nil && failing:
-			slog.InfoContext(ctx, "fetched the issuer's keys again", "issuer", k.issuer)
-		}
-		failing = err != nil
-		next := refresh
-		if failing {
-			next, wait = wait, min(2*wait, longestRetry)
-		} else {
-			wait = firstRetry
-		}
-		select {
-		case <-time.After(next*9/10 + rand.N(next/5)): //nolint:gosec // jitter is no secret
-		case <-ctx.Done():
-		}
-	}
-	return nil
+	return run.Every(ctx, run.Job{Name: "fetch the issuer's keys", Interval: refresh, Retry: retry,
+		Timeout: 2 * fetchTimeout, Do: k.fetch})
 }
 
 // errNoKeys: whether a token is genuine cannot be determined right now.

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
+
+	"orderflow.internal/kit/run"
 )
 
 // MachineConfig says as whom a program asks others, which needs no user: the
@@ -103,8 +103,8 @@ func (g *grants) Token() (*oauth2.Token, error) {
 	}
 	var err error
 	if g.cfg.IDFile != "" {
-		if cfg.ClientID, err = readLine(g.cfg.IDFile); err == nil {
-			cfg.ClientSecret, err = readLine(g.cfg.SecretFile)
+		if cfg.ClientID, err = run.ReadLine(g.cfg.IDFile); err == nil {
+			cfg.ClientSecret, err = run.ReadLine(g.cfg.SecretFile)
 		}
 	}
 	if err == nil && cfg.TokenURL == "" {
@@ -124,12 +124,4 @@ func (g *grants) Token() (*oauth2.Token, error) {
 		return nil, fmt.Errorf("get an access token as %s: %w", cfg.ClientID, err)
 	}
 	return token, nil
-}
-
-func readLine(file string) (string, error) {
-	text, err := os.ReadFile(file) //nolint:gosec // the operator names the file
-	if err != nil {
-		return "", err
-	}
-	return strings.TrimSpace(string(text)), nil
 }

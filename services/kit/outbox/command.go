@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -132,7 +131,7 @@ func parseRepublish(call run.Call, routes map[string][]string, state *State,
 	flags.Func("key", "", func(value string) error { p.Keys = append(p.Keys, value); return nil })
 	flags.Func("queue", "", func(value string) error { p.Queues = append(p.Queues, value); return nil })
 	flags.IntVar(&p.Rate, "rate", 500, "")
-	flags.StringVar(&p.By, "by", processOwner(), "")
+	flags.StringVar(&p.By, "by", run.Operator(), "")
 	flags.BoolVar(&yes, "yes", false, "")
 	if state != nil {
 		flags.BoolVar(&fromState, "from-state", false, "")
@@ -226,16 +225,4 @@ func parseTime(value string, now func() (time.Time, error)) (time.Time, error) {
 		return at, errors.New("must be a time such as 2026-11-05T09:30:00Z, or how long ago, such as 2h")
 	}
 	return at, nil
-}
-
-func processOwner() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "an unknown host"
-	}
-	user := os.Getenv("USER")
-	if user == "" {
-		user = fmt.Sprintf("user %d", os.Getuid())
-	}
-	return user + " on " + host
 }

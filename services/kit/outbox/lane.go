@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/run"
 )
 
 const (
@@ -124,7 +125,7 @@ func (l *lane) await(ctx, work context.Context) bool {
 		l.mu.Unlock()
 		switch {
 		case waiting > 0 && pause > 0:
-			wait(work, pause, nil)
+			run.Sleep(work, pause)
 		case waiting > 0:
 			return l.relay.publisher.Await(work) == nil
 		case ctx.Err() == nil:

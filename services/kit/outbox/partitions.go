@@ -124,7 +124,7 @@ func CreateDays(ctx context.Context, pool *pgxpool.Pool, first, last time.Time) 
 		if err != nil || complete {
 			return err
 		}
-		if wait(ctx, lockTimeout, nil); ctx.Err() != nil {
+		if !run.Sleep(ctx, lockTimeout) {
 			return ctx.Err()
 		}
 	}

@@ -131,8 +131,8 @@ func (r *Relay) measure(ctx context.Context) error {
 	var parts []trouble
 	for _, row := range rows {
 		r.lane(row.RoutingKey) // the sweep retries for each lane, after a restart as well
-		if row.Error != nil {
-			parts = append(parts, trouble{row.RoutingKey, row.Queue, row.Refused, *row.Error})
+		if row.Error != "" {
+			parts = append(parts, row)
 		}
 	}
 	slices.SortFunc(parts, func(a, b trouble) int { return cmp.Compare(b.Events, a.Events) })
@@ -140,17 +140,10 @@ func (r *Relay) measure(ctx context.Context) error {
 	return nil
 }
 
-// owing are the events of one routing key that are left to a later attempt.
-type owing struct {
-	RoutingKey string
-	Queue      string
-	Refused    int64
-	Error      *string // of the last attempt; nil when none was refused
-}
-
 // measure counts fresh rows stored since a time, before which there are none,
-// and all others.
-func measure(ctx context.Context, pool *pgxpool.Pool, since time.Time) (m measured, rows []owing, err error) {
+// and all others: those that are left to a later attempt, by routing key and
+// queue, without an error where none was refused.
+func measure(ctx context.Context, pool *pgxpool.Pool, since time.Time) (m measured, rows []trouble, err error) {
 	var seconds float64
 	b := &pgx.Batch{}
 	b.Queue(`
@@ -168,12 +161,12 @@ from (
 ) as unpublished`, since).QueryRow(func(row pgx.Row) error { return row.Scan(&m.depth, &seconds) })
 	b.Queue(`
 select routing_key, coalesce(queue, ''), count(*) filter (where attempts > 0),
-  max(last_error) filter (where attempts > 0)
+  coalesce(max(last_error) filter (where attempts > 0), '')
 from outbox_events
 left join unnest(queues) as queue on true
 where next_attempt_at is not null
 group by 1, 2`).Query(func(found pgx.Rows) error {
-		rows, err = pgx.CollectRows(found, pgx.RowToStructByPos[owing])
+		rows, err = pgx.CollectRows(found, pgx.RowToStructByPos[trouble])
 		return err
 	})
 	if err := pool.SendBatch(ctx, b).Close(); err != nil {

@@ -63,12 +63,10 @@ func TestTroubleIsOneLineAMinute(t *testing.T) {
 func TestRetriesThatFailAreOneLineAMinute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, told := &sweeper{}, 0
+		s, told := newSweeper(nil), 0
 		for range 300 { // five minutes
 			for range 3 { // routing keys
-				if s.tell() {
-					told++
-				}
+				s.failed.Do(func() { told++ })
 			}
 			<-time.After(time.Second) // of the bubble
 		}

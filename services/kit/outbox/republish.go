@@ -15,6 +15,7 @@ import (
 
 	"orderflow.internal/kit/bus"
 	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
 )
 
 const (
@@ -162,7 +163,7 @@ func (p *Republication) Run(ctx context.Context, pool *pgxpool.Pool, publisher *
 			}
 			progress(done)
 			sent := time.Duration(done.Published+done.Refused) * time.Second / time.Duration(p.Rate)
-			if wait(ctx, time.Until(started.Add(sent)), nil); ctx.Err() != nil {
+			if !run.Sleep(ctx, time.Until(started.Add(sent))) {
 				return ctx.Err()
 			}
 		}

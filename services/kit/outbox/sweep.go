@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/time/rate"
 
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/run"
@@ -49,7 +50,15 @@ type sweeper struct {
 	mu   sync.Mutex
 	due  map[string]*bound // by routing key
 	busy map[string]bool   // routing keys that a retry runs for
-	told time.Time         // when the log last heard of a retry that failed
+
+	// failed is for the log: in an outage of the database the retries of all keys
+	// fail, each time.
+	failed rate.Sometimes
+}
+
+func newSweeper(r *Relay) *sweeper {
+	return &sweeper{relay: r, started: time.Now(), due: map[string]*bound{}, busy: map[string]bool{},
+		failed: rate.Sometimes{Interval: reportInterval}}
 }
 
 // bound is a time by the database's clock before which there is nothing more
@@ -95,7 +104,7 @@ func (b *bound) done(upTo time.Time) {
 // sweepLoop looks for rows until ctx is done. What it has begun to publish by
 // then it ends within work.
 func (r *Relay) sweepLoop(ctx, work context.Context) {
-	s := &sweeper{relay: r, started: time.Now(), due: map[string]*bound{}, busy: map[string]bool{}}
+	s := newSweeper(r)
 	var retries sync.WaitGroup
 	defer retries.Wait()
 	_ = run.Every(ctx, run.Job{Name: "outbox sweep", Interval: sweepInterval, Timeout: sweepTimeout,
@@ -257,25 +266,15 @@ func (s *sweeper) retry(ctx, work context.Context, retries *sync.WaitGroup, key 
 	}
 	due := s.due[key]
 	retries.Go(func() {
-		if err := s.retryDue(ctx, work, key, due); err != nil && ctx.Err() == nil && s.tell() {
-			slog.WarnContext(ctx, "outbox retry failed, will retry", "routing_key", key, "error", err)
+		if err := s.retryDue(ctx, work, key, due); err != nil && ctx.Err() == nil {
+			s.failed.Do(func() {
+				slog.WarnContext(ctx, "outbox retry failed, will retry", "routing_key", key, "error", err)
+			})
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.busy[key] = false
 	})
-}
-
-// tell reports whether the log may hear of a retry that failed: once a minute,
-// as in an outage of the database the retries of all keys fail, each time.
-func (s *sweeper) tell() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.told.IsZero() && time.Since(s.told) < reportInterval {
-		return false
-	}
-	s.told = time.Now()
-	return true
 }
 
 // retryDue ends with the first page of which nothing was taken: the next tick

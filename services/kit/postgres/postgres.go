@@ -7,15 +7,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5" // uuid.UUID as PostgreSQL's uuid in both directions, arrays included
+
+	"orderflow.internal/kit/run"
 )
 
 // limit bounds whatever waits for the database and has no limit of its own. A
@@ -65,11 +66,10 @@ func (c Config) Validate() error {
 func (c Config) parse() (*pgxpool.Config, error) {
 	url := c.URL
 	if c.URLFile != "" {
-		text, err := os.ReadFile(c.URLFile)
-		if err != nil {
+		var err error
+		if url, err = run.ReadLine(c.URLFile); err != nil {
 			return nil, fmt.Errorf("read the database URL: %w", err)
 		}
-		url = strings.TrimSpace(string(text))
 	}
 	pc, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -124,6 +124,16 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	guard.pool.Store(pool)
 	observe(pool)
 	return pool, nil
+}
+
+// MigrateCommand is a program's command migrate.
+func MigrateCommand(ctx context.Context, cfg Config, fsys fs.FS) error {
+	pool, err := Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer Close(pool)
+	return Migrate(ctx, pool, fsys)
 }
 
 // Close closes the pool. It waits no longer than two seconds for connections

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,14 +18,11 @@ import (
 // ANALYZE comes by, which takes a minute or more of scanning ever larger
 // tables. It also makes the tables' dead rows a metric.
 func KeepStatistics(ctx context.Context, pool *pgxpool.Pool) error {
-	var watching sync.WaitGroup
-	watching.Go(func() { watchDeadRows(ctx, pool) })
-	defer watching.Wait()
 	return run.Every(ctx, run.Job{Name: "statistics", Interval: 3 * time.Second, Timeout: limit,
 		Do: func(ctx context.Context) error {
 			_, err := Exclusive(ctx, pool, "statistics", func(tx pgx.Tx) error { return analyzeGrown(ctx, tx) })
 			return err
-		}})
+		}}, deadRows(pool))
 }
 
 // analyzeGrown analyzes the role's own tables that have more than four times

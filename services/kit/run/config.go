@@ -23,6 +23,15 @@ func Load[T any]() (T, error) {
 	return load[T](env.ToMap(os.Environ()), nil)
 }
 
+// ReadLine reads a setting, such as a password, from a file that the operator names.
+func ReadLine(file string) (string, error) {
+	text, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
 func load[T any](environ, defaults map[string]string) (T, error) {
 	// "Set but empty" is what compose files and chart templates produce for
 	// "not given".
@@ -34,21 +43,20 @@ func load[T any](environ, defaults map[string]string) (T, error) {
 		}
 	}
 
-	var cfg T
-	err := env.ParseWithOptions(&cfg, env.Options{Environment: given})
-	if err == nil {
-		return cfg, errors.Join(validate(reflect.ValueOf(&cfg).Elem())...)
-	}
-	bad := explain[T](err, given)
-	if len(bad) == 0 {
-		return cfg, err // a mistake in the struct itself
-	}
-
 	// The rules of the other variables are asked too, with those that cannot be
 	// read at their defaults.
+	bad := unreadable[T](given)
 	maps.DeleteFunc(given, func(name, _ string) bool { _, ok := bad[name]; return ok })
-	cfg = *new(T)
-	_ = env.ParseWithOptions(&cfg, env.Options{Environment: given}) // can only repeat what must be set
+	var cfg T
+	for _, err := range flatten(env.ParseWithOptions(&cfg, env.Options{Environment: given})) {
+		var unset env.VarIsNotSetError
+		if !errors.As(err, &unset) {
+			return cfg, err // a mistake in the struct itself
+		}
+		if bad[unset.Key] == nil {
+			bad[unset.Key] = fmt.Errorf("%s: must be set", unset.Key)
+		}
+	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(bad)) {
 		errs = append(errs, bad[name])
@@ -63,16 +71,10 @@ func load[T any](environ, defaults map[string]string) (T, error) {
 	return cfg, errors.Join(errs...)
 }
 
-// explain finds the variables behind the parser's errors, which know only Go
-// field names: it parses each variable by itself and sees which ones fail.
-func explain[T any](err error, given map[string]string) map[string]error {
+// unreadable are the variables that the parser cannot read. Its errors know only
+// Go's names of the fields: each variable is parsed by itself.
+func unreadable[T any](given map[string]string) map[string]error {
 	bad := map[string]error{}
-	for _, e := range flatten(err) {
-		var unset env.VarIsNotSetError
-		if errors.As(e, &unset) {
-			bad[unset.Key] = fmt.Errorf("%s: must be set", unset.Key)
-		}
-	}
 	for _, v := range variables(reflect.TypeFor[T]()) {
 		value, ok := given[v.name]
 		if !ok {

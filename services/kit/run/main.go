@@ -84,6 +84,20 @@ type Call struct {
 	Stdout io.Writer // logs go elsewhere
 }
 
+// Operator names who runs a command, for the record: the user and host of the
+// process.
+func Operator() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "an unknown host"
+	}
+	user := os.Getenv("USER")
+	if user == "" {
+		user = fmt.Sprintf("user %d", os.Getuid())
+	}
+	return user + " on " + host
+}
+
 // ExitError is what a command ends with that has done what it should, and whose
 // result is not the one that is hoped for: Message goes to standard error, and
 // the process exits with Code.

@@ -37,14 +37,9 @@ const (
 
 // Run sends until ctx is done.
 func (s *Sender) Run(ctx context.Context) error {
-	silence := make(chan struct{})
-	go func() {
-		defer close(silence)
-		_ = run.Every(ctx,
-			run.Job{Name: "give up waiting for letters", Interval: time.Second, Timeout: 10 * time.Second, Do: s.store.Silent})
-	}()
-	defer func() { <-silence }()
-	return run.Every(ctx, run.Job{Name: "send letters", Interval: pollInterval, Timeout: roundTimeout, Do: s.rounds})
+	return run.Every(ctx,
+		run.Job{Name: "send letters", Interval: pollInterval, Timeout: roundTimeout, Do: s.rounds},
+		run.Job{Name: "give up waiting for letters", Interval: time.Second, Timeout: 10 * time.Second, Do: s.store.Silent})
 }
 
 // rounds sends whenever there is something to send, until its time is half over.

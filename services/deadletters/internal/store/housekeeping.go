@@ -14,15 +14,9 @@ import (
 
 // Run keeps house until ctx is done.
 func (s *Store) Run(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = run.Every(ctx, run.Job{Name: "forget letters", Interval: 10 * time.Minute, Timeout: time.Minute, Do: s.forget})
-	}()
-	_ = run.Every(ctx,
-		run.Job{Name: "count letters", Interval: 15 * time.Second, Timeout: 10 * time.Second, Do: s.countAll})
-	<-done
-	return nil
+	return run.Every(ctx,
+		run.Job{Name: "count letters", Interval: 15 * time.Second, Timeout: 10 * time.Second, Do: s.countAll},
+		run.Job{Name: "forget letters", Interval: 10 * time.Minute, Timeout: time.Minute, Do: s.forget})
 }
 
 // forgetAtOnce bounds what one transaction deletes.

@@ -12,23 +12,17 @@ import (
 	"orderflow.internal/events"
 	"orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
+	"orderflow.internal/kit/outbox"
 	"orderflow.internal/orders/internal/order"
 )
 
-// keptSince is a query for the time from when on the outbox has all events, of
-// which the parameter is the retention: it drops whole days that are older, and
-// knows nothing from before it was made.
-func keptSince(parameter string) string {
-	return `
-select greatest(now() - ` + parameter + `::interval, max(tstamp)::timestamptz) as since
-from goose_db_version
-where version_id = 4`
-}
+// outboxMigration made the outbox.
+const outboxMigration = "4"
 
 // ledgerRows are the orders with what the other services should know of them.
 // An order whose events are not all in the outbox is incomplete.
 var ledgerRows = `
-with kept as materialized (` + keptSince("$3") + `),
+with kept as materialized (` + outbox.KeptSince("$3", outboxMigration) + `),
 told as materialized (
   select subject,
     bool_or(routing_key = 'order.created') as created,
@@ -91,14 +85,7 @@ func (s *Store) Entries(ctx context.Context, ids []uuid.UUID, retention time.Dur
 type entry struct {
 	books.Order
 	order order.Order
-	told  []toldEvent
-}
-
-// toldEvent is an event of an order in the outbox.
-type toldEvent struct {
-	RoutingKey string
-	Body       []byte
-	Published  bool
+	told  []outbox.Told
 }
 
 // batcher is a pool or a transaction.
@@ -109,28 +96,11 @@ type batcher interface {
 // readEntries reads orders and their events in one round trip.
 func readEntries(ctx context.Context, db batcher, ids []uuid.UUID, retention time.Duration) ([]entry, error) {
 	var entries []entry
-	told := make(map[string][]toldEvent, len(ids))
-	subjects := make([]string, len(ids))
-	for i, id := range ids {
-		subjects[i] = id.String()
-	}
 	b := &pgx.Batch{}
 	// The events first: one that an order stores meanwhile is in none of them.
+	told := outbox.QueueTold(b, ids)
 	b.Queue(`
-select subject, routing_key, body, published_at is not null
-from outbox_events
-where subject = any($1)
-order by subject, created_at, id`, subjects).Query(func(rows pgx.Rows) error {
-		var subject string
-		var e toldEvent
-		_, err := pgx.ForEachRow(rows, []any{&subject, &e.RoutingKey, &e.Body, &e.Published}, func() error {
-			told[subject] = append(told[subject], e)
-			return nil
-		})
-		return err
-	})
-	b.Queue(`
-with kept as materialized (`+keptSince("$2")+`)
+with kept as materialized (`+outbox.KeptSince("$2", outboxMigration)+`)
 select `+columns+`, coalesce(answer, ''), (select due from pending_orders p where p.order_id = o.order_id),
   o.created_at >= kept.since, o.updated_at >= kept.since
 from orders as o
@@ -158,7 +128,7 @@ order by o.order_id`, ids, retention).Query(func(rows pgx.Rows) error {
 }
 
 // gone are entries of orders of which only the events are there.
-func gone(ids []uuid.UUID, there []entry, told map[string][]toldEvent) (entries []entry) {
+func gone(ids []uuid.UUID, there []entry, told map[string][]outbox.Told) (entries []entry) {
 	for _, id := range ids {
 		e := entry{told: told[id.String()]}
 		if slices.ContainsFunc(there, func(known entry) bool { return known.OrderID == id }) {
@@ -172,7 +142,7 @@ func gone(ids []uuid.UUID, there []entry, told map[string][]toldEvent) (entries 
 	return entries
 }
 
-func booked(told []toldEvent) []books.Event {
+func booked(told []outbox.Told) []books.Event {
 	list := make([]books.Event, len(told))
 	for i, e := range told {
 		list[i] = books.Event{RoutingKey: e.RoutingKey, Published: e.Published}
@@ -229,7 +199,7 @@ func stateOf(o order.Order) books.State {
 
 // fold returns what an order's events say together, nil unless they are all
 // there: each version from the first on.
-func fold(told []toldEvent) *books.State {
+func fold(told []outbox.Told) *books.State {
 	var s books.State
 	versions := map[int]bool{}
 	for _, e := range told {

@@ -160,6 +160,36 @@ func appendChange(changes []change, cause context.Context, o *order.Order, answe
 	return append(changes, change{order: o, event: event, cause: cause, answer: answer}), nil
 }
 
+// versions are the order in each of its versions up to now, of which each made an
+// event. When it was confirmed, an order that was cancelled afterwards does not
+// say; answered is when its stock answer was handled, nil if that is not known
+// either.
+func versions(o order.Order, answered *time.Time) []order.Order {
+	created := o
+	created.Status, created.Version, created.UpdatedAt = order.Pending, 1, o.CreatedAt
+	all := []order.Order{created}
+	if o.Currency != "" { // it has been confirmed, and that was by the stock answer
+		confirmed := o
+		confirmed.Status, confirmed.Version = order.Confirmed, 2
+		if o.Status == order.Cancelled && answered != nil {
+			confirmed.UpdatedAt = *answered
+		}
+		all = append(all, confirmed)
+	}
+	if o.Status == order.Cancelled {
+		all = append(all, o)
+	}
+	return all
+}
+
+// versionEvent is the event of one of an order's versions.
+func versionEvent(ctx context.Context, o *order.Order, expiresAt time.Time) (bus.Event, error) {
+	if o.Status == order.Pending {
+		return createdEvent(ctx, *o, expiresAt)
+	}
+	return changedEvent(ctx, o)
+}
+
 // changedEvent says which state o has just come to.
 func changedEvent(ctx context.Context, o *order.Order) (bus.Event, error) {
 	switch o.Status {

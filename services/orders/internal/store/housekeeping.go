@@ -14,10 +14,12 @@ import (
 // workTimeout bounds one run of whatever the store does in the background.
 const workTimeout = 5 * time.Second
 
-// runCount counts what is pending, for the metrics.
-func (s *Store) runCount(ctx context.Context) {
+// runJobs counts what is pending, for the metrics, and forgets expired idempotency
+// keys, until ctx is done.
+func (s *Store) runJobs(ctx context.Context) {
 	_ = run.Every(ctx,
-		run.Job{Name: "count pending orders", Interval: 15 * time.Second, Timeout: workTimeout, Do: s.countPending})
+		run.Job{Name: "count pending orders", Interval: 15 * time.Second, Timeout: workTimeout, Do: s.countPending},
+		run.Job{Name: "forget idempotency keys", Interval: time.Minute, Timeout: 30 * time.Second, Do: s.forgetKeys})
 }
 
 func (s *Store) countPending(ctx context.Context) error {
@@ -34,12 +36,7 @@ from pending_orders`).Scan(&n); err != nil {
 // keysAtOnce bounds the idempotency keys that one transaction forgets.
 const keysAtOnce = 1000
 
-// runForgetKeys forgets expired idempotency keys, on one replica at a time.
-func (s *Store) runForgetKeys(ctx context.Context) {
-	_ = run.Every(ctx,
-		run.Job{Name: "forget idempotency keys", Interval: time.Minute, Timeout: 30 * time.Second, Do: s.forgetKeys})
-}
-
+// forgetKeys forgets expired idempotency keys, on one replica at a time.
 func (s *Store) forgetKeys(ctx context.Context) error {
 	ctx = postgres.Patient(ctx)
 	for forgotten := int64(keysAtOnce); forgotten == keysAtOnce; {

@@ -23,6 +23,7 @@ import (
 	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -250,7 +251,7 @@ func (s *Store) resolve(ctx context.Context, batch []*placement, unknown error) 
 	ctx, cancel := context.WithTimeout(ctx, s.limits.resolve)
 	defer cancel()
 	jitter := func(pause time.Duration) time.Duration { return pause/2 + rand.N(pause) } //nolint:gosec // no secret
-	for pause := 20 * time.Millisecond; sleep(ctx, jitter(pause)); pause = min(2*pause, time.Second) {
+	for pause := 20 * time.Millisecond; run.Sleep(ctx, jitter(pause)); pause = min(2*pause, time.Second) {
 		err := s.place(ctx, batch)
 		switch {
 		case err == nil:

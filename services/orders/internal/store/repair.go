@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"orderflow.internal/events"
 	"orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
 	"orderflow.internal/kit/bus"
@@ -99,7 +98,7 @@ func (s *Store) repair(ctx context.Context, tx pgx.Tx, repair *audit.Repair, id 
 	return true, repair.Conclude(ctx, tx, id, before, after)
 }
 
-func routingKeys(told []toldEvent) []string {
+func routingKeys(told []outbox.Told) []string {
 	keys := make([]string, len(told))
 	for i, e := range told {
 		keys[i] = e.RoutingKey
@@ -160,33 +159,19 @@ set customer_id = excluded.customer_id,
 }
 
 // lackingEvents makes the events of an order that are not among those of the
-// routing keys. The order does not know when it was confirmed once it was
-// cancelled: before that.
+// routing keys.
 func lackingEvents(ctx context.Context, o order.Order, there []string,
 	deadline time.Duration) (list []bus.Event, err error) {
-	add := func(key string, event bus.Event, failed error) {
-		if err == nil {
-			err = failed
+	for _, version := range versions(o, nil) {
+		event, err := versionEvent(ctx, &version, o.CreatedAt.Add(deadline))
+		if err != nil {
+			return nil, err
 		}
-		if !slices.Contains(there, key) {
+		if !slices.Contains(there, event.RoutingKey) {
 			list = append(list, event)
 		}
 	}
-	created := o
-	created.Version = 1
-	event, failed := createdEvent(ctx, created, o.CreatedAt.Add(deadline))
-	add(events.OrderCreatedKey, event, failed)
-	if o.Currency != "" {
-		confirmed := o
-		confirmed.Status, confirmed.Version = order.Confirmed, 2
-		event, failed := changedEvent(ctx, &confirmed)
-		add(events.OrderConfirmedKey, event, failed)
-	}
-	if o.Status == order.Cancelled {
-		event, failed := changedEvent(ctx, &o)
-		add(events.OrderCancelledKey, event, failed)
-	}
-	return list, err
+	return list, nil
 }
 
 // setPending puts an order on the list of pending orders, or takes it off, and

@@ -155,8 +155,6 @@ select `+columns+`, answered_at, trace`+stateCondition, args...)
 // appendEvents adds the events that brought the order where it is, each with the
 // version that it made. OrderCreated has no expiresAt: it asks for nothing.
 func (o *settled) appendEvents(made []bus.Event) ([]bus.Event, error) {
-	created := o.Order
-	created.Version = 1
 	ctx := context.Background()
 	if o.trace != nil {
 		var err error
@@ -164,29 +162,12 @@ func (o *settled) appendEvents(made []bus.Event) ([]bus.Event, error) {
 			return nil, fmt.Errorf("order %s: trace: %w", o.ID, err)
 		}
 	}
-	event, err := createdEvent(ctx, created, time.Time{})
-	if err != nil {
-		return nil, err
-	}
-	made = append(made, o.at(event, o.CreatedAt))
-	steps := []order.Order{}
-	if o.Currency != "" { // it has been confirmed, and that was by the stock answer
-		confirmed := o.Order
-		confirmed.Status, confirmed.Version = order.Confirmed, 2
-		if o.Status == order.Cancelled && o.answered != nil {
-			confirmed.UpdatedAt = o.answered.UTC()
-		}
-		steps = append(steps, confirmed)
-	}
-	if o.Status == order.Cancelled {
-		steps = append(steps, o.Order)
-	}
-	for i := range steps {
-		event, err := changedEvent(ctx, &steps[i])
+	for _, version := range versions(o.Order, o.answered) {
+		event, err := versionEvent(ctx, &version, time.Time{})
 		if err != nil {
 			return nil, err
 		}
-		made = append(made, o.at(event, steps[i].UpdatedAt))
+		made = append(made, o.at(event, version.UpdatedAt))
 	}
 	return made, nil
 }

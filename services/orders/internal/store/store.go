@@ -20,6 +20,7 @@ import (
 	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -88,7 +89,7 @@ func (s *Store) Now() time.Time { return s.clock.Now() }
 func (s *Store) Synchronize(ctx context.Context) error {
 	for {
 		err := s.clock.Sync(ctx)
-		if err == nil || postgres.Classify(err) == fault.Other || !sleep(ctx, time.Second) {
+		if err == nil || postgres.Classify(err) == fault.Other || !run.Sleep(ctx, time.Second) {
 			return err
 		}
 	}
@@ -198,8 +199,7 @@ func (s *Store) runWithoutTimeOuts(ctx context.Context) {
 	loops.Go(func() { _ = s.clock.Run(ctx) })
 	loops.Go(func() { s.runPlacements(ctx) })
 	loops.Go(func() { s.runPolls(ctx) })
+	loops.Go(func() { s.runJobs(ctx) })
 	loops.Go(func() { s.runAdmission(ctx) })
-	loops.Go(func() { s.runCount(ctx) })
-	loops.Go(func() { s.runForgetKeys(ctx) })
 	loops.Wait()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -124,7 +125,7 @@ func (s *Store) runPolls(ctx context.Context) {
 	failing := false
 	interval := pollInterval
 	for {
-		if !sleep(ctx, interval) {
+		if !run.Sleep(ctx, interval) {
 			return
 		}
 		began := time.Now()
@@ -174,16 +175,4 @@ where order_id = any($1::uuid[])
 		s.waiters.tell(o)
 	}
 	return len(final), err
-}
-
-// sleep reports whether it slept for d without ctx being done.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -14,23 +14,17 @@ import (
 	"orderflow.internal/events"
 	"orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
+	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
 )
 
-// keptSince is a query for the time from when on the outbox has all events, of
-// which the parameter is the retention: it drops whole days that are older, and
-// knows nothing from before it was made.
-func keptSince(parameter string) string {
-	return `
-select greatest(now() - ` + parameter + `::interval, max(tstamp)::timestamptz) as since
-from goose_db_version
-where version_id = 4`
-}
+// outboxMigration made the outbox.
+const outboxMigration = "4"
 
 // ledgerRows are the reservations with what orders should know of them. One
 // whose events are not all in the outbox is incomplete.
 var ledgerRows = `
-with kept as materialized (` + keptSince("$3") + `),
+with kept as materialized (` + outbox.KeptSince("$3", outboxMigration) + `),
 told as materialized (
   select subject,
     bool_or(routing_key in ('stock.reserved', 'stock.notavailable')) as answered,
@@ -73,27 +67,10 @@ func (s *Store) Ledger(retention time.Duration) audit.Ledger {
 // Entries returns what is known of the orders, those that came here.
 func (s *Store) Entries(ctx context.Context, ids []uuid.UUID, retention time.Duration) ([]books.Reservation, error) {
 	var entries []books.Reservation
-	told := make(map[string][]books.Event, len(ids))
-	subjects := make([]string, len(ids))
-	for i, id := range ids {
-		subjects[i] = id.String()
-	}
 	b := &pgx.Batch{}
+	told := outbox.QueueTold(b, ids)
 	b.Queue(`
-select subject, routing_key, published_at is not null
-from outbox_events
-where subject = any($1)
-order by subject, created_at, id`, subjects).Query(func(rows pgx.Rows) error {
-		var subject string
-		var e books.Event
-		_, err := pgx.ForEachRow(rows, []any{&subject, &e.RoutingKey, &e.Published}, func() error {
-			told[subject] = append(told[subject], e)
-			return nil
-		})
-		return err
-	})
-	b.Queue(`
-with kept as materialized (`+keptSince("$2")+`)
+with kept as materialized (`+outbox.KeptSince("$2", outboxMigration)+`)
 select order_id, status, items, order_created_at is not null, order_cancelled_at is not null,
   created_at >= kept.since, updated_at >= kept.since
 from reservations
@@ -106,7 +83,9 @@ order by order_id`, ids, retention).Query(func(rows pgx.Rows) error {
 			if err := rows.Scan(&e.OrderID, &e.Status, &e.Items, &e.Created, &e.Cancelled, &created, &updated); err != nil {
 				return err
 			}
-			e.Events = append(e.Events, told[e.OrderID.String()]...)
+			for _, event := range told[e.OrderID.String()] {
+				e.Events = append(e.Events, books.Event{RoutingKey: event.RoutingKey, Published: event.Published})
+			}
 			e.Missing = missing(e, created, updated)
 			entries = append(entries, e)
 		}

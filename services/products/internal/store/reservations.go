@@ -85,7 +85,7 @@ func (s *Store) Reserve(ctx context.Context, orders []Order) error {
 			answers = append(answers, answer)
 		}
 		last := &pgx.Batch{}
-		writeTaken(last, shelf.Taken())
+		writeMoved(last, shelf.Taken())
 		writeRefused(last, refused)
 		outbox.Insert(last, answers)
 		return last, nil
@@ -191,12 +191,13 @@ for no key update`, ids, expiries, expiryMargin).Query(func(rows pgx.Rows) error
 	return stock
 }
 
-// writeTaken queues the move of locked stock to what is reserved.
-func writeTaken(b *pgx.Batch, taken []product.Item) {
-	if len(taken) == 0 {
+// writeMoved queues the move of locked stock to what is reserved; what is negative
+// moves back.
+func writeMoved(b *pgx.Batch, moved []product.Item) {
+	if len(moved) == 0 {
 		return
 	}
-	ids, quantities := columns(taken)
+	ids, quantities := columns(moved)
 	b.Queue(`
 update products as p
 set stock = p.stock - t.quantity,
@@ -348,7 +349,7 @@ where order_id = any($1)
 // writeGiven queues the move of reserved stock back to what can be ordered,
 // also for products that were deleted meanwhile.
 func writeGiven(b *pgx.Batch, given []product.Item) {
-	ids, quantities := columns(given)
+	ids, _ := columns(given)
 	// An update takes its locks in no particular order: take them first.
 	b.Queue(`
 select product_id
@@ -356,13 +357,10 @@ from products
 where product_id = any($1)
 order by product_id
 for no key update`, ids)
-	b.Queue(`
-update products as p
-set stock = p.stock + t.quantity,
-    reserved = p.reserved - t.quantity,
-    updated_at = now()
-from unnest($1::uuid[], $2::int[]) as t(product_id, quantity)
-where p.product_id = t.product_id`, ids, quantities)
+	for i := range given {
+		given[i].Quantity = -given[i].Quantity
+	}
+	writeMoved(b, given)
 }
 
 func releasedEvent(ctx context.Context, r release, at time.Time) (bus.Event, error) {
