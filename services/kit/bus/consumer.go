@@ -66,10 +66,8 @@ func (c *Consumer) Run(ctx context.Context) error {
 
 // Ready says why some queue is not consumed now, nil if all are.
 func (c *Consumer) Ready(context.Context) error {
-	if _, blocked := c.link.isBlocked(); !blocked {
-		if _, err := c.link.state(); err != nil {
-			return err
-		}
+	if s := c.link.state(); s.conn == nil {
+		return s.lastErr
 	}
 	errs := []error{c.letters.ready()}
 	for _, w := range c.workers {

@@ -173,7 +173,7 @@ func (l *letters) store(ctx context.Context, pipe *pipe, batch []*deadLetter) er
 			if d.report {
 				messages[i].key, messages[i].Publishing = ReportKey, d.reporting()
 			} else {
-				messages[i].Publishing = d.publishing(pipe.link.frameSize())
+				messages[i].Publishing = d.publishing(pipe.link.state().frameSize())
 			}
 		}
 		pipe.publish(ctx, messages, errs)

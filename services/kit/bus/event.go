@@ -51,12 +51,6 @@ func NewEvent(ctx context.Context, source, eventType, routingKey, subject string
 	}, nil
 }
 
-// WithTrace returns ctx in the trace that the event belongs to, for what is
-// logged about it.
-func (e Event) WithTrace(ctx context.Context) context.Context {
-	return otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier(e.Trace))
-}
-
 // Delivery is one received event with its decoded payload.
 type Delivery[T any] struct {
 	Event

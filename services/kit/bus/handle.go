@@ -124,7 +124,7 @@ func (s *session) done(batch []*received) {
 			s.tags.handled(r.DeliveryTag)
 		}
 	}
-	s.attrs.recordConsumed(s.work, len(batch), 0, 0)
+	instrument.consumed.Add(s.work, int64(len(batch)), s.attrs.handled)
 }
 
 // report tells that a redriven message is handled, while others are.
@@ -210,7 +210,8 @@ func (s *session) hold(r *received, err error) {
 	slog.WarnContext(r.ctx, "message failed, will be retried", "queue", s.sub.queue, "attempt", r.attempt+1,
 		"delay", delay, "message_id", r.MessageId, "subject", r.event.Subject, "error", err)
 	endSpan(r.span, err)
-	s.attrs.recordConsumed(s.work, 0, 0, 1)
+	instrument.consumed.Add(s.work, 1, s.attrs.retrying)
+	instrument.retried.Add(s.work, 1, s.attrs.queue)
 	if delay == 0 {
 		s.reject(r)
 		return
@@ -242,7 +243,8 @@ func (s *session) letterStored(l *deadLetter) {
 		"message_id", l.MessageId, "subject", l.event.Subject, "error", l.err)
 	endSpan(l.span, l.err)
 	s.tags.handled(l.DeliveryTag)
-	s.attrs.recordConsumed(s.work, 0, 1, 0)
+	instrument.consumed.Add(s.work, 1, s.attrs.deadLettered)
+	instrument.deadLettered.Add(s.work, 1, s.attrs.queue)
 }
 
 // handle calls the handler, some more times while it loses against others.

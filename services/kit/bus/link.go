@@ -60,15 +60,21 @@ type link struct {
 	cfg  Config
 	name string
 
-	mu      sync.Mutex
+	mu  sync.Mutex
+	now linkState
+}
+
+// linkState is what a link is like, until changed is closed.
+type linkState struct {
 	conn    *connection   // nil while there is none
-	changed chan struct{} // closed and replaced whenever conn or blocked changes
 	blocked string        // why the broker accepts no publishes; "" when it does
 	lastErr error         // why there is no connection
+	changed chan struct{} // closed when the next state is there
 }
 
 func newLink(cfg Config, name string) *link {
-	return &link{cfg: cfg, name: name, changed: make(chan struct{}), lastErr: errors.New("not connected yet")}
+	return &link{cfg: cfg, name: name,
+		now: linkState{changed: make(chan struct{}), lastErr: errors.New("not connected yet")}}
 }
 
 // stable is how long a connection or a consumer has to last before the next
@@ -142,86 +148,64 @@ func (l *link) serve(ctx context.Context, conn *connection) {
 func (l *link) set(conn *connection, blocked string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conn, l.blocked, l.lastErr = conn, blocked, err
-	close(l.changed)
-	l.changed = make(chan struct{})
+	close(l.now.changed)
+	l.now = linkState{conn, blocked, err, make(chan struct{})}
+}
+
+func (l *link) state() linkState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.now
+}
+
+// whyNot says why the connection cannot be published on, nil when it can.
+func (s linkState) whyNot() error {
+	switch {
+	case s.conn == nil:
+		return s.lastErr
+	case s.blocked != "":
+		return fmt.Errorf("broker accepts no messages: %s", s.blocked)
+	}
+	return nil
+}
+
+// frameSize is the largest frame that the broker allows, 0 for any.
+func (s linkState) frameSize() int {
+	if s.conn == nil {
+		return 0
+	}
+	return s.conn.Config.FrameSize
 }
 
 // get waits for a connection.
 func (l *link) get(ctx context.Context) (*connection, error) {
 	for {
-		l.mu.Lock()
-		conn, changed := l.conn, l.changed
-		l.mu.Unlock()
-		if conn != nil && !conn.IsClosed() {
-			return conn, nil
+		s := l.state()
+		if s.conn != nil && !s.conn.IsClosed() {
+			return s.conn, nil
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-changed:
+		case <-s.changed:
 		}
 	}
-}
-
-// state returns a channel that is closed when the state changes, and the reason
-// why the connection cannot be published on, nil when it can.
-func (l *link) state() (<-chan struct{}, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed, l.whyNot()
 }
 
 // await waits until the connection can be published on, or ctx is done.
 func (l *link) await(ctx context.Context) error {
 	for {
-		changed, err := l.state()
+		s := l.state()
+		err := s.whyNot()
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case <-changed:
+		case <-s.changed:
 		}
 	}
-}
-
-// frameSize is the largest frame that the broker allows, 0 for any.
-func (l *link) frameSize() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conn == nil {
-		return 0
-	}
-	return l.conn.Config.FrameSize
-}
-
-// writable returns the connection to publish on, or the reason why there is
-// none.
-func (l *link) writable() (*connection, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.conn, l.whyNot()
-}
-
-// whyNot needs mu.
-func (l *link) whyNot() error {
-	switch {
-	case l.conn == nil:
-		return l.lastErr
-	case l.blocked != "":
-		return fmt.Errorf("broker accepts no messages: %s", l.blocked)
-	}
-	return nil
-}
-
-// isBlocked returns a channel that is closed when the state changes, and
-// whether the broker accepts no messages.
-func (l *link) isBlocked() (<-chan struct{}, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed, l.blocked != ""
 }
 
 // backoff waits 50 ms, then twice as long each time up to 2 s, with jitter so

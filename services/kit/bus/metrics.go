@@ -33,9 +33,8 @@ func observe(l *link, connection string, workers ...*worker) (stop func()) {
 		queues[i] = metric.WithAttributeSet(attribute.NewSet(semconv.MessagingDestinationName(w.sub.queue)))
 	}
 	return telemetry.Observe(meter, func(_ context.Context, o metric.Observer) error {
-		l.mu.Lock()
-		isConnected, isBlocked := l.conn != nil, l.blocked != ""
-		l.mu.Unlock()
+		s := l.state()
+		isConnected, isBlocked := s.conn != nil, s.blocked != ""
 		o.ObserveInt64(connected, number(isConnected), of)
 		o.ObserveInt64(blocked, number(isBlocked), of)
 		for i, w := range workers {

@@ -120,12 +120,13 @@ func (p *pipe) send(ctx context.Context, messages []message,
 // channel is the open channel, or a new one. The caller holds sending, and
 // releases it.
 func (p *pipe) channel(ctx context.Context) (*confirming, error) {
-	conn, err := p.link.writable()
+	state := p.link.state()
+	err := state.whyNot()
 	if err != nil {
 		return nil, err
 	}
-	if p.current == nil || p.current.conn != conn || !p.current.use() {
-		if p.current, err = newConfirming(ctx, conn); err != nil {
+	if p.current == nil || p.current.conn != state.conn || !p.current.use() {
+		if p.current, err = newConfirming(ctx, state.conn); err != nil {
 			return nil, err
 		}
 	}
@@ -138,8 +139,8 @@ func (p *pipe) await(ctx context.Context, c *confirming, confirms []*amqp.Deferr
 	errs []error) (late bool) {
 	timer := time.NewTimer(p.timeout)
 	defer timer.Stop()
-	changed, blocked := p.link.isBlocked()
-	if blocked {
+	link := p.link.state()
+	if link.blocked != "" {
 		timer.Stop() // the clock stands still in an alarm
 	}
 	var failed error
@@ -154,8 +155,8 @@ func (p *pipe) await(ctx context.Context, c *confirming, confirms []*amqp.Deferr
 				failed = ctx.Err()
 			case <-timer.C:
 				failed = fmt.Errorf("%w within %s", errUnconfirmed, p.timeout)
-			case <-changed:
-				if changed, blocked = p.link.isBlocked(); blocked {
+			case <-link.changed:
+				if link = p.link.state(); link.blocked != "" {
 					timer.Stop()
 				} else {
 					timer.Reset(p.timeout)

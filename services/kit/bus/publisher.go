@@ -44,8 +44,7 @@ func (p *Publisher) Apart() *Publisher {
 
 // Ready says why nothing can be published now, nil if it can.
 func (p *Publisher) Ready(context.Context) error {
-	_, err := p.pipe.link.state()
-	return err
+	return p.pipe.link.state().whyNot()
 }
 
 // Await waits until the broker can be published to, or ctx is done.

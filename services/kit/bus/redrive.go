@@ -8,7 +8,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/propagation"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -104,26 +103,10 @@ func startRedriveSpan(m *message, now time.Time) trace.Span {
 	if life := trace.SpanContextFromContext(propagator.Extract(context.Background(), first)); life.IsValid() {
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: life}))
 	}
-	ctx, span := tracer().Start(context.Background(), spanName("publish", m.exchange, m.key, ""), options...)
-	if !span.IsRecording() {
-		return span // the message stays in the trace of its first life
-	}
-	span.SetAttributes(
-		semconv.MessagingSystemRabbitMQ,
-		semconv.MessagingOperationName("publish"),
-		semconv.MessagingOperationTypeSend,
-		semconv.MessagingDestinationName(m.exchange+":"+m.key),
-		semconv.MessagingRabbitMQDestinationRoutingKey(m.key),
-		semconv.MessagingMessageID(m.MessageId),
-		semconv.MessagingMessageConversationID(m.CorrelationId),
-	)
-	for _, key := range traceHeaders[:2] { // its baggage stays
-		delete(m.Headers, key)
-	}
-	carrier := propagation.MapCarrier{}
-	propagator.Inject(ctx, carrier)
-	for key, value := range carrier {
-		m.Headers[key] = value
+	name := spanName("publish", m.exchange, m.key, "")
+	ctx, span := tracer().Start(context.Background(), name, options...)
+	if span.IsRecording() { // else the message stays in the trace of its first life
+		m.carry(ctx, name)
 	}
 	return span
 }

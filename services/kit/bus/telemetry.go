@@ -54,27 +54,33 @@ func startPublishSpans(messages []message, events []Event, now time.Time) []trac
 		if spans == nil {
 			spans = make([]trace.Span, len(events))
 		}
-		span.SetAttributes(
-			semconv.MessagingSystemRabbitMQ,
-			semconv.MessagingOperationName("publish"),
-			semconv.MessagingOperationTypeSend,
-			semconv.MessagingDestinationName(name[len("publish "):]),
-			semconv.MessagingRabbitMQDestinationRoutingKey(m.key),
-			semconv.MessagingMessageID(m.MessageId),
-			semconv.MessagingMessageConversationID(e.Subject),
-			outboxWaitKey.Float64(max(0, now.Sub(e.Time).Seconds())),
-		)
+		span.SetAttributes(outboxWaitKey.Float64(max(0, now.Sub(e.Time).Seconds())))
 		spans[i] = span
-		for key := range e.Trace {
-			delete(m.Headers, key)
-		}
-		carrier := propagation.MapCarrier{}
-		propagator.Inject(ctx, carrier)
-		for key, value := range carrier {
-			m.Headers[key] = value
-		}
+		m.carry(ctx, name)
 	}
 	return spans
+}
+
+// carry has the message carry on the context of its publishing, whose span name
+// belongs to the span in ctx.
+func (m *message) carry(ctx context.Context, name string) {
+	trace.SpanFromContext(ctx).SetAttributes(
+		semconv.MessagingSystemRabbitMQ,
+		semconv.MessagingOperationName("publish"),
+		semconv.MessagingOperationTypeSend,
+		semconv.MessagingDestinationName(name[len("publish "):]),
+		semconv.MessagingRabbitMQDestinationRoutingKey(m.key),
+		semconv.MessagingMessageID(m.MessageId),
+		semconv.MessagingMessageConversationID(m.CorrelationId),
+	)
+	for _, key := range traceHeaders[:2] { // baggage stays
+		delete(m.Headers, key)
+	}
+	carrier := propagation.MapCarrier{}
+	otel.GetTextMapPropagator().Inject(ctx, carrier)
+	for key, value := range carrier {
+		m.Headers[key] = value
+	}
 }
 
 // spanName is an operation and its destination as the conventions for RabbitMQ
@@ -266,8 +272,7 @@ func recordPublished(ctx context.Context, messages []message, events []Event, er
 
 // queueAttributes are a queue's metric attributes, made once.
 type queueAttributes struct {
-	handled, failed, queue     metric.MeasurementOption
-	ok, deadLettered, retrying metric.MeasurementOption
+	handled, failed, deadLettered, retrying, queue metric.MeasurementOption
 }
 
 func newQueueAttributes(queue string) queueAttributes {
@@ -280,7 +285,6 @@ func newQueueAttributes(queue string) queueAttributes {
 		handled:      with(),
 		failed:       with(semconv.ErrorTypeKey.String("handler")),
 		queue:        metric.WithAttributeSet(attribute.NewSet(semconv.MessagingDestinationName(queue))),
-		ok:           with(),
 		deadLettered: with(semconv.ErrorTypeKey.String("dead-lettered")),
 		retrying:     with(semconv.ErrorTypeKey.String("retried")),
 	}
@@ -295,20 +299,6 @@ func (q queueAttributes) recordHandled(ctx context.Context, batch []*received, s
 	instrument.batchSize.Record(ctx, int64(len(batch)), q.queue)
 	for _, r := range batch {
 		instrument.lag.Record(r.ctx, max(0, started.Sub(r.event.Time).Seconds()), q.queue)
-	}
-}
-
-func (q queueAttributes) recordConsumed(ctx context.Context, handled, deadLettered, retried int) {
-	if handled > 0 {
-		instrument.consumed.Add(ctx, int64(handled), q.ok)
-	}
-	if deadLettered > 0 {
-		instrument.consumed.Add(ctx, int64(deadLettered), q.deadLettered)
-		instrument.deadLettered.Add(ctx, int64(deadLettered), q.queue)
-	}
-	if retried > 0 {
-		instrument.consumed.Add(ctx, int64(retried), q.retrying)
-		instrument.retried.Add(ctx, int64(retried), q.queue)
 	}
 }
 

@@ -74,13 +74,7 @@ type Republished struct {
 
 // Preview counts what a republication would publish.
 func (p *Republication) Preview(ctx context.Context, pool *pgxpool.Pool) ([]Selected, error) {
-	count := p.count
-	if p.State != nil {
-		count = func(ctx context.Context, pool *pgxpool.Pool) (map[string]int64, error) {
-			return p.State.Count(ctx, pool, p.Selection)
-		}
-	}
-	counts, err := count(ctx, pool)
+	counts, err := p.source().Count(ctx, pool, p.Selection)
 	if err != nil {
 		return nil, fmt.Errorf("preview: %w", err)
 	}
@@ -92,6 +86,14 @@ func (p *Republication) Preview(ctx context.Context, pool *pgxpool.Pool) ([]Sele
 	}
 	slices.SortFunc(all, func(a, b Selected) int { return strings.Compare(a.RoutingKey, b.RoutingKey) })
 	return all, nil
+}
+
+// source is where the events come from.
+func (p *Republication) source() *State {
+	if p.State != nil {
+		return p.State
+	}
+	return &State{Count: countPublished, Each: eachPublished}
 }
 
 // selects reports whether events with the key are wanted.
@@ -117,10 +119,10 @@ func (p *Republication) queuesOf(key string) (queues []string) {
 	return queues
 }
 
-// count counts what the outbox has.
-func (p *Republication) count(ctx context.Context, pool *pgxpool.Pool) (map[string]int64, error) {
+// countPublished counts what the outbox has.
+func countPublished(ctx context.Context, pool *pgxpool.Pool, s Selection) (map[string]int64, error) {
 	counts := map[string]int64{}
-	err := p.spans(ctx, pool, func(span selectedSpan) (next time.Duration, err error) {
+	err := s.spans(ctx, pool, func(span selectedSpan) (next time.Duration, err error) {
 		return previewStep, span.read(ctx, pool, `
 select routing_key, count(*)
 from outbox_events
@@ -146,19 +148,13 @@ func (p *Republication) Run(ctx context.Context, pool *pgxpool.Pool, publisher *
 		return done, err
 	}
 	started := time.Now()
-	each := p.each
-	if p.State != nil {
-		each = func(ctx context.Context, pool *pgxpool.Pool, do func([]bus.Event) error) error {
-			return p.State.Each(ctx, pool, p.Selection, do)
-		}
-	}
-	err = each(ctx, pool, func(events []bus.Event) error {
+	err = p.source().Each(ctx, pool, p.Selection, func(events []bus.Event) error {
 		events = slices.DeleteFunc(events, func(e bus.Event) bool { return !p.selects(e.RoutingKey) })
 		for part := range slices.Chunk(events, max(1, min(publishBatch, p.Rate/4))) {
 			if err := p.publish(ctx, publisher, part, &done); err != nil {
 				return err
 			}
-			if err := p.note(ctx, pool, id, done); err != nil {
+			if err := note(ctx, pool, id, done, nil, false); err != nil {
 				return err
 			}
 			progress(done)
@@ -169,7 +165,10 @@ func (p *Republication) Run(ctx context.Context, pool *pgxpool.Pool, publisher *
 		}
 		return nil
 	})
-	return done, errors.Join(err, p.end(ctx, pool, id, done, err))
+	// The record is completed also of what was interrupted.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+	defer cancel()
+	return done, errors.Join(err, note(ctx, pool, id, done, err, true))
 }
 
 func (p *Republication) publish(ctx context.Context, publisher *bus.Publisher, events []bus.Event,
@@ -249,38 +248,29 @@ returning id`, p.By, string(selection), strings.Join(p.Queues, ", "), total).Sca
 	return id, nil
 }
 
-func (p *Republication) note(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID, done Republished) error {
-	if _, err := pool.Exec(ctx, `
-update outbox_republished
-set published = $2, refused = $3
-where id = $1`, id, done.Published, done.Refused); err != nil {
-		return fmt.Errorf("keep a record: %w", err)
-	}
-	return nil
-}
-
-// end completes the record, also of what was interrupted.
-func (p *Republication) end(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID, done Republished,
-	failed error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
-	defer cancel()
+// note keeps a record of what was done so far and, at the end, of what stopped it or
+// was refused.
+func note(ctx context.Context, pool *pgxpool.Pool, id uuid.UUID, done Republished, failed error, end bool) error {
 	words := strings.Join(done.Words, "; ")
 	if failed != nil {
 		words = reason(failed)
 	}
 	if _, err := pool.Exec(ctx, `
 update outbox_republished
-set published = $2, refused = $3, error = nullif($4, ''), finished_at = now()
-where id = $1`, id, done.Published, done.Refused, words); err != nil {
-		return fmt.Errorf("complete the record: %w", err)
+set published = $2,
+    refused = $3,
+    error = case when $5 then nullif($4, '') end,
+    finished_at = case when $5 then now() end
+where id = $1`, id, done.Published, done.Refused, words, end); err != nil {
+		return fmt.Errorf("keep a record: %w", err)
 	}
 	return nil
 }
 
-// each reads the selected events in pages, without keeping a snapshot open
+// eachPublished reads the selected events in pages, without keeping a snapshot open
 // while they are published.
-func (p *Republication) each(ctx context.Context, pool *pgxpool.Pool, do func([]bus.Event) error) error {
-	return p.spans(ctx, pool, func(span selectedSpan) (next time.Duration, err error) {
+func eachPublished(ctx context.Context, pool *pgxpool.Pool, s Selection, do func([]bus.Event) error) error {
+	return s.spans(ctx, pool, func(span selectedSpan) (next time.Duration, err error) {
 		var page []stored
 		if err := span.read(ctx, pool, `
 select `+storedColumns+`
@@ -360,18 +350,18 @@ func (s selectedSpan) read(ctx context.Context, pool *pgxpool.Pool, sql string, 
 
 // spans walks through the selection. do returns the length of the next span; a
 // negative one means that this one is to be repeated with that length.
-func (p *Republication) spans(ctx context.Context, pool *pgxpool.Pool,
+func (s Selection) spans(ctx context.Context, pool *pgxpool.Pool,
 	do func(selectedSpan) (next time.Duration, err error)) error {
-	until, err := p.until(ctx, pool)
+	until, err := s.until(ctx, pool)
 	if err != nil {
 		return err
 	}
-	whole := selectedSpan{since: p.Since, until: until, keys: p.Keys}
+	whole := selectedSpan{since: s.Since, until: until, keys: s.Keys}
 	if whole.keys == nil {
 		whole.keys = []string{}
 	}
-	if p.Subjects != nil {
-		for part := range slices.Chunk(p.Subjects, republishSubjects) {
+	if s.Subjects != nil {
+		for part := range slices.Chunk(s.Subjects, republishSubjects) {
 			whole.subjects = part
 			if _, err := do(whole); err != nil {
 				return err
@@ -380,7 +370,7 @@ func (p *Republication) spans(ctx context.Context, pool *pgxpool.Pool,
 		return nil
 	}
 	step := time.Second
-	for at := p.Since; at.Before(until); {
+	for at := s.Since; at.Before(until); {
 		span := whole
 		span.since, span.step = at, step
 		if span.until = at.Add(step); span.until.After(until) {
@@ -401,12 +391,12 @@ func (p *Republication) spans(ctx context.Context, pool *pgxpool.Pool,
 }
 
 // until is the end of the selection: now at the latest.
-func (p *Republication) until(ctx context.Context, pool *pgxpool.Pool) (until time.Time, err error) {
+func (s Selection) until(ctx context.Context, pool *pgxpool.Pool) (until time.Time, err error) {
 	if err := pool.QueryRow(ctx, "select now()").Scan(&until); err != nil {
 		return until, fmt.Errorf("republish: %w", err)
 	}
-	if !p.Until.IsZero() && p.Until.Before(until) {
-		until = p.Until
+	if !s.Until.IsZero() && s.Until.Before(until) {
+		until = s.Until
 	}
 	return until, nil
 }
