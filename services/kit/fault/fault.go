@@ -4,6 +4,8 @@
 // known.
 package fault
 
+import "fmt"
+
 // Kind is what may be done about an error.
 type Kind int
 
@@ -45,3 +47,13 @@ func (k Kind) String() string {
 
 // Classifier tells the kind of an error that is not nil.
 type Classifier func(error) Kind
+
+// Wrap says what was being done when an error came. It is for a defer at the head
+// of a function that says the same of all its errors:
+//
+//	defer fault.Wrap(&err, "edit customer %s", id)
+func Wrap(err *error, format string, args ...any) {
+	if *err != nil {
+		*err = fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), *err)
+	}
+}

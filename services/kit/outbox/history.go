@@ -2,12 +2,12 @@ package outbox
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/postgres"
 )
 
@@ -22,14 +22,11 @@ type Record struct {
 
 // History returns the records of all events about a subject, in the order they
 // were stored.
-func History(ctx context.Context, pool *pgxpool.Pool, subject string) ([]Record, error) {
-	records, err := postgres.All(ctx, pool, pgx.RowToStructByPos[Record], `
+func History(ctx context.Context, pool *pgxpool.Pool, subject string) (list []Record, err error) {
+	defer fault.Wrap(&err, "history of %s", subject)
+	return postgres.All(ctx, pool, pgx.RowToStructByPos[Record], `
 select routing_key, created_at, published_at
 from outbox_events
 where subject = $1
 order by created_at, id`, subject)
-	if err != nil {
-		return nil, fmt.Errorf("history of %s: %w", subject, err)
-	}
-	return records, nil
 }

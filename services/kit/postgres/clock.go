@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -41,13 +40,13 @@ func (c *Clock) Run(ctx context.Context) error {
 func (c *Clock) Sync(ctx context.Context) error {
 	conn, err := acquire(ctx, c.pool)
 	if err != nil {
-		return fmt.Errorf("synchronize the clock: %w", err)
+		return err
 	}
 	defer conn.Release()
 	var database time.Time
 	asked := time.Now()
 	if err := conn.QueryRow(ctx, "select clock_timestamp()").Scan(&database); err != nil {
-		return fmt.Errorf("synchronize the clock: %w", err)
+		return err
 	}
 	c.last.Store(&reading{asked.Add(time.Since(asked) / 2), database})
 	return nil

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,16 @@ const lockWait = 500 * time.Millisecond
 
 // errBuilding is a reason to wait.
 var errBuilding = errors.New("an index is still being built for a client that has gone")
+
+// Embedded are the migrations in the folder migrations of files that were compiled
+// in.
+func Embedded(files embed.FS) fs.FS {
+	sub, err := fs.Sub(files, "migrations")
+	if err != nil {
+		panic(err) // the folder has a valid name
+	}
+	return sub
+}
 
 // Migrate applies the migrations of fsys that the database does not have yet,
 // and gives the service's role its settings. The files are goose's

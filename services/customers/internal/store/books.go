@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,6 +10,7 @@ import (
 
 	"orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/postgres"
 )
 
@@ -33,8 +33,9 @@ func (s *Store) Ledger() audit.Ledger {
 
 // Entries returns what is known of the orders, those that came here. An order
 // that came in the name of two customers is there twice.
-func (s *Store) Entries(ctx context.Context, ids []uuid.UUID) ([]books.History, error) {
-	entries, err := postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (e books.History, err error) {
+func (s *Store) Entries(ctx context.Context, ids []uuid.UUID) (list []books.History, err error) {
+	defer fault.Wrap(&err, "entries of %d orders", len(ids))
+	return postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (e books.History, err error) {
 		var items []byte
 		var created *time.Time
 		err = row.Scan(&e.OrderID, &e.CustomerID, &e.Status, &e.Reason, &items, &e.TotalCents, &e.Currency, &e.Version,
@@ -52,8 +53,4 @@ select order_id, customer_id, status, coalesce(reason, ''), items, coalesce(tota
 from orders
 where order_id = any($1::uuid[])
 order by order_id, customer_id`, ids)
-	if err != nil {
-		return nil, fmt.Errorf("entries of %d orders: %w", len(ids), err)
-	}
-	return entries, nil
 }

@@ -3,12 +3,12 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"orderflow.internal/customers/internal/customer"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/postgres"
 )
@@ -32,22 +32,20 @@ func (s *Store) one(ctx context.Context, sql string, args ...any) (customer.Cust
 // the one behind after, of which CreatedAt and ID count; its zero value is before
 // the first.
 func (s *Store) Customers(ctx context.Context, owner identity.Owner, after customer.Customer,
-	limit int) ([]customer.Customer, error) {
-	list, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[customer.Customer], `
+	limit int) (list []customer.Customer, err error) {
+	defer fault.Wrap(&err, "list customers")
+	return postgres.All(ctx, s.pool, pgx.RowToStructByPos[customer.Customer], `
 select `+customerColumns+`
 from customers
 where (created_at, customer_id) > ($1, $2)
   and ($4::uuid is null or customer_id = $4)
 order by created_at, customer_id
 limit $3`, after.CreatedAt, after.ID, limit, owner.Arg())
-	if err != nil {
-		return nil, fmt.Errorf("list customers: %w", err)
-	}
-	return list, nil
 }
 
 // Customer returns one profile, if owner stands for it, or customer.ErrNotFound.
-func (s *Store) Customer(ctx context.Context, owner identity.Owner, id uuid.UUID) (customer.Customer, error) {
+func (s *Store) Customer(ctx context.Context, owner identity.Owner, id uuid.UUID) (found customer.Customer, err error) {
+	defer fault.Wrap(&err, "customer %s", id)
 	c, err := s.one(ctx, `
 select `+customerColumns+`
 from customers
@@ -56,14 +54,12 @@ where customer_id = $1
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = customer.ErrNotFound
 	}
-	if err != nil {
-		return c, fmt.Errorf("customer %s: %w", id, err)
-	}
-	return c, nil
+	return c, err
 }
 
 // Create adds a profile and returns it as stored, or customer.ErrExists.
-func (s *Store) Create(ctx context.Context, c customer.Customer) (customer.Customer, error) {
+func (s *Store) Create(ctx context.Context, c customer.Customer) (found customer.Customer, err error) {
+	defer fault.Wrap(&err, "create customer %s", c.ID)
 	created, err := s.write(ctx, `
 insert into customers (customer_id, name, email)
 values ($1, $2, $3)
@@ -72,17 +68,15 @@ returning `+customerColumns, c.ID, c.Name, c.Email)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = customer.ErrExists
 	}
-	if err != nil {
-		return created, fmt.Errorf("create customer %s: %w", c.ID, err)
-	}
-	return created, nil
+	return created, err
 }
 
 // Edit changes the profile, if owner stands for it and it has one of the versions (nil: whichever it
 // has), and returns it as stored; otherwise customer.ErrStale or
 // customer.ErrNotFound.
 func (s *Store) Edit(ctx context.Context, owner identity.Owner, id uuid.UUID,
-	versions []int64, name, email string) (customer.Customer, error) {
+	versions []int64, name, email string) (found customer.Customer, err error) {
+	defer fault.Wrap(&err, "edit customer %s", id)
 	c, err := s.write(ctx, `
 update customers
 set name = $3,
@@ -99,8 +93,5 @@ returning `+customerColumns, id, versions, name, email, owner.Arg())
 			err = customer.ErrStale
 		}
 	}
-	if err != nil {
-		return c, fmt.Errorf("edit customer %s: %w", id, err)
-	}
-	return c, nil
+	return c, err
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"orderflow.internal/customers/internal/customer"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/postgres"
 )
@@ -108,8 +109,9 @@ func columnsOf(batch []customer.Order) (c orderColumns, err error) {
 // Orders lists up to limit orders of a customer, if those are the owner's, newest
 // first, from the one behind after (uuid.Max: from the newest).
 func (s *Store) Orders(ctx context.Context, owner identity.Owner, customerID, after uuid.UUID,
-	limit int) ([]customer.Order, error) {
-	list, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[customer.Order], `
+	limit int) (list []customer.Order, err error) {
+	defer fault.Wrap(&err, "orders of customer %s", customerID)
+	return postgres.All(ctx, s.pool, pgx.RowToStructByPos[customer.Order], `
 select `+historyColumns+`
 from orders
 where customer_id = $1
@@ -117,10 +119,6 @@ where customer_id = $1
   and ($4::uuid is null or customer_id = $4)
 order by order_id desc
 limit $3`, customerID, after, limit, owner.Arg())
-	if err != nil {
-		return nil, fmt.Errorf("orders of customer %s: %w", customerID, err)
-	}
-	return list, nil
 }
 
 // historyColumns are customer.Order's fields.

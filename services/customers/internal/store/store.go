@@ -7,19 +7,15 @@ import (
 	"io/fs"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"orderflow.internal/kit/postgres"
 )
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
 // Migrations are the database's schema, for postgres.Migrate.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the folder is compiled in
-	}
-	return sub
-}
+func Migrations() fs.FS { return postgres.Embedded(migrations) }
 
 // Store is the customers' database.
 type Store struct {

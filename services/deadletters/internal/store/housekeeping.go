@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/kit/run"
 )
@@ -85,12 +86,13 @@ where entry_id in (
 }
 
 // countAll counts letters and redrives for the metrics.
-func (s *Store) countAll(ctx context.Context) error {
+func (s *Store) countAll(ctx context.Context) (err error) {
+	defer fault.Wrap(&err, "count letters and redrives")
 	ctx = postgres.Patient(ctx)
 	var queue string
 	var waiting, unknown int64
 	var age float64
-	err := postgres.Each(ctx, s.pool, []any{&queue, &waiting, &age, &unknown}, func() error {
+	err = postgres.Each(ctx, s.pool, []any{&queue, &waiting, &age, &unknown}, func() error {
 		s.metrics.counted(ctx, queue, waiting, unknown, age)
 		return nil
 	}, `
@@ -101,12 +103,12 @@ from letter_groups g
 left join letters l using (group_id)
 group by g.queue`)
 	if err != nil {
-		return fmt.Errorf("count letters: %w", err)
+		return err
 	}
 	for _, state := range []letter.RedriveState{letter.Running, letter.Paused, letter.Stopped} {
 		var n int64
 		if err := s.pool.QueryRow(ctx, "select count(*) from redrives where state = $1", string(state)).Scan(&n); err != nil {
-			return fmt.Errorf("count redrives: %w", err)
+			return err
 		}
 		s.metrics.redrives(ctx, state, n)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"orderflow.internal/deadletters/internal/letter"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/postgres"
 )
 
@@ -137,19 +138,20 @@ type try struct {
 }
 
 // triesOf finds attempts, and locks them and their redrives.
-func triesOf(ctx context.Context, tx pgx.Tx, attempts []uuid.UUID) (map[uuid.UUID]try, error) {
+func triesOf(ctx context.Context, tx pgx.Tx, attempts []uuid.UUID) (tries map[uuid.UUID]try, err error) {
+	defer fault.Wrap(&err, "find attempts")
 	redrives, err := postgres.All(ctx, tx, pgx.RowTo[uuid.UUID],
 		"select distinct redrive_id from redrive_letters where attempt = any($1)", attempts)
 	if err != nil {
-		return nil, fmt.Errorf("find redrives of attempts: %w", err)
+		return nil, err
 	}
 	if err := lockRedrives(ctx, tx, redrives); err != nil {
 		return nil, err
 	}
-	tries := map[uuid.UUID]try{}
+	tries = map[uuid.UUID]try{}
 	var attempt uuid.UUID
 	var t try
-	err = postgres.Each(ctx, tx, []any{&attempt, &t.redriveID, &t.letterID, &t.outcome}, func() error {
+	return tries, postgres.Each(ctx, tx, []any{&attempt, &t.redriveID, &t.letterID, &t.outcome}, func() error {
 		tries[attempt] = t
 		return nil
 	}, `
@@ -158,10 +160,6 @@ from redrive_letters
 where attempt = any($1)
 order by letter_id
 for update`, attempts)
-	if err != nil {
-		return nil, fmt.Errorf("find attempts: %w", err)
-	}
-	return tries, nil
 }
 
 // bury notes that a letter has died again, and stops its redrive.

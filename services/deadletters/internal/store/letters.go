@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/postgres"
 )
 
@@ -72,9 +73,10 @@ func summaryOf(l *letter.Letter) []any {
 }
 
 // Letters lists up to limit letters, the latest first, without their messages.
-func (s *Store) Letters(ctx context.Context, f letter.Filter, after Place, limit int) ([]letter.Letter, error) {
+func (s *Store) Letters(ctx context.Context, f letter.Filter, after Place, limit int) (list []letter.Letter, err error) {
+	defer fault.Wrap(&err, "list letters")
 	condition, args := where(&f, []any{after.DiedAt, after.ID, after == Place{}, limit})
-	list, err := postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (l letter.Letter, err error) {
+	return postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (l letter.Letter, err error) {
 		return l, row.Scan(summaryOf(&l)...)
 	}, `
 select `+summary+`
@@ -83,33 +85,27 @@ where ($3 or (l.last_died_at, l.letter_id) < ($1, $2))
   and `+condition+`
 order by l.last_died_at desc, l.letter_id desc
 limit $4`, args...)
-	if err != nil {
-		return nil, fmt.Errorf("list letters: %w", err)
-	}
-	return list, nil
 }
 
 // Letter reads one letter, whole.
-func (s *Store) Letter(ctx context.Context, id int64) (letter.Letter, error) {
-	var l letter.Letter
-	err := s.pool.QueryRow(ctx, `
+func (s *Store) Letter(ctx context.Context, id int64) (l letter.Letter, err error) {
+	defer fault.Wrap(&err, "letter %d", id)
+	err = s.pool.QueryRow(ctx, `
 select `+summary+`, l.headers, l.properties, l.body
 from letters l
 where l.letter_id = $1`, id).Scan(append(summaryOf(&l), &l.Message.Headers, &l.Message.Properties, &l.Message.Body)...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return l, letter.ErrNotFound
 	}
-	if err != nil {
-		return l, fmt.Errorf("letter %d: %w", id, err)
-	}
-	return l, nil
+	return l, err
 }
 
 // Export reads letters whole, the oldest id behind after first: as many as fit
 // into some megabytes, one at least while there are any.
-func (s *Store) Export(ctx context.Context, f letter.Filter, after int64) ([]letter.Letter, error) {
+func (s *Store) Export(ctx context.Context, f letter.Filter, after int64) (list []letter.Letter, err error) {
+	defer fault.Wrap(&err, "export letters")
 	condition, args := where(&f, []any{after, maxStatement})
-	list, err := postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (l letter.Letter, err error) {
+	return postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (l letter.Letter, err error) {
 		return l, row.Scan(append(summaryOf(&l), &l.Message.Headers, &l.Message.Properties, &l.Message.Body)...)
 	}, `
 select `+summary+`, l.headers, l.properties, l.body
@@ -131,15 +127,12 @@ where l.letter_id in (
   where number = 1
      or bytes <= $2)
 order by l.letter_id`, args...)
-	if err != nil {
-		return nil, fmt.Errorf("export letters: %w", err)
-	}
-	return list, nil
 }
 
 // Groups lists up to limit groups that have letters, the one with the latest first.
-func (s *Store) Groups(ctx context.Context, queue string, after Place, limit int) ([]letter.Group, error) {
-	groups, err := postgres.All(ctx, s.pool, scanGroup, `
+func (s *Store) Groups(ctx context.Context, queue string, after Place, limit int) (list []letter.Group, err error) {
+	defer fault.Wrap(&err, "list groups")
+	return postgres.All(ctx, s.pool, scanGroup, `
 select g.group_id, g.queue, g.reason, g.error, g.note, g.note_by, g.note_at,
   l.waiting, l.redriving, l.handled, l.unknown, l.discarded, l.last_hour, l.first_died_at, l.last_died_at, l.example
 from letter_groups g
@@ -161,10 +154,6 @@ where ($1 = '' or g.queue = $1)
   and ($4 or (l.last_died_at, g.group_id) < ($2, $3))
 order by l.last_died_at desc, g.group_id desc
 limit $5`, queue, after.DiedAt, after.ID, after == Place{}, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list groups: %w", err)
-	}
-	return groups, nil
 }
 
 func scanGroup(row pgx.CollectableRow) (letter.Group, error) {
@@ -235,8 +224,9 @@ from unnest($3::bigint[]) as id`, by, why, ids); err != nil {
 // History lists up to limit entries before the one numbered before (0: from the
 // newest), of one redrive or about one letter where those are given.
 func (s *Store) History(ctx context.Context, redriveID *uuid.UUID, letterID *int64, before int64,
-	limit int) ([]letter.Entry, error) {
-	entries, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[letter.Entry], `
+	limit int) (list []letter.Entry, err error) {
+	defer fault.Wrap(&err, "list history")
+	return postgres.All(ctx, s.pool, pgx.RowToStructByPos[letter.Entry], `
 select entry_id, at, by, action, why, detail, redrive_id, letter_id, group_id, letters
 from letter_history
 where ($1::uuid is null or redrive_id = $1)
@@ -244,16 +234,13 @@ where ($1::uuid is null or redrive_id = $1)
   and ($3 = 0 or entry_id < $3)
 order by entry_id desc
 limit $4`, redriveID, letterID, before, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list history: %w", err)
-	}
-	return entries, nil
 }
 
 // Life is what was done with one letter, the newest first: what the history has
 // of it, and what each redrive's try has come to.
-func (s *Store) Life(ctx context.Context, letterID int64) ([]letter.Entry, error) {
-	entries, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[letter.Entry], `
+func (s *Store) Life(ctx context.Context, letterID int64) (list []letter.Entry, err error) {
+	defer fault.Wrap(&err, "life of letter %d", letterID)
+	return postgres.All(ctx, s.pool, pgx.RowToStructByPos[letter.Entry], `
 select 0::bigint, at, by, action, why, detail, redrive_id, $1::bigint, null::bigint, 1
 from (
   select at, by, action, why, detail, redrive_id
@@ -278,8 +265,4 @@ from (
 ) entries
 order by at desc
 limit 100`, letterID, letter.Itself)
-	if err != nil {
-		return nil, fmt.Errorf("life of letter %d: %w", letterID, err)
-	}
-	return entries, nil
 }

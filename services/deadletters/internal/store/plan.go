@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/postgres"
 )
 
@@ -59,18 +60,15 @@ returning redrives.total`, id).Scan(&total); err != nil {
 
 // OrdersOf lists up to limit of the orders that a redrive's letters are about, in
 // the order of their ids, behind after.
-func (s *Store) OrdersOf(ctx context.Context, id, after uuid.UUID, limit int) ([]uuid.UUID, error) {
-	ids, err := postgres.All(ctx, s.pool, pgx.RowTo[uuid.UUID], `
+func (s *Store) OrdersOf(ctx context.Context, id, after uuid.UUID, limit int) (list []uuid.UUID, err error) {
+	defer fault.Wrap(&err, "orders of redrive %s", id)
+	return postgres.All(ctx, s.pool, pgx.RowTo[uuid.UUID], `
 select distinct order_id
 from redrive_letters
 where redrive_id = $1
   and order_id > $2
 order by order_id
 limit $3`, id, after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("orders of redrive %s: %w", id, err)
-	}
-	return ids, nil
 }
 
 // Asked keeps what orders has said of a plan's orders.
@@ -146,7 +144,8 @@ where redrive_id = $1`, id, string(state)); err != nil {
 
 // take makes the plan's letters the redrive's own. Those that no longer wait are
 // skipped. Who loses a race for a letter fails at the unique index.
-func take(ctx context.Context, tx pgx.Tx, id uuid.UUID, skipTaken bool) (int, error) {
+func take(ctx context.Context, tx pgx.Tx, id uuid.UUID, skipTaken bool) (_ int, err error) {
+	defer fault.Wrap(&err, "take letters of redrive %s", id)
 	taken, err := postgres.All(ctx, tx, pgx.RowToStructByPos[letter.Taken], `
 select o.letter_id, o.redrive_id
 from redrive_letters r
@@ -154,7 +153,7 @@ join redrive_letters o on o.letter_id = r.letter_id and o.active
 where r.redrive_id = $1
 order by o.letter_id`, id)
 	if err != nil {
-		return 0, fmt.Errorf("look for letters of redrive %s that are taken: %w", id, err)
+		return 0, err
 	}
 	if len(taken) > 0 && !skipTaken {
 		return 0, &letter.TakenError{Letters: taken}
@@ -166,30 +165,25 @@ where r.redrive_id = $1
   and ($2 and exists (select from redrive_letters o where o.letter_id = r.letter_id and o.active)
     or not exists (select from letters l where l.letter_id = r.letter_id and l.state in ('waiting', 'unknown')))`,
 		id, skipTaken); err != nil {
-		return 0, fmt.Errorf("skip letters of redrive %s: %w", id, err)
+		return 0, err
 	}
 	tag, err := tx.Exec(ctx, `
 update redrive_letters
 set active = true
 where redrive_id = $1
   and outcome = 'planned'`, id)
-	if err != nil {
-		return 0, fmt.Errorf("take letters of redrive %s: %w", id, err)
-	}
-	return int(tag.RowsAffected()), nil
+	return int(tag.RowsAffected()), err
 }
 
 // skipRest gives free what was not sent.
-func skipRest(ctx context.Context, tx pgx.Tx, id uuid.UUID) (int, error) {
+func skipRest(ctx context.Context, tx pgx.Tx, id uuid.UUID) (_ int, err error) {
+	defer fault.Wrap(&err, "cancel redrive %s", id)
 	tag, err := tx.Exec(ctx, `
 update redrive_letters
 set outcome = 'skipped', active = false, ended_at = clock_timestamp()
 where redrive_id = $1
   and outcome = 'planned'`, id)
-	if err != nil {
-		return 0, fmt.Errorf("cancel redrive %s: %w", id, err)
-	}
-	return int(tag.RowsAffected()), nil
+	return int(tag.RowsAffected()), err
 }
 
 const redriveColumns = `r.redrive_id, r.state, r.why, r.planned_by, r.rate, r.created_at, r.started_at, r.ended_at,
@@ -205,30 +199,32 @@ func (s *Store) scanRedrive(row pgx.CollectableRow) (letter.Redrive, error) {
 }
 
 // Redrives lists up to limit redrives, the newest first, behind the one given.
-func (s *Store) Redrives(ctx context.Context, after letter.Redrive, limit int) ([]letter.Redrive, error) {
-	list, err := postgres.All(ctx, s.pool, s.scanRedrive, `
+func (s *Store) Redrives(ctx context.Context, after letter.Redrive, limit int) (list []letter.Redrive, err error) {
+	defer fault.Wrap(&err, "list redrives")
+	list, err = postgres.All(ctx, s.pool, s.scanRedrive, `
 select `+redriveColumns+`
 from redrives r
 where ($3 or (r.created_at, r.redrive_id) < ($1, $2))
 order by r.created_at desc, r.redrive_id desc
 limit $4`, after.CreatedAt, after.ID, after.ID == uuid.Nil, limit)
 	if err != nil {
-		return nil, fmt.Errorf("list redrives: %w", err)
+		return nil, err
 	}
 	return list, s.count(ctx, list)
 }
 
 // Redrive reads one redrive.
-func (s *Store) Redrive(ctx context.Context, id uuid.UUID) (letter.Redrive, error) {
+func (s *Store) Redrive(ctx context.Context, id uuid.UUID) (_ letter.Redrive, err error) {
+	defer fault.Wrap(&err, "redrive %s", id)
 	r, err := postgres.One(ctx, s.pool, s.scanRedrive, `
 select `+redriveColumns+`
 from redrives r
 where r.redrive_id = $1`, id)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return r, letter.ErrNotFound
+		err = letter.ErrNotFound
 	}
 	if err != nil {
-		return r, fmt.Errorf("redrive %s: %w", id, err)
+		return r, err
 	}
 	one := []letter.Redrive{r}
 	err = s.count(ctx, one)
@@ -236,7 +232,8 @@ where r.redrive_id = $1`, id)
 }
 
 // count adds to redrives how many letters of each queue have which outcome.
-func (s *Store) count(ctx context.Context, redrives []letter.Redrive) error {
+func (s *Store) count(ctx context.Context, redrives []letter.Redrive) (err error) {
+	defer fault.Wrap(&err, "count letters of redrives")
 	ids := make([]uuid.UUID, len(redrives))
 	index := make(map[uuid.UUID]int, len(redrives))
 	for i := range redrives {
@@ -247,7 +244,7 @@ func (s *Store) count(ctx context.Context, redrives []letter.Redrive) error {
 	var queue string
 	var outcome letter.Outcome
 	var n int
-	err := postgres.Each(ctx, s.pool, []any{&id, &queue, &outcome, &n}, func() error {
+	return postgres.Each(ctx, s.pool, []any{&id, &queue, &outcome, &n}, func() error {
 		r := &redrives[index[id]]
 		r.Counts[outcome] += n
 		if last := len(r.Queues) - 1; last < 0 || r.Queues[last].Queue != queue {
@@ -261,25 +258,22 @@ from redrive_letters
 where redrive_id = any($1)
 group by redrive_id, queue, outcome
 order by redrive_id, queue`, ids)
-	if err != nil {
-		return fmt.Errorf("count letters of redrives: %w", err)
-	}
-	return nil
 }
 
 // RedriveLetters lists up to limit letters of a redrive behind the letter after,
 // in the order of their ids.
 func (s *Store) RedriveLetters(ctx context.Context, id uuid.UUID, outcome letter.Outcome, after int64,
-	limit int) ([]letter.RedriveLetter, error) {
+	limit int) (list []letter.RedriveLetter, err error) {
+	defer fault.Wrap(&err, "letters of redrive %s", id)
 	var known bool
 	if err := s.pool.QueryRow(ctx, "select exists (select from redrives where redrive_id = $1)", id).
 		Scan(&known); err != nil {
-		return nil, fmt.Errorf("letters of redrive %s: %w", id, err)
+		return nil, err
 	}
 	if !known {
 		return nil, letter.ErrNotFound
 	}
-	list, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[letter.RedriveLetter], `
+	return postgres.All(ctx, s.pool, pgx.RowToStructByPos[letter.RedriveLetter], `
 select letter_id, queue, group_id, order_id, outcome, sent_at, ended_at
 from redrive_letters
 where redrive_id = $1
@@ -287,8 +281,4 @@ where redrive_id = $1
   and letter_id > $3
 order by letter_id
 limit $4`, id, string(outcome), after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("letters of redrive %s: %w", id, err)
-	}
-	return list, nil
 }

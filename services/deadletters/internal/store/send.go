@@ -9,17 +9,15 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/postgres"
 )
 
 // Running lists the running redrives.
-func (s *Store) Running(ctx context.Context) ([]uuid.UUID, error) {
-	ids, err := postgres.All(ctx, s.pool, pgx.RowTo[uuid.UUID],
+func (s *Store) Running(ctx context.Context) (list []uuid.UUID, err error) {
+	defer fault.Wrap(&err, "list running redrives")
+	return postgres.All(ctx, s.pool, pgx.RowTo[uuid.UUID],
 		"select redrive_id from redrives where state = 'running' order by redrive_id")
-	if err != nil {
-		return nil, fmt.Errorf("list running redrives: %w", err)
-	}
-	return ids, nil
 }
 
 // Advance decides which letters a redrive sends next, when all it has sent before
@@ -168,8 +166,9 @@ where l.letter_id = d.letter_id`, id, chosen)
 // Unsent reads letters that are to be published and of which the broker has not
 // confirmed it, whatever the state of their redrive is now: as many as fit into
 // some megabytes, one at least while there are any.
-func (s *Store) Unsent(ctx context.Context) ([]letter.Sending, error) {
-	list, err := postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (letter.Sending, error) {
+func (s *Store) Unsent(ctx context.Context) (list []letter.Sending, err error) {
+	defer fault.Wrap(&err, "list letters to send")
+	return postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (letter.Sending, error) {
 		var l letter.Sending
 		err := row.Scan(&l.RedriveID, &l.Attempt, &l.Rate, &l.Letter.ID, &l.Letter.Queue, &l.Letter.Message.Headers,
 			&l.Letter.Message.Properties, &l.Letter.Message.Body)
@@ -195,10 +194,6 @@ join redrives d on d.redrive_id = r.redrive_id
 where r.number = 1
    or r.bytes <= $1
 order by r.letter_id`, maxStatement)
-	if err != nil {
-		return nil, fmt.Errorf("list letters to send: %w", err)
-	}
-	return list, nil
 }
 
 // Sent notes attempts that the broker has confirmed.

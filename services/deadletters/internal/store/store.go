@@ -21,13 +21,7 @@ import (
 var migrations embed.FS
 
 // Migrations are the database's schema, for postgres.Migrate.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the folder is compiled in
-	}
-	return sub
-}
+func Migrations() fs.FS { return postgres.Embedded(migrations) }
 
 // Config says for how long things are kept and waited for.
 type Config struct {

@@ -12,6 +12,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
@@ -135,21 +136,18 @@ type settled struct {
 	trace    []byte
 }
 
-func readState(ctx context.Context, pool *pgxpool.Pool, s outbox.Selection, after uuid.UUID) ([]settled, error) {
+func readState(ctx context.Context, pool *pgxpool.Pool, s outbox.Selection, after uuid.UUID) (list []settled, err error) {
+	defer fault.Wrap(&err, "read orders")
 	args, err := stateArgs(s, after, statePage)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(postgres.Patient(ctx), stateTimeout)
 	defer cancel()
-	page, err := postgres.All(ctx, pool, func(row pgx.CollectableRow) (o settled, err error) {
+	return postgres.All(ctx, pool, func(row pgx.CollectableRow) (o settled, err error) {
 		return o, scanInto(row.(pgx.Rows), &o.Order, &o.answered, &o.trace)
 	}, `
 select `+columns+`, answered_at, trace`+stateCondition, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read orders: %w", err)
-	}
-	return page, nil
 }
 
 // appendEvents adds the events that brought the order where it is, each with the

@@ -28,13 +28,7 @@ import (
 var migrations embed.FS
 
 // Migrations are the database's schema, for postgres.Migrate.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the folder is compiled in
-	}
-	return sub
-}
+func Migrations() fs.FS { return postgres.Embedded(migrations) }
 
 // Errors that callers tell apart.
 var (
@@ -115,19 +109,17 @@ func scan(row pgx.CollectableRow) (order.Order, error) {
 }
 
 // Get returns one of the owner's orders, or ErrNotFound.
-func (s *Store) Get(ctx context.Context, owner identity.Owner, id uuid.UUID) (order.Order, error) {
-	o, err := postgres.One(ctx, s.pool, scan, `
+func (s *Store) Get(ctx context.Context, owner identity.Owner, id uuid.UUID) (o order.Order, err error) {
+	defer fault.Wrap(&err, "get order %s", id)
+	o, err = postgres.One(ctx, s.pool, scan, `
 select `+columns+`
 from orders
 where order_id = $1
   and ($2::uuid is null or customer_id = $2)`, [16]byte(id), owner.Arg())
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return order.Order{}, fmt.Errorf("get order %s: %w", id, ErrNotFound)
-	case err != nil:
-		return order.Order{}, fmt.Errorf("get order %s: %w", id, err)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrNotFound
 	}
-	return o, nil
+	return o, err
 }
 
 // Filter selects orders; a zero field selects all. After is the id of the last

@@ -14,8 +14,10 @@ import (
 	"orderflow.internal/events"
 	"orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
+	"orderflow.internal/kit/run"
 )
 
 // outboxMigration made the outbox.
@@ -136,10 +138,11 @@ type StockCheck struct {
 // processor for as long.
 func (s *Store) CheckStock(ctx context.Context, rate int,
 	progress func(StockCheck) error) (check StockCheck, err error) {
+	defer fault.Wrap(&err, "check the stock")
 	ctx = postgres.Patient(ctx)
 	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
-		return check, fmt.Errorf("check the stock: %w", err)
+		return check, err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it has written nothing
 	held := map[uuid.UUID]int64{}
@@ -148,7 +151,7 @@ func (s *Store) CheckStock(ctx context.Context, rate int,
 	for after, more := uuid.Nil, true; more; {
 		var n int64
 		if after, n, err = addHeld(ctx, tx, after, page, held); err != nil {
-			return check, fmt.Errorf("check the stock: %w", err)
+			return check, err
 		}
 		more = n == page
 		check.Reservations += n
@@ -156,16 +159,12 @@ func (s *Store) CheckStock(ctx context.Context, rate int,
 			return check, err
 		}
 		due := started.Add(time.Duration(check.Reservations) * time.Second / time.Duration(rate))
-		select {
-		case <-ctx.Done():
+		if !run.Sleep(ctx, time.Until(due)) {
 			return check, ctx.Err()
-		case <-time.After(time.Until(due)):
 		}
 	}
-	if check.Wrong, check.Products, err = compareStock(ctx, tx, held); err != nil {
-		return check, fmt.Errorf("check the stock: %w", err)
-	}
-	return check, nil
+	check.Wrong, check.Products, err = compareStock(ctx, tx, held)
+	return check, err
 }
 
 // addHeld adds up what the next reservations hold, up to limit of them, and

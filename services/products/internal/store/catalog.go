@@ -3,12 +3,12 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/postgres"
 	"orderflow.internal/products/internal/product"
 )
@@ -31,22 +31,20 @@ func (s *Store) one(ctx context.Context, sql string, args ...any) (product.Produ
 // Products lists up to limit products in the order they were created, from the
 // one behind after, of which CreatedAt and ID count; its zero value is before
 // the first.
-func (s *Store) Products(ctx context.Context, after product.Product, limit int) ([]product.Product, error) {
-	list, err := postgres.All(ctx, s.pool, pgx.RowToStructByPos[product.Product], `
+func (s *Store) Products(ctx context.Context, after product.Product, limit int) (list []product.Product, err error) {
+	defer fault.Wrap(&err, "list products")
+	return postgres.All(ctx, s.pool, pgx.RowToStructByPos[product.Product], `
 select `+productColumns+`
 from products
 where (created_at, product_id) > ($1, $2)
   and deleted_at is null
 order by created_at, product_id
 limit $3`, after.CreatedAt, after.ID, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list products: %w", err)
-	}
-	return list, nil
 }
 
 // Product returns one product or product.ErrNotFound.
-func (s *Store) Product(ctx context.Context, id uuid.UUID) (product.Product, error) {
+func (s *Store) Product(ctx context.Context, id uuid.UUID) (found product.Product, err error) {
+	defer fault.Wrap(&err, "product %s", id)
 	p, err := s.one(ctx, `
 select `+productColumns+`
 from products
@@ -55,14 +53,12 @@ where product_id = $1
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = product.ErrNotFound
 	}
-	if err != nil {
-		return p, fmt.Errorf("product %s: %w", id, err)
-	}
-	return p, nil
+	return p, err
 }
 
 // Create adds a product and returns it as stored, or product.ErrExists.
-func (s *Store) Create(ctx context.Context, p product.Product) (product.Product, error) {
+func (s *Store) Create(ctx context.Context, p product.Product) (found product.Product, err error) {
+	defer fault.Wrap(&err, "create product %s", p.ID)
 	created, err := s.write(ctx, `
 insert into products (product_id, name, price_cents, currency, stock, supplied)
 values ($1, $2, $3, $4, $5, $5::bigint)
@@ -71,18 +67,16 @@ returning `+productColumns, p.ID, p.Name, p.PriceCents, p.Currency, p.Stock)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = product.ErrExists
 	}
-	if err != nil {
-		return created, fmt.Errorf("create product %s: %w", p.ID, err)
-	}
-	return created, nil
+	return created, err
 }
 
 // Edit changes name, price and, unless nil, currency of the product if it has
 // one of the versions (nil: whichever it has), and returns it as stored;
 // otherwise product.ErrStale or product.ErrNotFound.
 func (s *Store) Edit(ctx context.Context, id uuid.UUID, versions []int64, name string, priceCents int64,
-	currency *string) (product.Product, error) {
-	p, err := s.write(ctx, `
+	currency *string) (found product.Product, err error) {
+	defer fault.Wrap(&err, "edit product %s", id)
+	found, err = s.write(ctx, `
 update products
 set name = $3,
     price_cents = $4,
@@ -93,15 +87,13 @@ where product_id = $1
   and ($2::bigint[] is null or version = any($2))
   and deleted_at is null
 returning `+productColumns, id, versions, name, priceCents, currency)
-	if err != nil {
-		return p, fmt.Errorf("edit product %s: %w", id, s.whyNone(ctx, err, id, versions, product.ErrStale))
-	}
-	return p, nil
+	return found, s.whyNone(ctx, err, id, versions, product.ErrStale)
 }
 
 // Delete takes the product out of the catalog if it has one of the versions,
 // with the errors of Edit. No order gets it from now on.
-func (s *Store) Delete(ctx context.Context, id uuid.UUID, versions []int64) error {
+func (s *Store) Delete(ctx context.Context, id uuid.UUID, versions []int64) (err error) {
+	defer fault.Wrap(&err, "delete product %s", id)
 	tag, err := s.pool.Exec(ctx, `
 update products
 set deleted_at = now(),
@@ -112,16 +104,15 @@ where product_id = $1
 	if err = postgres.Written(err); err == nil && tag.RowsAffected() == 0 {
 		err = s.whyNone(ctx, pgx.ErrNoRows, id, versions, product.ErrStale)
 	}
-	if err != nil {
-		return fmt.Errorf("delete product %s: %w", id, err)
-	}
-	return nil
+	return err
 }
 
 // Restock adds quantity units if the product has one of the versions, with the
 // errors of Edit or product.ErrTooMuchStock, and returns it as stored.
-func (s *Store) Restock(ctx context.Context, id uuid.UUID, versions []int64, quantity int) (product.Product, error) {
-	p, err := s.write(ctx, `
+func (s *Store) Restock(ctx context.Context, id uuid.UUID, versions []int64,
+	quantity int) (found product.Product, err error) {
+	defer fault.Wrap(&err, "restock product %s", id)
+	found, err = s.write(ctx, `
 update products
 set stock = stock + $3,
     supplied = supplied + $3,
@@ -132,10 +123,7 @@ where product_id = $1
   and stock + reserved + $3 <= $4
   and deleted_at is null
 returning `+productColumns, id, versions, quantity, product.MaxStock)
-	if err != nil {
-		return p, fmt.Errorf("restock product %s: %w", id, s.whyNone(ctx, err, id, versions, product.ErrTooMuchStock))
-	}
-	return p, nil
+	return found, s.whyNone(ctx, err, id, versions, product.ErrTooMuchStock)
 }
 
 // whyNone turns pgx.ErrNoRows of a conditional update into product.ErrNotFound,
