@@ -215,7 +215,8 @@ var instrument = newInstruments(otel.Meter(scope))
 
 func newInstruments(m metric.Meter) instruments {
 	return instruments{
-		publishDuration: telemetry.Made(m.Float64Histogram("messaging.client.operation.duration", seconds, metric.WithUnit("s"),
+		publishDuration: telemetry.Made(m.Float64Histogram("messaging.client.operation.duration", seconds,
+			metric.WithUnit("s"),
 			metric.WithDescription("Time from sending a batch of messages to their confirms."))),
 		processDuration: telemetry.Made(m.Float64Histogram("messaging.process.duration", seconds, metric.WithUnit("s"),
 			metric.WithDescription("Time to handle a batch of messages, its transaction included."))),

@@ -25,6 +25,19 @@ func PathUUID(r *http.Request, name string) (uuid.UUID, error) {
 	return parseUUID(name, chi.URLParam(r, name))
 }
 
+// WithID is a handler for routes with the id of one thing in their path, see
+// [PathUUID].
+func WithID(name string,
+	fn func(http.ResponseWriter, *http.Request, uuid.UUID) error) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		id, err := PathUUID(r, name)
+		if err != nil {
+			return err
+		}
+		return fn(w, r, id)
+	}
+}
+
 // CheckQuery refuses, with a 400 that names it, each query parameter that is
 // not one of known, is empty, is given twice or cannot be read. What net/http
 // cannot read it leaves out: a filter with a slip in it would list everything.

@@ -97,10 +97,15 @@ const statusClientGone = 499
 // retryAfter is what a client is told to wait when something is down.
 const retryAfter = time.Second
 
+func newProblem(slug, title string, status int, detail string) *Problem {
+	return &Problem{Type: "/problems/" + slug, Title: title, Status: status, Detail: detail}
+}
+
 // Invalid is a well-formed request whose fields break a rule: 422.
 func Invalid(fields ...FieldError) *Problem {
-	return &Problem{Type: "/problems/validation", Title: "The request is not valid",
-		Status: http.StatusUnprocessableEntity, Errors: fields}
+	p := newProblem("validation", "The request is not valid", http.StatusUnprocessableEntity, "")
+	p.Errors = fields
+	return p
 }
 
 // BadParameter is a path, query or header parameter that cannot be read: 400.
@@ -109,98 +114,90 @@ func BadParameter(name, detail string) *Problem {
 }
 
 func badParameters(faults ...FieldError) *Problem {
-	return &Problem{Type: "/problems/invalid-parameter", Title: "A parameter is not valid", Status: http.StatusBadRequest,
-		Errors: faults}
+	p := newProblem("invalid-parameter", "A parameter is not valid", http.StatusBadRequest, "")
+	p.Errors = faults
+	return p
 }
 
 // Unauthorized is a caller who has not said who it is, or not well: 401. It takes
 // a Challenge.
 func Unauthorized(detail string) *Problem {
-	return &Problem{Type: "/problems/unauthorized", Title: "An access token is needed", Status: http.StatusUnauthorized,
-		Detail: detail}
+	return newProblem("unauthorized", "An access token is needed", http.StatusUnauthorized, detail)
 }
 
 // Forbidden is a caller who may not do this: 403.
 func Forbidden(detail string) *Problem {
-	return &Problem{Type: "/problems/forbidden", Title: "Not allowed", Status: http.StatusForbidden, Detail: detail}
+	return newProblem("forbidden", "Not allowed", http.StatusForbidden, detail)
 }
 
 // TooManyRequests is a caller who has used up its share: 429. It takes a RetryIn.
 func TooManyRequests(detail string) *Problem {
-	return &Problem{Type: "/problems/too-many-requests", Title: "Too many requests", Status: http.StatusTooManyRequests,
-		Detail: detail}
+	return newProblem("too-many-requests", "Too many requests", http.StatusTooManyRequests, detail)
 }
 
 // NotFound is a resource that does not exist: 404.
 func NotFound(detail string) *Problem {
-	return &Problem{Type: "/problems/not-found", Title: "Not found", Status: http.StatusNotFound, Detail: detail}
+	return newProblem("not-found", "Not found", http.StatusNotFound, detail)
 }
 
 // Conflict is a request that the state of the resource forbids: 409.
 func Conflict(detail string) *Problem {
-	return &Problem{Type: "/problems/conflict", Title: "Conflict with the current state", Status: http.StatusConflict,
-		Detail: detail}
+	return newProblem("conflict", "Conflict with the current state", http.StatusConflict, detail)
 }
 
 // PreconditionFailed is an If-Match that no longer holds: 412.
 func PreconditionFailed(detail string) *Problem {
-	return &Problem{Type: "/problems/precondition-failed", Title: "The resource has changed",
-		Status: http.StatusPreconditionFailed, Detail: detail}
+	return newProblem("precondition-failed", "The resource has changed", http.StatusPreconditionFailed, detail)
 }
 
 // IdempotencyMismatch is an Idempotency-Key used before with another request:
 // 422.
 func IdempotencyMismatch() *Problem {
-	return &Problem{Type: "/problems/idempotency-mismatch", Title: "The idempotency key was used for another request",
-		Status: http.StatusUnprocessableEntity, Detail: "Use a new Idempotency-Key for a different request."}
+	return newProblem("idempotency-mismatch", "The idempotency key was used for another request",
+		http.StatusUnprocessableEntity, "Use a new Idempotency-Key for a different request.")
 }
 
 // BadGateway is an upstream that answered, but not with HTTP that can be
 // passed on: 502.
 func BadGateway(detail string) *Problem {
-	return &Problem{Type: "/problems/bad-gateway", Title: "Bad gateway", Status: http.StatusBadGateway, Detail: detail}
+	return newProblem("bad-gateway", "Bad gateway", http.StatusBadGateway, detail)
 }
 
 // Unavailable is a dependency that is down for now: 503 with Retry-After.
 func Unavailable(detail string) *Problem {
-	return &Problem{Type: "/problems/unavailable", Title: "Temporarily unavailable", Status: http.StatusServiceUnavailable,
-		Detail: detail, retryAfter: retryAfter}
+	return newProblem("unavailable", "Temporarily unavailable", http.StatusServiceUnavailable, detail).RetryIn(retryAfter)
 }
 
 // OutcomeUnknown is a request of which nobody can tell yet whether it took
 // effect: 504, without Retry-After, because trying again may do it twice.
 func OutcomeUnknown(detail string) *Problem {
-	return &Problem{Type: "/problems/outcome-unknown", Title: "It is unknown whether the request took effect",
-		Status: http.StatusGatewayTimeout, Detail: detail}
+	return newProblem("outcome-unknown", "It is unknown whether the request took effect",
+		http.StatusGatewayTimeout, detail)
 }
 
 func malformed(field, detail string) *Problem {
-	p := &Problem{Type: "/problems/malformed-json", Title: "The body is not the JSON that is expected",
-		Status: http.StatusBadRequest}
-	if field == "" {
-		p.Detail = detail
-	} else {
-		p.Errors = []FieldError{{field, detail}}
+	p := newProblem("malformed-json", "The body is not the JSON that is expected", http.StatusBadRequest, detail)
+	if field != "" {
+		p.Detail, p.Errors = "", []FieldError{{field, detail}}
 	}
 	return p
 }
 
 func tooLarge(limit int64) *Problem {
-	return &Problem{Type: "/problems/too-large", Title: "The body is too large", Status: http.StatusRequestEntityTooLarge,
-		Detail: fmt.Sprintf("At most %d bytes are accepted.", limit)}
+	return newProblem("too-large", "The body is too large", http.StatusRequestEntityTooLarge,
+		fmt.Sprintf("At most %d bytes are accepted.", limit))
 }
 
 func unsupportedMediaType(detail string) *Problem {
-	return &Problem{Type: "/problems/unsupported-media-type", Title: "Unsupported media type",
-		Status: http.StatusUnsupportedMediaType, Detail: detail}
+	return newProblem("unsupported-media-type", "Unsupported media type", http.StatusUnsupportedMediaType, detail)
 }
 
 func methodNotAllowed() *Problem {
-	return &Problem{Type: "/problems/method-not-allowed", Title: "Method not allowed", Status: http.StatusMethodNotAllowed}
+	return newProblem("method-not-allowed", "Method not allowed", http.StatusMethodNotAllowed, "")
 }
 
 func internal() *Problem {
-	return &Problem{Type: "/problems/internal", Title: "Internal error", Status: http.StatusInternalServerError}
+	return newProblem("internal", "Internal error", http.StatusInternalServerError, "")
 }
 
 // FromFault turns the error of a dependency, such as the database, into a

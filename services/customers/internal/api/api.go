@@ -7,6 +7,8 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/google/uuid"
+
 	"orderflow.internal/customers/internal/customer"
 	"orderflow.internal/customers/internal/store"
 	"orderflow.internal/events"
@@ -30,9 +32,9 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 	customers, operations := r.With(auth.Only(identity.Customers)), r.With(auth.Only(identity.Operations))
 	customers.Get("/api/customers", handle(a.list, "limit", "after"))
 	customers.Post("/api/customers", handle(a.add))
-	customers.Get("/api/customers/{customerId}", handle(a.get))
-	customers.Put("/api/customers/{customerId}", handle(a.change))
-	customers.Get("/api/customers/{customerId}/orders", handle(a.orders, "limit", "after"))
+	customers.Get("/api/customers/{customerId}", handle(web.WithID("customerId", a.get)))
+	customers.Put("/api/customers/{customerId}", handle(web.WithID("customerId", a.change)))
+	customers.Get("/api/customers/{customerId}/orders", handle(web.WithID("customerId", a.orders), "limit", "after"))
 	operations.Post("/api/customers/audit/handled", handle(audit.HandledHandler(audit.Books{
 		Queues: []string{events.QueueCustomersOrderCreated, events.QueueCustomersOrderConfirmed,
 			events.QueueCustomersOrderCancelled},
@@ -42,7 +44,7 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 	operations.Get("/api/customers/audit/digest", handle(ledger.DigestHandler, audit.DigestQuery...))
 	operations.Get("/api/customers/audit/prints", handle(ledger.PrintsHandler, audit.PrintsQuery...))
 	operations.Post("/api/customers/audit/entries", handle(audit.EntriesHandler(s.Entries)))
-	customers.Get("/api/orders/{orderId}/journey", handle(a.journey))
+	customers.Get("/api/orders/{orderId}/journey", handle(web.WithID("orderId", a.journey)))
 	return r
 }
 
@@ -93,11 +95,7 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 		func(c customer.Customer) string { return web.CreationCursor(c.CreatedAt, c.ID) })
 }
 
-func (a *api) get(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "customerId")
-	if err != nil {
-		return err
-	}
+func (a *api) get(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	c, err := a.store.Customer(r.Context(), owner(r), id)
 	if err != nil {
 		return err
@@ -118,11 +116,7 @@ func (a *api) add(w http.ResponseWriter, r *http.Request) error {
 	return write(w, http.StatusCreated, c)
 }
 
-func (a *api) change(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "customerId")
-	if err != nil {
-		return err
-	}
+func (a *api) change(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	versions, err := web.IfMatch(r)
 	if err != nil {
 		return err

@@ -48,11 +48,7 @@ func orderBodyOf(o customer.Order) orderBody {
 // orders serves a customer's history; that of a customer nobody has heard of is
 // empty, as the first order may be on its way, and so is another's than the
 // caller's.
-func (a *api) orders(w http.ResponseWriter, r *http.Request) error {
-	customerID, err := web.PathUUID(r, "customerId")
-	if err != nil {
-		return err
-	}
+func (a *api) orders(w http.ResponseWriter, r *http.Request, customerID uuid.UUID) error {
 	limit, cursor, err := web.Page(r)
 	if err != nil {
 		return err

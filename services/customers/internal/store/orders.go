@@ -122,4 +122,5 @@ limit $3`, customerID, after, limit, owner.Arg())
 }
 
 // historyColumns are customer.Order's fields.
-const historyColumns = `order_id, customer_id, status, reason, items, total_cents, currency, version, created_at, updated_at`
+const historyColumns = `order_id, customer_id, status, reason, items, total_cents, currency, version,
+  created_at, updated_at`

@@ -40,10 +40,12 @@ func New(s *store.Store, orders *Orders, auth *identity.Verifier) http.Handler {
 	operations.Get("/api/deadletters/history", handle(a.history, "redriveId", "letterId", "limit", "after"))
 	operations.Get("/api/deadletters/redrives", handle(a.redrives, "limit", "after"))
 	operations.Post("/api/deadletters/redrives", handleBulk(a.plan))
-	operations.Get("/api/deadletters/redrives/{redriveId}", handle(a.redrive))
-	operations.Get("/api/deadletters/redrives/{redriveId}/letters", handle(a.redriveLetters, "outcome", "limit", "after"))
+	operations.Get("/api/deadletters/redrives/{redriveId}", handle(web.WithID("redriveId", a.redrive)))
+	operations.Get("/api/deadletters/redrives/{redriveId}/letters",
+		handle(web.WithID("redriveId", a.redriveLetters), "outcome", "limit", "after"))
 	for _, step := range []letter.Step{letter.Start, letter.Pause, letter.Resume, letter.Cancel} {
-		operations.Post("/api/deadletters/redrives/{redriveId}/"+string(step), handleBulk(a.step(step)))
+		operations.Post("/api/deadletters/redrives/{redriveId}/"+string(step),
+			handleBulk(web.WithID("redriveId", a.step(step))))
 	}
 	operations.Get("/api/deadletters/{letterId}", handle(a.get))
 	operations.Get("/api/deadletters/bodies/{letterId}", handle(a.body))

@@ -137,12 +137,8 @@ func (a *api) plan(w http.ResponseWriter, r *http.Request) error {
 	return a.writeRedrive(w, r, http.StatusCreated, id)
 }
 
-func (a *api) step(step letter.Step) func(http.ResponseWriter, *http.Request) error {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		id, err := web.PathUUID(r, "redriveId")
-		if err != nil {
-			return err
-		}
+func (a *api) step(step letter.Step) func(http.ResponseWriter, *http.Request, uuid.UUID) error {
+	return func(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 		var start struct {
 			Why       string `json:"why"`
 			SkipTaken bool   `json:"skipTaken"`
@@ -150,6 +146,7 @@ func (a *api) step(step letter.Step) func(http.ResponseWriter, *http.Request) er
 		var other struct {
 			Why string `json:"why"`
 		}
+		var err error
 		if step == letter.Start {
 			err = web.Read(w, r, &start)
 		} else {
@@ -171,11 +168,7 @@ func (a *api) step(step letter.Step) func(http.ResponseWriter, *http.Request) er
 	}
 }
 
-func (a *api) redrive(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "redriveId")
-	if err != nil {
-		return err
-	}
+func (a *api) redrive(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	return a.writeRedrive(w, r, http.StatusOK, id)
 }
 
@@ -228,11 +221,7 @@ func (a *api) redrives(w http.ResponseWriter, r *http.Request) error {
 		func(r redriveBody) string { return web.CreationCursor(r.CreatedAt, r.ID) })
 }
 
-func (a *api) redriveLetters(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "redriveId")
-	if err != nil {
-		return err
-	}
+func (a *api) redriveLetters(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	limit, cursor, err := web.Page(r)
 	if err != nil {
 		return err

@@ -73,7 +73,8 @@ func summaryOf(l *letter.Letter) []any {
 }
 
 // Letters lists up to limit letters, the latest first, without their messages.
-func (s *Store) Letters(ctx context.Context, f letter.Filter, after Place, limit int) (list []letter.Letter, err error) {
+func (s *Store) Letters(ctx context.Context, f letter.Filter, after Place,
+	limit int) (list []letter.Letter, err error) {
 	defer fault.Wrap(&err, "list letters")
 	condition, args := where(&f, []any{after.DiedAt, after.ID, after == Place{}, limit})
 	return postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (l letter.Letter, err error) {

@@ -37,10 +37,10 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 	customers, operations := router.With(auth.Only(identity.Customers)), router.With(auth.Only(identity.Operations))
 	customers.Post("/api/orders", handle(h.place))
 	customers.Get("/api/orders", handle(web.Within(h.list), "customerId", "status", "limit", "after"))
-	customers.Get("/api/orders/{orderId}", handle(web.Within(h.get)))
-	customers.Post("/api/orders/{orderId}/cancel", handle(h.cancel))
-	customers.Get("/api/orders/{orderId}/events", handle(h.follow))
-	customers.Get("/api/orders/{orderId}/journey", handle(web.Within(h.journey)))
+	customers.Get("/api/orders/{orderId}", handle(web.Within(web.WithID("orderId", h.get))))
+	customers.Post("/api/orders/{orderId}/cancel", handle(web.WithID("orderId", h.cancel)))
+	customers.Get("/api/orders/{orderId}/events", handle(web.WithID("orderId", h.follow)))
+	customers.Get("/api/orders/{orderId}/journey", handle(web.Within(web.WithID("orderId", h.journey))))
 	operations.Get("/api/orders/audit/events", handle(web.Within(audit.EventsHandler(s.Published)), audit.EventsQuery...))
 	operations.Post("/api/orders/audit/handled", handle(web.Within(audit.HandledHandler(audit.Books{
 		Queues:           []string{events.QueueOrdersStockReserved, events.QueueOrdersStockNotAvailable},
@@ -130,11 +130,7 @@ func body(o *order.Order) orderBody {
 }
 
 // get serves GET /api/orders/{orderId}.
-func (h *handlers) get(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "orderId")
-	if err != nil {
-		return err
-	}
+func (h *handlers) get(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	o, err := h.store.Get(r.Context(), owner(r), id)
 	if err != nil {
 		return err
@@ -145,11 +141,7 @@ func (h *handlers) get(w http.ResponseWriter, r *http.Request) error {
 const maxIgnoredBody = 64 << 10
 
 // cancel serves POST /api/orders/{orderId}/cancel.
-func (h *handlers) cancel(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "orderId")
-	if err != nil {
-		return err
-	}
+func (h *handlers) cancel(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	// A body means nothing here, but an endless one is refused as elsewhere.
 	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxIgnoredBody)); err != nil {
 		return err

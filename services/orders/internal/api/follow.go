@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
+
 	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/orders/internal/order"
@@ -22,11 +24,7 @@ const (
 // as Server-Sent Events (WHATWG HTML, section 9.2), the present one unless the
 // client knows it, then the final one. A client that has seen the final one is
 // told to stay away (204): an EventSource would ask again forever.
-func (h *handlers) follow(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "orderId")
-	if err != nil {
-		return err
-	}
+func (h *handlers) follow(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	// Waiting begins before reading: nothing can happen in between unseen.
 	waiter, ok := h.store.Wait(id)
 	if !ok {

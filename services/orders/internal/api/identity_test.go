@@ -121,7 +121,7 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 					next.ServeHTTP(w, r.WithContext(identity.With(r.Context(), caller)))
 				})
 			})
-			router.Get("/api/orders/{orderId}/events", handle((&handlers{store: e.store}).follow))
+			router.Get("/api/orders/{orderId}/events", handle(web.WithID("orderId", (&handlers{store: e.store}).follow)))
 			server := httptest.NewServer(router)
 			defer server.Close()
 			e := &env{t: t, store: e.store}

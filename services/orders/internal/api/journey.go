@@ -4,17 +4,15 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/google/uuid"
+
 	"orderflow.internal/events"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/orders/internal/store"
 )
 
 // journey serves this service's part of an order's journey.
-func (h *handlers) journey(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "orderId")
-	if err != nil {
-		return err
-	}
+func (h *handlers) journey(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	j, err := h.store.Journey(r.Context(), owner(r), id)
 	if err != nil {
 		return err

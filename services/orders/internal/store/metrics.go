@@ -52,7 +52,8 @@ func newSagaMetrics() *sagaMetrics {
 			metric.WithExplicitBucketBoundaries(.005, .01, .02, .03, .05, .075, .1, .15, .25, .5, 1, 2.5, 5, 10, 30, 60))),
 		pending: telemetry.Made(meter.Int64Gauge("orderflow.orders.pending",
 			metric.WithUnit("{order}"),
-			metric.WithDescription("Orders that wait for a stock answer, counted every 15 seconds; every replica reports all."))),
+			metric.WithDescription("Orders that wait for a stock answer, counted every 15 seconds; "+
+				"every replica reports all."))),
 		pendingAge: telemetry.Made(meter.Float64Gauge("orderflow.orders.pending.age",
 			metric.WithUnit("s"),
 			metric.WithDescription("Age of the oldest order that waits for a stock answer, 0 when there is none; "+

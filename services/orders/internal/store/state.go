@@ -136,7 +136,8 @@ type settled struct {
 	trace    []byte
 }
 
-func readState(ctx context.Context, pool *pgxpool.Pool, s outbox.Selection, after uuid.UUID) (list []settled, err error) {
+func readState(ctx context.Context, pool *pgxpool.Pool, s outbox.Selection,
+	after uuid.UUID) (list []settled, err error) {
 	defer fault.Wrap(&err, "read orders")
 	args, err := stateArgs(s, after, statePage)
 	if err != nil {

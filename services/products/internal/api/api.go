@@ -37,10 +37,10 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 	operations := r.With(auth.Only(identity.Operations))
 	r.Get("/api/products", handle(a.list, "limit", "after"))
 	stock.Post("/api/products", handle(a.add))
-	r.Get("/api/products/{productId}", handle(a.get))
-	stock.Put("/api/products/{productId}", handle(a.change))
-	stock.Delete("/api/products/{productId}", handle(a.delete))
-	stock.Post("/api/products/{productId}/restock", handle(a.restock))
+	r.Get("/api/products/{productId}", handle(web.WithID("productId", a.get)))
+	stock.Put("/api/products/{productId}", handle(web.WithID("productId", a.change)))
+	stock.Delete("/api/products/{productId}", handle(web.WithID("productId", a.delete)))
+	stock.Post("/api/products/{productId}/restock", handle(web.WithID("productId", a.restock)))
 	operations.Get("/api/products/audit/events", handle(audit.EventsHandler(s.Published), audit.EventsQuery...))
 	operations.Post("/api/products/audit/handled", handle(audit.HandledHandler(audit.Books{
 		Queues:           []string{events.QueueProductsOrderCreated, events.QueueProductsOrderCancelled},
@@ -55,7 +55,7 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 			return s.Entries(ctx, ids, retention)
 		})))
 	operations.Get("/api/products/audit/stock", handleLong(a.checkStock, "rate"))
-	customers.Get("/api/orders/{orderId}/journey", handle(a.journey))
+	customers.Get("/api/orders/{orderId}/journey", handle(web.WithID("orderId", a.journey)))
 	return r
 }
 
@@ -114,11 +114,7 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 		func(p product.Product) string { return web.CreationCursor(p.CreatedAt, p.ID) })
 }
 
-func (a *api) get(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "productId")
-	if err != nil {
-		return err
-	}
+func (a *api) get(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	p, err := a.store.Product(r.Context(), id)
 	if err != nil {
 		return err
@@ -139,11 +135,7 @@ func (a *api) add(w http.ResponseWriter, r *http.Request) error {
 	return write(w, http.StatusCreated, p)
 }
 
-func (a *api) change(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "productId")
-	if err != nil {
-		return err
-	}
+func (a *api) change(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	versions, err := web.IfMatch(r)
 	if err != nil {
 		return err
@@ -159,11 +151,7 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) error {
 	return write(w, http.StatusOK, p)
 }
 
-func (a *api) delete(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "productId")
-	if err != nil {
-		return err
-	}
+func (a *api) delete(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	versions, err := web.IfMatch(r)
 	if err != nil {
 		return err
@@ -175,11 +163,7 @@ func (a *api) delete(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (a *api) restock(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "productId")
-	if err != nil {
-		return err
-	}
+func (a *api) restock(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	versions, err := web.IfMatch(r)
 	if err != nil {
 		return err

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/google/uuid"
+
 	"orderflow.internal/events"
 	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/web"
@@ -11,11 +13,7 @@ import (
 )
 
 // journey serves this service's part of an order's journey.
-func (a *api) journey(w http.ResponseWriter, r *http.Request) error {
-	id, err := web.PathUUID(r, "orderId")
-	if err != nil {
-		return err
-	}
+func (a *api) journey(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
 	j, err := a.store.Journey(r.Context(), identity.From(r.Context()).Owner(), id)
 	if err != nil {
 		return err
