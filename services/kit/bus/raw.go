@@ -31,23 +31,25 @@ type Field struct {
 	Items []Field `json:"items,omitempty"` // of an array or a table
 }
 
+// Find returns the field of that name, the zero Field when there is none.
+func Find(fields []Field, name string) Field {
+	i := slices.IndexFunc(fields, func(f Field) bool { return f.Name == name })
+	if i < 0 {
+		return Field{}
+	}
+	return fields[i]
+}
+
 // Text returns the header of that name if it is a string, else "".
 func (m *Message) Text(header string) string {
-	i := slices.IndexFunc(m.Headers, func(f Field) bool { return f.Name == header })
-	if i < 0 || m.Headers[i].Type != "string" {
-		return ""
+	if f := Find(m.Headers, header); f.Type == "string" {
+		return f.Value
 	}
-	return m.Headers[i].Value
+	return ""
 }
 
 // Property returns the property of that name, "" when it is not set.
-func (m *Message) Property(name string) string {
-	i := slices.IndexFunc(m.Properties, func(f Field) bool { return f.Name == name })
-	if i < 0 {
-		return ""
-	}
-	return m.Properties[i].Value
-}
+func (m *Message) Property(name string) string { return Find(m.Properties, name).Value }
 
 // SubscribeRaw makes a subscription that takes every message as it is, in the
 // queue's order, and dead-letters none. Its window is open from the beginning: the

@@ -106,44 +106,36 @@ func (g *guard) shouldPing(ctx context.Context, p pgxpool.ShouldPingParams) bool
 	return false
 }
 
-// TraceConnectStart implements [pgx.ConnectTracer], for dialPooled.
+// TraceConnectStart is for dialPooled.
 func (g *guard) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
 	return context.WithValue(ctx, connecting{}, true)
 }
 
-// TraceConnectEnd implements [pgx.ConnectTracer].
 func (g *guard) TraceConnectEnd(context.Context, pgx.TraceConnectEndData) {}
 
-// TraceAcquireStart implements [pgxpool.AcquireTracer].
 func (g *guard) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool,
 	_ pgxpool.TraceAcquireStartData) context.Context {
 	return bound(ctx, limit)
 }
 
-// TraceAcquireEnd implements [pgxpool.AcquireTracer].
 func (g *guard) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, d pgxpool.TraceAcquireEndData) {
 	g.end(ctx, d.Err)
 }
 
-// TraceQueryStart implements [pgx.QueryTracer].
 func (g *guard) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	return boundStatement(ctx)
 }
 
-// TraceQueryEnd implements [pgx.QueryTracer].
 func (g *guard) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryEndData) {
 	g.end(ctx, d.Err)
 }
 
-// TraceBatchStart implements [pgx.BatchTracer].
 func (g *guard) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
 	return boundStatement(ctx)
 }
 
-// TraceBatchQuery implements [pgx.BatchTracer].
 func (g *guard) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
 
-// TraceBatchEnd implements [pgx.BatchTracer].
 func (g *guard) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, d pgx.TraceBatchEndData) {
 	g.end(ctx, d.Err)
 }

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -33,7 +34,7 @@ func newSpanExporter(ctx context.Context) (trace.SpanExporter, error) {
 	if err != nil {
 		return nil, err
 	}
-	endpoint := first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+	endpoint := cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"))
 	// The SDK makes ids even for spans that its sampler drops, and they would
 	// travel with every event.
 	off := os.Getenv("OTEL_TRACES_SAMPLER") == "always_off"
@@ -99,7 +100,7 @@ const (
 )
 
 func otlpProtocol(variable string) (string, error) {
-	switch protocol := first(variable, "OTEL_EXPORTER_OTLP_PROTOCOL"); protocol {
+	switch protocol := cmp.Or(os.Getenv(variable), os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL")); protocol {
 	case "":
 		return protocolProtobuf, nil
 	case protocolGRPC, protocolProtobuf, protocolJSON:
@@ -110,22 +111,9 @@ func otlpProtocol(variable string) (string, error) {
 	}
 }
 
-// first is the value of the first of the variables that has one.
-func first(variables ...string) string {
-	for _, v := range variables {
-		if value := os.Getenv(v); value != "" {
-			return value
-		}
-	}
-	return ""
-}
-
 // list splits a comma-separated variable.
 func list(variable, otherwise string, known ...string) ([]string, error) {
-	value := os.Getenv(variable)
-	if value == "" {
-		value = otherwise
-	}
+	value := cmp.Or(os.Getenv(variable), otherwise)
 	values := strings.Split(value, ",")
 	for i, v := range values {
 		values[i] = strings.TrimSpace(v)

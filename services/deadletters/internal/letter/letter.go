@@ -98,8 +98,8 @@ func Read(queue string, m bus.Message, now time.Time) Letter {
 			l.Attempts = &tries
 		}
 	} else if death := lastDeath(&m, queue); death != nil {
-		l.Reason = strings.ReplaceAll(field(death, "reason").Value, "_", "-")
-		if at, err := time.Parse(time.RFC3339, field(death, "time").Value); err == nil {
+		l.Reason = strings.ReplaceAll(bus.Find(death, "reason").Value, "_", "-")
+		if at, err := time.Parse(time.RFC3339, bus.Find(death, "time").Value); err == nil {
 			l.DiedAt = at
 		}
 	}
@@ -114,24 +114,16 @@ func Read(queue string, m bus.Message, now time.Time) Letter {
 // lastDeath is what the broker has noted of the message's death in queue: an
 // entry of x-death, which it puts in front.
 func lastDeath(m *bus.Message, queue string) []bus.Field {
-	for _, entry := range field(m.Headers, "x-death").Items {
-		if entry.Type == "table" && field(entry.Items, "queue").Value == queue {
+	for _, entry := range bus.Find(m.Headers, "x-death").Items {
+		if entry.Type == "table" && bus.Find(entry.Items, "queue").Value == queue {
 			return entry.Items
 		}
 	}
 	return nil
 }
 
-func field(fields []bus.Field, name string) bus.Field {
-	i := slices.IndexFunc(fields, func(f bus.Field) bool { return f.Name == name })
-	if i < 0 {
-		return bus.Field{}
-	}
-	return fields[i]
-}
-
 func integer(fields []bus.Field, name string) (int, bool) {
-	n, err := strconv.ParseInt(field(fields, name).Value, 10, 32)
+	n, err := strconv.ParseInt(bus.Find(fields, name).Value, 10, 32)
 	return int(n), err == nil && n >= 0
 }
 

@@ -16,7 +16,6 @@ type device struct {
 	state    op.DeviceAuthorizationState
 }
 
-// StoreDeviceAuthorization implements op.DeviceAuthorizationStorage.
 func (s *Storage) StoreDeviceAuthorization(
 	_ context.Context, clientID, deviceCode, userCode string, expires time.Time, scopes []string,
 ) error {
@@ -39,7 +38,6 @@ func (s *Storage) deviceFor(userCode string) *device {
 	return nil
 }
 
-// GetDeviceAuthorizatonState implements op.DeviceAuthorizationStorage.
 func (s *Storage) GetDeviceAuthorizatonState(
 	_ context.Context, clientID, deviceCode string,
 ) (*op.DeviceAuthorizationState, error) {

@@ -22,7 +22,8 @@ const (
 	codeLife    = time.Minute      // to exchange it for tokens
 )
 
-// Storage implements op.Storage, and what the pages need besides.
+// Storage is what the pages need and, without a comment where there is nothing to
+// add, what the interfaces below demand.
 type Storage struct {
 	cfg    Config
 	cookie string // its name
@@ -170,7 +171,6 @@ func (s *Storage) request(ctx context.Context, id string) (*authRequest, error) 
 	return request, nil
 }
 
-// SaveAuthCode implements op.AuthStorage.
 func (s *Storage) SaveAuthCode(_ context.Context, id, code string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,7 +192,6 @@ func (s *Storage) AuthRequestByCode(_ context.Context, code string) (op.AuthRequ
 	return &copied, nil
 }
 
-// DeleteAuthRequest implements op.AuthStorage.
 func (s *Storage) DeleteAuthRequest(_ context.Context, id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -200,21 +199,16 @@ func (s *Storage) DeleteAuthRequest(_ context.Context, id string) error {
 	return nil
 }
 
-// SigningKey implements op.AuthStorage.
 func (s *Storage) SigningKey(context.Context) (op.SigningKey, error) { return s.keys.signing(), nil }
 
-// SignatureAlgorithms implements op.AuthStorage.
 func (s *Storage) SignatureAlgorithms(context.Context) ([]jose.SignatureAlgorithm, error) {
 	return []jose.SignatureAlgorithm{jose.RS256}, nil
 }
 
-// KeySet implements op.AuthStorage.
 func (s *Storage) KeySet(context.Context) ([]op.Key, error) { return s.keys.published(), nil }
 
-// Health implements op.Storage.
 func (s *Storage) Health(context.Context) error { return nil }
 
-// GetClientByClientID implements op.OPStorage.
 func (s *Storage) GetClientByClientID(_ context.Context, id string) (op.Client, error) {
 	c, ok := clientByID(id)
 	if !ok {
@@ -223,7 +217,6 @@ func (s *Storage) GetClientByClientID(_ context.Context, id string) (op.Client, 
 	return c, nil
 }
 
-// AuthorizeClientIDSecret implements op.OPStorage.
 func (s *Storage) AuthorizeClientIDSecret(_ context.Context, id, secret string) error {
 	wanted := s.cfg.MachineSecret
 	if id != ClientMachine || wanted == "" || subtle.ConstantTimeCompare([]byte(secret), []byte(wanted)) != 1 {
@@ -232,7 +225,6 @@ func (s *Storage) AuthorizeClientIDSecret(_ context.Context, id, secret string) 
 	return nil
 }
 
-// ClientCredentials implements op.ClientCredentialsStorage.
 func (s *Storage) ClientCredentials(ctx context.Context, id, secret string) (op.Client, error) {
 	if err := s.AuthorizeClientIDSecret(ctx, id, secret); err != nil {
 		return nil, err

@@ -53,7 +53,6 @@ func (g grant) GetScopes() []string    { return g.scopes }
 func (t *refreshToken) GetScopes() []string              { return t.current }
 func (t *refreshToken) SetCurrentScopes(scopes []string) { t.current = scopes }
 
-// CreateAccessToken implements op.AuthStorage.
 func (s *Storage) CreateAccessToken(
 	_ context.Context, request op.TokenRequest,
 ) (id string, expires time.Time, err error) {
@@ -121,7 +120,6 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// TokenRequestByRefreshToken implements op.AuthStorage.
 func (s *Storage) TokenRequestByRefreshToken(_ context.Context, token string) (op.RefreshTokenRequest, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,7 +130,6 @@ func (s *Storage) TokenRequestByRefreshToken(_ context.Context, token string) (o
 	return &refreshToken{grant: given, current: given.scopes}, nil
 }
 
-// GetRefreshTokenInfo implements op.AuthStorage.
 func (s *Storage) GetRefreshTokenInfo(_ context.Context, clientID, token string) (userID, tokenID string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -34,12 +35,7 @@ func (j Journey) AnswerMattered() bool {
 	if j.Answer == events.StockNotAvailableKey {
 		return j.Reason == order.StockNotAvailable
 	}
-	for _, e := range j.Events {
-		if e.RoutingKey == events.OrderConfirmedKey {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(j.Events, func(e outbox.Record) bool { return e.RoutingKey == events.OrderConfirmedKey })
 }
 
 // Journey returns the way of one of the owner's orders through this service, or
