@@ -1,6 +1,3 @@
-// Package postgres opens a service's database, migrates it, runs transactions
-// in as few round trips as pgx can pipeline, and tells errors that pass by
-// themselves from errors that do not.
 package postgres
 
 import (

@@ -1,5 +1,25 @@
 // Package store keeps dead letters, and what is done about them, in PostgreSQL.
 // One method is one transaction.
+//
+// [Store.Ingest] takes letters in, each once. They wait in groups of one cause until
+// somebody discards them or plans a redrive ([Store.Plan]), which a person starts,
+// pauses, resumes or cancels ([Store.Step]):
+//
+//	waiting --> redriving --> handled    its consumer has reported that
+//	   ^            |   |
+//	   |            |   +---> unknown    nothing was heard of it for long
+//	   +------------+                    it died again: the redrive stops
+//
+// Letters of unknown outcome may be redriven as well, where the plan says so.
+//
+// While a redrive runs, [Store.Advance] decides in batches that grow with trust which
+// letters go next, [Store.Unsent] lists those that the broker has not confirmed, and
+// [Store.Sent], [Store.Refused], [Store.Handled], [Store.Ingest] and [Store.Silent]
+// note what came of them. Each try of a letter has an id, the attempt: what is noted
+// twice, or late, changes nothing.
+//
+// Whatever changes the outcome of more than one letter locks their redrives first, in
+// the order of their ids.
 package store
 
 import (

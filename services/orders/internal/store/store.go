@@ -1,6 +1,15 @@
 // Package store keeps the orders in PostgreSQL. One method is one transaction:
 // it changes state, stores the events that announce the change, commits, and
 // only then hands the events to the relay and the order to those who wait.
+//
+//   - place.go stores new orders, many in one transaction, and finds out what
+//     became of a COMMIT that was not answered; admission.go says how many are taken.
+//   - change.go applies stock answers and cancels orders; deadline.go times out
+//     those that got no answer.
+//   - wait.go tells requests of the end of their order, whichever replica brought
+//     it about.
+//   - state.go makes events again from orders that the outbox has forgotten;
+//     books.go and repair.go are for the audit; journey.go tells an order's way.
 package store
 
 import (
