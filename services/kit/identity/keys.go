@@ -24,7 +24,7 @@ import (
 
 const (
 	refresh = 5 * time.Minute // between looks at the issuer's keys
-	retry   = time.Second     // after one in vain
+	retry   = 2 * time.Second // after one in vain
 
 	fetchTimeout  = 5 * time.Second // of one document
 	maxDocument   = 256 << 10       // bytes of the issuer's documents

@@ -98,7 +98,7 @@ left join pg_class as c on c.oid = i.inhrelid`, parent)
 	if err != nil {
 		return nil, now, fmt.Errorf("list partitions: %w", err)
 	}
-	return days, now, nil
+	return days, now.UTC(), nil
 }
 
 func createPartitions(ctx context.Context, pool *pgxpool.Pool) error {
