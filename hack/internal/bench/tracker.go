@@ -68,7 +68,7 @@ func (t *tracker) run(ctx context.Context) error {
 		began := time.Now()
 		list, err := t.api.listOrders(ctx, "/orders", url.Values{"status": {string(pending)}})
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was stopped, and what the request says of that is nobody's business
 		}
 		if err != nil {
 			return err
@@ -77,7 +77,7 @@ func (t *tracker) run(ctx context.Context) error {
 		// A long list must not become the load: at most a third of the time is spent reading it, as long as that takes a
 		// moment. It may have waited for a server that was away, and then the next look must not wait as well.
 		if api.Sleep(ctx, max(t.poll, min(2*time.Since(began), 2*time.Second))) != nil {
-			return nil
+			return nil //nolint:nilerr // it was stopped
 		}
 	}
 }
