@@ -180,6 +180,8 @@ func newRouter(cfg config, transport http.RoundTripper, auth *identity.Verifier)
 		Held: proxy.NewSlots(maxWaiting),
 		// An order is worth more than waiting for its end.
 		Hurry: func(h http.Header) { h.Set("Prefer", "respond-async") },
+		// Who asks again what came of an order is never refused.
+		Sheddable: func(r *http.Request) bool { return r.Header["Idempotency-Key"] == nil },
 	})))
 	router.Method(http.MethodGet, "/orders/{orderId}/events",
 		door.enter(services["orders"].Stream(proxy.NewSlots(maxStreams), door.hold)))

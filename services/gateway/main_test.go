@@ -25,6 +25,7 @@ import (
 	"orderflow.internal/gateway/internal/proxy"
 	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/run"
+	"orderflow.internal/kit/web"
 	"orderflow.internal/kit/webtest"
 )
 
@@ -254,6 +255,58 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 		if resp, body := f.send(t, client, o.method, o.path, o.body()); resp.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("%s %s answers %d %s, want 503", o.method, o.path, resp.StatusCode, body)
 		}
+	}
+}
+
+// In an overload the gateway refuses new orders by itself. It never does so with what costs nothing new or gives
+// something back: orders with a key, which may be there already, reads and cancellations. And nobody outside can say
+// that an order was drawn already.
+func TestOverloadShedsOnlyNewOrders(t *testing.T) {
+	f := newFixture(t, false)
+	var asked atomic.Int64
+	f.serve(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.Header.Get(web.AdmittedHeader) != "" {
+			t.Errorf("%s %s was drawn with %q", r.Method, r.URL, r.Header.Get(web.AdmittedHeader))
+		}
+		web.Admission{Share: 0, RetryAfter: time.Second}.Tell(w.Header())
+		tell(w, r)
+	})
+	place := func(key string) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.door.URL+"/orders", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(web.AdmittedHeader, "0.0001")
+		if key != "" {
+			req.Header.Set("Idempotency-Key", key)
+		}
+		resp, err := f.door.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	refused := 0
+	for range 20 {
+		if place("") == http.StatusServiceUnavailable {
+			refused++
+		}
+		for _, o := range operations(t) {
+			if o.method == http.MethodPost && o.pattern == "/orders" {
+				continue
+			}
+			if resp, _ := f.send(t, f.door.Client(), o.method, o.path, o.body()); resp.StatusCode == http.StatusServiceUnavailable {
+				t.Fatalf("%s %s is refused", o.method, o.path)
+			}
+		}
+		if status := place("k"); status != http.StatusOK {
+			t.Fatalf("an order with a key: %d", status)
+		}
+	}
+	if refused == 0 {
+		t.Error("no new order was refused")
 	}
 }
 

@@ -25,6 +25,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"orderflow.internal/kit/web"
 )
 
@@ -56,6 +58,8 @@ type Service struct {
 	reverse  httputil.ReverseProxy
 	requests *Slots
 	bodies   *Budget
+	valve    valve
+	full     rate.Sometimes // when there is no room, for the log
 }
 
 // New returns the service. What goes wrong between here and there is a
@@ -65,6 +69,7 @@ func New(cfg Config) *Service {
 	s := &Service{
 		name: cfg.Name, prefix: cfg.Prefix, balancer: newBalancer(cfg),
 		requests: NewSlots(cfg.Requests), bodies: cfg.Bodies,
+		valve: valve{log: rate.Sometimes{Interval: time.Minute}}, full: rate.Sometimes{Interval: time.Minute},
 	}
 	s.reverse = httputil.ReverseProxy{
 		Transport: s.balancer,
@@ -79,6 +84,7 @@ func New(cfg Config) *Service {
 			if cfg.Modify != nil {
 				cfg.Modify(resp.Header)
 			}
+			s.valve.learn(resp.Header, time.Now())
 			takeEvents(resp)
 			return nil
 		},
@@ -103,11 +109,19 @@ type Route struct {
 	// that it is answered at once; it then takes a slot of the service's.
 	// Without it such a request is refused.
 	Hurry func(http.Header)
+
+	// Sheddable, when not nil, tells which requests are refused here while the
+	// service says that it takes only a share of them (web.Admission).
+	Sheddable func(*http.Request) bool
 }
 
 // Handler passes requests on to the service.
 func (s *Service) Handler(route Route) http.Handler {
 	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		sheddable := route.Sheddable != nil && route.Sheddable(r)
+		if refused := s.valve.draw(r.Header, sheddable, time.Now()); refused != nil {
+			return refused // before the body is read
+		}
 		charged, err := s.readBody(w, r, route.Body)
 		defer s.bodies.bytes.Release(charged)
 		if err != nil {
@@ -115,7 +129,7 @@ func (s *Service) Handler(route Route) http.Handler {
 		}
 		slots := s.enter(r, route)
 		if slots == nil {
-			return web.Unavailable("The gateway has too many such requests in hand.")
+			return s.crowded("The gateway has too many such requests in hand.")
 		}
 		defer slots.leave()
 		timed := &timedWriter{ResponseWriter: w, control: http.NewResponseController(w), timeout: writeTimeout}
@@ -123,6 +137,13 @@ func (s *Service) Handler(route Route) http.Handler {
 		s.reverse.ServeHTTP(timed, r)
 		return nil
 	})
+}
+
+// crowded refuses a request for which there is no room. In a rush these are
+// thousands, of which one a minute is logged.
+func (s *Service) crowded(detail string) error {
+	s.full.Do(func() { slog.Warn("refusing requests", "service", s.name, "reason", detail) })
+	return web.Unavailable(detail).Logged()
 }
 
 // enter returns the slots of which the request has taken one, nil when there is

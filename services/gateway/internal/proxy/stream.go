@@ -27,7 +27,7 @@ func (s *Service) Stream(slots *Slots,
 		}
 		if !slots.enter() {
 			release()
-			return web.Unavailable("Too many event streams are open.")
+			return s.crowded("Too many event streams are open.")
 		}
 		// The request's context ends with this function.
 		ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))

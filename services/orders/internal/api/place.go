@@ -40,6 +40,10 @@ func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	ctx, err := h.admit(w, r, key)
+	if err != nil {
+		return err // before the body is read
+	}
 	var in placeBody
 	if err := web.Read(w, r, &in); err != nil {
 		return err
@@ -57,7 +61,7 @@ func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	prefer := parsePrefer(r.Header)
-	placed, err := h.placeAndWait(r.Context(), o, store.Key{
+	placed, err := h.placeAndWait(ctx, o, store.Key{
 		Text: key, Caller: caller.ID, Hash: requestHash(key, customerID, items),
 	}, prefer.wait)
 	if err != nil {
@@ -73,6 +77,17 @@ func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 		status = http.StatusCreated
 	}
 	return web.Write(w, status, body(&placed))
+}
+
+// admit tells the gateway which share of the new orders is taken, and refuses the
+// others. An order with a key is left to the store: it may be there already.
+func (h *handlers) admit(w http.ResponseWriter, r *http.Request, key string) (context.Context, error) {
+	share, retryAfter := h.store.Admission()
+	web.Admission{Share: share, RetryAfter: retryAfter}.Tell(w.Header())
+	if key != "" {
+		return r.Context(), nil
+	}
+	return h.store.Admit(r.Context(), web.Admitted(r.Header))
 }
 
 // placeAndWait stores an order and returns it in its final state, or as it is

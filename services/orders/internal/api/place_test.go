@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/web"
 	"orderflow.internal/orders/internal/order"
 	"orderflow.internal/orders/internal/store"
@@ -330,6 +331,37 @@ func TestErrorsOfPlacingPromiseNoMoreThanIsKnown(t *testing.T) {
 				t.Errorf("Retry-After %v, want %d to %d", retry, tt.least, tt.most)
 			}
 		})
+	}
+}
+
+// While no orders are taken one without a key is refused before its body is read, and the gateway is told so that it can
+// refuse the next ones itself. One with a key is read, as it may be there already.
+func TestOverloadRefusesBeforeTheBody(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	if a := e.do(t, http.MethodPost, "/api/orders", oneCup, "Prefer", "respond-async"); a.status != http.StatusAccepted ||
+		a.header.Get(web.AdmissionHeader) != "" {
+		t.Fatalf("%d %v %s", a.status, a.header, a.body)
+	}
+	if _, err := e.pool.Exec(t.Context(), `
+update pending_orders
+set created_at = created_at - interval '40 minutes',
+    due = due - interval '40 minutes'`); err != nil {
+		t.Fatal(err)
+	}
+	kittest.Eventually(t, "orders are refused", func() bool {
+		share, _ := e.store.Admission()
+		return share == 0
+	})
+	for _, tt := range []struct {
+		key    []string
+		status int
+	}{{nil, http.StatusServiceUnavailable}, {[]string{"Idempotency-Key", "k"}, http.StatusBadRequest}} {
+		a := e.do(t, http.MethodPost, "/api/orders", "{", tt.key...)
+		told, ok := web.TakeAdmission(a.header)
+		if a.status != tt.status || !ok || told.Share != 0 || told.RetryAfter < time.Second {
+			t.Errorf("with %q: %d %s, the gateway is told %+v", tt.key, a.status, a.body, told)
+		}
 	}
 }
 

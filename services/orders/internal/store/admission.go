@@ -70,9 +70,17 @@ func (o *overload) refuse(reason error) error {
 	if o.note(now) {
 		slog.Warn("refusing new orders", "reason", reason)
 	}
+	return &RefusedError{reason, o.retryAfter(now)}
+}
+
+// retryAfter is for how long a client should stay away that is refused now.
+func (o *overload) retryAfter(now time.Time) time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return &RefusedError{reason, min(max(now.Sub(o.since)/4, minRetryAfter), maxRetryAfter)}
+	if o.since.IsZero() {
+		return minRetryAfter
+	}
+	return min(max(now.Sub(o.since)/4, minRetryAfter), maxRetryAfter)
 }
 
 // admission decides which new orders are taken.
@@ -92,12 +100,32 @@ func (a *admission) answering(window time.Duration) bool {
 	return last != nil && time.Since(*last) < window
 }
 
+// Admission is which share of the new orders is taken, and for how long who is
+// refused should stay away.
+func (s *Store) Admission() (share float64, retryAfter time.Duration) {
+	return s.admission.share(), s.behind.retryAfter(time.Now())
+}
+
+// admittedKey marks the context of an order that has had its chance.
+type admittedKey struct{}
+
+// Admit gives a new order its chance before anything else is known of it, which
+// is cheaper than to have Place do so. drawn is the chance that it has had
+// already on its way here, 1 if nobody drew. It returns the context for Place.
+func (s *Store) Admit(ctx context.Context, drawn float64) (context.Context, error) {
+	if err := s.admit(drawn); err != nil {
+		return ctx, err
+	}
+	return context.WithValue(ctx, admittedKey{}, true), nil
+}
+
 // admit refuses a share of the new orders while the pending ones wait too long.
 // Each takes its chance: if all were taken for a while and then none, the work
 // for those that come and for those that are there would come in turns, and at
-// any time a part of the system would have none.
-func (s *Store) admit() error {
-	if share := s.admission.share(); share < 1 && rand.Float64() >= share { //nolint:gosec // a lottery without a prize
+// any time a part of the system would have none. An order that was drawn before
+// is drawn for what is missing.
+func (s *Store) admit(drawn float64) error {
+	if chance := s.admission.share() / drawn; chance < 1 && rand.Float64() >= chance { //nolint:gosec // no prize
 		return s.behind.refuse(ErrBehind)
 	}
 	return nil

@@ -88,14 +88,14 @@ func TestAdmissionStaysOpenForAnOrderThatOthersOvertook(t *testing.T) {
 	age(t, pool, deadline*4/8, served.ID)
 	mustAnswer(t, r, reserved(served))
 	mustMeasure(t, r)
-	if err := r.admit(); !errors.Is(err, ErrBehind) {
+	if err := r.admit(1); !errors.Is(err, ErrBehind) {
 		t.Errorf("served close after the oldest one: %v", err)
 	}
 	r.admission.setShare(1)
 	late := mustPlace(t, r, newOrder(t))
 	mustAnswer(t, r, reserved(late))
 	mustMeasure(t, r)
-	if err := r.admit(); err != nil {
+	if err := r.admit(1); err != nil {
 		t.Errorf("served long after the oldest one: %v", err)
 	}
 }
@@ -284,12 +284,40 @@ func TestAdmissionRefusesAShare(t *testing.T) {
 		const orders = 10_000
 		taken := 0
 		for range orders {
-			if s.admit() == nil {
+			if s.admit(1) == nil {
 				taken++
 			}
 		}
 		if off := float64(taken)/orders - share; math.Abs(off) > 0.05 {
 			t.Errorf("%d of %d are taken, want a share of %.1f", taken, orders, share)
+		}
+	}
+}
+
+// An order that the gateway has drawn is not drawn twice: it has the chance that orders gives it now, or the one that it
+// had if that was less.
+func TestAdmissionDrawsOnlyOnce(t *testing.T) {
+	t.Parallel()
+	s := &Store{}
+	for _, tt := range []struct{ drawn, share, want float64 }{
+		{0.5, 0.5, 1}, {0.5, 0.25, 0.5}, {0.5, 0.75, 1}, {0.5, 0, 0}, {1, 0.5, 0.5},
+	} {
+		s.admission.setShare(tt.share)
+		const orders = 10_000
+		taken := 0
+		for range orders {
+			ctx, err := s.Admit(t.Context(), tt.drawn)
+			if err != nil {
+				continue
+			}
+			taken++
+			if ctx.Value(admittedKey{}) == nil {
+				t.Fatal("Place will draw once more")
+			}
+		}
+		if got := float64(taken) / orders; math.Abs(got-tt.want) > 0.05 {
+			t.Errorf("of those drawn with %.2f %.2f are taken while the share is %.2f, want %.2f",
+				tt.drawn, got, tt.share, tt.want)
 		}
 	}
 }

@@ -93,8 +93,10 @@ func (e *UnknownError) Unwrap() error { return e.Err }
 // *UnknownError means that nothing was stored: a *RefusedError when the service
 // takes no more orders for now, ErrKeyReused, or the database's.
 func (s *Store) Place(ctx context.Context, o order.Order, key Key) (placed order.Order, replayed bool, err error) {
-	if err := s.admit(); err != nil {
-		return s.replay(ctx, key.owner(o), key, err)
+	if ctx.Value(admittedKey{}) == nil {
+		if err := s.admit(1); err != nil {
+			return s.replay(ctx, key.owner(o), key, err)
+		}
 	}
 	event, err := createdEvent(ctx, o, o.CreatedAt.Add(s.deadline))
 	if err != nil {
