@@ -135,7 +135,7 @@ func TestEnduringOverload(t *testing.T) {
 		}
 	}
 	goodput, offered, after := float64(done)/float64(ended), float64(load.Orders)/float64(ended), last-ended
-	t.Logf("capacity %.0f/s, offered %.0f/s for %d s, goodput %.0f/s, the last order ended %d s after the load; %v, %v; %s",
+	t.Logf("capacity %.0f/s, offered %.0f/s for %d s, goodput %.0f/s, last order %d s after the load; %v, %v; %s",
 		capacity, offered, ended, goodput, after, r.States, r.Reasons, kinds(r.Errors))
 	t.Logf("confirmed by second: %v", seconds)
 	if endures() { // in 20 s, beside other work, all of it can be anything

@@ -297,7 +297,8 @@ func TestOverloadShedsOnlyNewOrders(t *testing.T) {
 			if o.method == http.MethodPost && o.pattern == "/orders" {
 				continue
 			}
-			if resp, _ := f.send(t, f.door.Client(), o.method, o.path, o.body()); resp.StatusCode == http.StatusServiceUnavailable {
+			resp, _ := f.send(t, f.door.Client(), o.method, o.path, o.body())
+			if resp.StatusCode == http.StatusServiceUnavailable {
 				t.Fatalf("%s %s is refused", o.method, o.path)
 			}
 		}

@@ -334,7 +334,7 @@ func TestErrorsOfPlacingPromiseNoMoreThanIsKnown(t *testing.T) {
 	}
 }
 
-// While no orders are taken one without a key is refused before its body is read, and the gateway is told so that it can
+// While no orders are taken one without a key is refused before its body is read, and the gateway is told, which can
 // refuse the next ones itself. One with a key is read, as it may be there already.
 func TestOverloadRefusesBeforeTheBody(t *testing.T) {
 	t.Parallel()

@@ -294,8 +294,8 @@ func TestAdmissionRefusesAShare(t *testing.T) {
 	}
 }
 
-// An order that the gateway has drawn is not drawn twice: it has the chance that orders gives it now, or the one that it
-// had if that was less.
+// An order that the gateway has drawn is not drawn twice: it has the chance that orders gives it now, or the one that
+// it had if that was less.
 func TestAdmissionDrawsOnlyOnce(t *testing.T) {
 	t.Parallel()
 	s := &Store{}
