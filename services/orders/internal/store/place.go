@@ -40,7 +40,8 @@ const (
 	placementBatch   = 128              // orders in one transaction
 	placementLinger  = time.Millisecond // for each order in the last transaction
 	placementLongest = 24 * time.Millisecond
-	maxQueueWait     = 5 * time.Second // an order queued for longer is refused
+	placementPatient = 100 * time.Millisecond // instead in an overload, when orders wait for seconds anyway
+	maxQueueWait     = 5 * time.Second        // an order queued for longer is refused
 )
 
 // limits bound the placing of a batch, and how long a bound is believed.
@@ -186,7 +187,11 @@ func (s *Store) gather(ctx context.Context, batch []*placement) []*placement {
 	case p := <-s.placements:
 		batch = append(batch, p)
 		if last > 1 && len(s.placements) < placementBatch {
-			time.Sleep(min(time.Duration(last)*placementLinger, placementLongest))
+			longest := placementLongest
+			if s.admission.share() < 1 {
+				longest = placementPatient
+			}
+			time.Sleep(min(time.Duration(last)*placementLinger, longest))
 		}
 	case <-ctx.Done():
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -52,6 +53,24 @@ func TestPlaceStoresOrderAndEvent(t *testing.T) {
 	if n := count(t, pool, `select count(*) from outbox_events where id = $1 and routing_key = 'order.created' `+
 		`and subject = $2`, e.ID, o.ID.String()); n != 1 {
 		t.Errorf("%d outbox rows", n)
+	}
+}
+
+// In an overload orders wait for seconds anyway: waiting a little longer to be stored lets more of them share a
+// transaction, and all that follows from it.
+func TestPlacingWaitsForMoreInAnOverload(t *testing.T) {
+	t.Parallel()
+	for share, want := range map[float64]time.Duration{1: placementLongest, 0.99: placementPatient, 0: placementPatient} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &Store{placements: make(chan *placement, placementQueue)}
+			s.admission.setShare(share)
+			s.placements <- &placement{}
+			began := time.Now()
+			s.gather(t.Context(), make([]*placement, placementBatch))
+			if took := time.Since(began); took != want {
+				t.Errorf("with a share of %.2f it waits for %s, want %s", share, took, want)
+			}
+		})
 	}
 }
 
