@@ -106,6 +106,7 @@
 //	create table outbox_events_default partition of outbox_events default with (fillfactor = 50);
 //
 //	create index outbox_events_by_subject on outbox_events (subject);
+//	create index outbox_events_told on outbox_events (subject, routing_key);
 //	create index outbox_events_fresh on outbox_events (created_at, id)
 //	where published_at is null and next_attempt_at is null;
 //	create index outbox_events_owed on outbox_events (routing_key, next_attempt_at) where next_attempt_at is not null;
