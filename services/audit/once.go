@@ -25,7 +25,7 @@ names what differs with the commands that repair it. It changes nothing. In a ch
 
   --url URL      the gateway (GATEWAY_URL)
   --since TIME   orders placed then or later: 2026-11-05T09:30:00Z, or 24h for a day ago; leaves the stock out
-  --rate N       at most N orders per second (40000)
+  --rate N       at most N orders per second (24000)
   --grace TIME   a difference counts when it is still there after that (10s)
   --most N       name at most N differences, count the others (1000)
   --json         the report as JSON
@@ -48,7 +48,7 @@ func once(ctx context.Context, call run.Call, cfg config) error {
 	var asJSON, commands bool
 	flags.StringVar(&base, "url", base, "")
 	flags.StringVar(&since, "since", "", "")
-	flags.IntVar(&settings.Rate, "rate", 40_000, "")
+	flags.IntVar(&settings.Rate, "rate", 24_000, "")
 	flags.DurationVar(&settings.Grace, "grace", 10*time.Second, "")
 	flags.IntVar(&settings.Named, "most", 1_000, "")
 	flags.BoolVar(&asJSON, "json", false, "")

@@ -21,6 +21,11 @@ const (
 	PartReservation = "reservation"
 )
 
+// ItemsHash is SQL for the hash of what was ordered, without prices, of the
+// column items.
+const ItemsHash = `hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'),
+    jsonb_path_query_array(items, '$[*].quantity')), 0)`
+
 // What became of an order's stock, as both orders and products can tell.
 const (
 	Held     = "held"

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -53,21 +55,30 @@ type Prints struct {
 
 // Ledger is a service's table with a row for each subject of its books.
 //
-// Services compare their ledgers by digests that the databases compute: a
-// million rows take each of them a few seconds, and nothing is sent. Digests
-// are hashes of PostgreSQL's own; should two versions of it differ in them,
-// every subject is looked at by itself, which takes longer and finds the same.
+// Services compare their ledgers by digests that the databases compute: of a
+// million rows in a few seconds, and nothing is sent. Digests are hashes of
+// PostgreSQL's own; should two versions of it differ in them, every subject is
+// looked at by itself, which takes longer and finds the same.
 type Ledger struct {
-	Pool  *pgxpool.Pool
-	Table string // with an index on ID
-	ID    string // the column, a uuid
-	// Rows is a query for the rows whose id is greater than $1 and at most $2:
-	// the columns id, incomplete, and a bigint for each of Parts under its name.
-	// Args follow from $3 on.
-	Rows  string
-	Args  []any
-	Parts []string
+	Pool    *pgxpool.Pool
+	Table   string // with an index on ID
+	ID      string // the column, a uuid
+	Columns string // in SQL: more columns, for Parts and Events to use
+	Parts   []Part
+	// Events are those of a row that outbox_events should have. Since is a query
+	// for the time from when on it keeps all, with Args as $3 and so on.
+	Events []Owed
+	Since  string
+	Args   []any
 }
+
+// Part is what two services know of a row: their expressions, in SQL, have the
+// same values.
+type Part struct{ Name, Row string }
+
+// Owed is an event that the outbox should have of each row with If, in SQL, if
+// the time in the column At is within what the outbox keeps.
+type Owed struct{ RoutingKey, At, If string }
 
 // end returns the end of a span that holds at most limit rows.
 func (l Ledger) end(ctx context.Context, span Span, limit int) (uuid.UUID, error) {
@@ -86,42 +97,166 @@ limit 1`, l.ID, l.Table), span.After, span.Until, limit-1).Scan(&until)
 	return until, nil
 }
 
-// query runs a query over the ledger's rows. The join with the events must be
-// linear: the planner takes a table that nobody has analyzed yet for small.
-func (l Ledger) query(ctx context.Context, span Span, sql string, read func(pgx.Rows) error) error {
+// query runs a query about a span. The planner is told that a span is short,
+// whatever its statistics say, and plans once for a connection: with a partition
+// for each day that takes as long as a quarter of the work.
+func (l Ledger) query(ctx context.Context, span Span, sql string, into []any, do func() error) error {
 	b := &pgx.Batch{}
-	b.Queue("select set_config('enable_nestloop', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)")
-	b.Queue(sql, append([]any{span.After, span.Until}, l.Args...)...).Query(read)
+	b.Queue(`
+select set_config(name, value, true)
+from (values ('enable_nestloop', 'off'), ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'),
+  ('max_parallel_workers_per_gather', '0'), ('plan_cache_mode', 'force_generic_plan')) as s(name, value)`)
+	b.Queue(sql, append([]any{span.After, span.Until}, l.Args...)...).Query(func(rows pgx.Rows) error {
+		_, err := pgx.ForEachRow(rows, into, do)
+		return err
+	})
 	return l.Pool.SendBatch(ctx, b).Close()
 }
 
-// Digest returns the digest of the first rows of a span, at most limit.
+// from is where the rows of a span are, with all columns: the offset keeps the
+// planner from computing those of the ledger for each use again.
+func (l Ledger) from() string {
+	columns := l.ID + "::text as subject"
+	if l.Columns != "" {
+		columns += ", " + l.Columns
+	}
+	return fmt.Sprintf(`
+from (
+  select *, %s
+  from %s
+  where %[3]s > $1
+    and %[3]s <= $2
+  offset 0) as page`, columns, l.Table, l.ID)
+}
+
+func (p Part) hash() string { return "hash_record_extended(" + p.Row + ", 0)" }
+
+// join appends what each makes of the events to a text.
+func (l Ledger) join(separator string, each func(Owed) string) string {
+	texts := make([]string, len(l.Events))
+	for i, e := range l.Events {
+		texts[i] = each(e)
+	}
+	return strings.Join(texts, separator)
+}
+
+// digest is a query for the number of rows, how many of them are incomplete, and
+// the parts' digests. The events that rows owe and those that the outbox has are
+// compared as two sums, which is cheap. Where these differ, or only some of the
+// rows are as young as what the outbox keeps, incomplete is null.
+func (l Ledger) digest() string {
+	with, incomplete, parts := "", "0", ""
+	for _, part := range l.Parts {
+		parts += ", coalesce(bit_xor(" + part.hash() + "), 0)"
+	}
+	if len(l.Events) > 0 {
+		at := l.join(", ", func(e Owed) string { return e.At })
+		owed := l.join(" # ", func(e Owed) string {
+			return fmt.Sprintf("case when %s then hashtextextended(subject || '%s', 0) else 0 end", e.If, e.RoutingKey)
+		})
+		with = "with kept as materialized (" + l.Since + "),\n" + `
+told as materialized (
+  select coalesce(bit_xor(hashtextextended(subject || routing_key, 0)), 0) as sum
+  from outbox_events
+  where subject > ($1::uuid)::text
+    and subject <= ($2::uuid)::text)`
+		incomplete = fmt.Sprintf(`
+  case
+    when count(*) = 0 or max(greatest(%[1]s)) < (select since from kept) then 0
+    when min(least(%[1]s)) >= (select since from kept) and bit_xor(%[2]s) = (select sum from told) then 0
+  end`, at, owed)
+	}
+	return with + "\nselect count(*), " + incomplete + parts + l.from()
+}
+
+// prints is a query for the id of each row, whether it is incomplete, and its
+// parts.
+func (l Ledger) prints() string {
+	with, join, incomplete, parts := "", "", "false", ""
+	for _, part := range l.Parts {
+		parts += ", " + part.hash()
+	}
+	if len(l.Events) > 0 {
+		incomplete = l.join(" or ", func(e Owed) string {
+			return fmt.Sprintf("%s and %s >= (select since from kept) and ('%s' = any(told.keys)) is not true",
+				e.If, e.At, e.RoutingKey)
+		})
+		with = "with kept as materialized (" + l.Since + "),\n" + `
+told as materialized (
+  select subject, array_agg(routing_key) as keys
+  from outbox_events
+  where subject > ($1::uuid)::text
+    and subject <= ($2::uuid)::text
+  group by subject)`
+		join = "\nleft join told using (subject)"
+	}
+	return fmt.Sprintf("%s\nselect %s as id, %s as incomplete%s%s%s", with, l.ID, incomplete, parts, l.from(), join)
+}
+
+// Digest returns the digest of the first rows of a span, at most limit. It works
+// for some milliseconds at a time and then pauses: those who wait for the same
+// processor do not wait for the whole span.
 func (l Ledger) Digest(ctx context.Context, span Span, limit int) (Digest, error) {
-	var err error
-	d := Digest{Parts: make(map[string]string, len(l.Parts))}
-	if d.Until, err = l.end(ctx, span, limit); err != nil {
-		return d, err
-	}
+	d := Digest{Until: span.After, Parts: make(map[string]string, len(l.Parts))}
 	sums := make([]int64, len(l.Parts))
-	into := []any{&d.Subjects, &d.Incomplete}
-	columns := ""
-	for i, part := range l.Parts {
-		columns += fmt.Sprintf(", coalesce(bit_xor(%s), 0)", part)
-		into = append(into, &sums[i])
+	for left := limit; left > 0 && d.Until != span.Until; {
+		began := time.Now()
+		n, err := l.add(ctx, &d, sums, Span{d.Until, span.Until}, min(left, digestStep))
+		if err != nil {
+			return d, fmt.Errorf("digest %s: %w", l.Table, err)
+		}
+		if left -= n; left > 0 && d.Until != span.Until {
+			select {
+			case <-ctx.Done():
+				return d, fmt.Errorf("digest %s: %w", l.Table, ctx.Err())
+			case <-time.After(min(2*time.Since(began), digestPause)):
+			}
+		}
 	}
-	err = l.query(ctx, Span{span.After, d.Until}, fmt.Sprintf(`
-select count(*), count(*) filter (where incomplete)%s
-from (%s) as l`, columns, l.Rows), func(rows pgx.Rows) error {
-		_, err := pgx.ForEachRow(rows, into, func() error { return nil })
-		return err
-	})
-	if err != nil {
-		return d, fmt.Errorf("digest %s: %w", l.Table, err)
-	}
 	for i, part := range l.Parts {
-		d.Parts[part] = hex(sums[i]) + "-" + strconv.FormatInt(d.Subjects, 10)
+		d.Parts[part.Name] = hex(sums[i]) + "-" + strconv.FormatInt(d.Subjects, 10)
 	}
 	return d, nil
+}
+
+const (
+	digestStep  = 2_000 // rows that one statement sums up
+	digestPause = 10 * time.Millisecond
+)
+
+// add adds the first rows of a span, at most limit, to a digest and the sums of
+// its parts, and returns how many there are.
+func (l Ledger) add(ctx context.Context, d *Digest, sums []int64, span Span, limit int) (int, error) {
+	var err error
+	if span.Until, err = l.end(ctx, span, limit); err != nil {
+		return 0, err
+	}
+	var n int64
+	var incomplete *int64
+	into, parts := l.into(&n, &incomplete)
+	nothing := func() error { return nil }
+	err = l.query(ctx, span, l.digest(), into, nothing)
+	if err == nil && incomplete == nil {
+		err = l.query(ctx, span, "select count(*) filter (where incomplete) from ("+l.prints()+") as p",
+			[]any{&incomplete}, nothing)
+	}
+	if err != nil {
+		return 0, err
+	}
+	d.Until, d.Subjects, d.Incomplete = span.Until, d.Subjects+n, d.Incomplete+*incomplete
+	for i := range sums {
+		sums[i] ^= parts[i]
+	}
+	return int(n), nil
+}
+
+// into returns where to read a row into, with the parts behind the first columns.
+func (l Ledger) into(first ...any) (into []any, sums []int64) {
+	sums = make([]int64, len(l.Parts))
+	for i := range sums {
+		first = append(first, &sums[i])
+	}
+	return first, sums
 }
 
 // Prints returns the prints of a span.
@@ -134,27 +269,15 @@ func (l Ledger) Prints(ctx context.Context, span Span) (Prints, error) {
 	if until != span.Until {
 		p.Next = until
 	}
-	sums := make([]int64, len(l.Parts))
 	var next Print
-	into := []any{&next.ID, &next.Incomplete}
-	columns := ""
-	for i, part := range l.Parts {
-		columns += ", " + part
-		into = append(into, &sums[i])
-	}
-	err = l.query(ctx, Span{span.After, until}, fmt.Sprintf(`
-select id, incomplete%s
-from (%s) as l
-order by id`, columns, l.Rows), func(rows pgx.Rows) error {
-		_, err := pgx.ForEachRow(rows, into, func() error {
-			next.Parts = make(map[string]string, len(l.Parts))
-			for i, part := range l.Parts {
-				next.Parts[part] = hex(sums[i])
-			}
-			p.Prints = append(p.Prints, next)
-			return nil
-		})
-		return err
+	into, sums := l.into(&next.ID, &next.Incomplete)
+	err = l.query(ctx, Span{span.After, until}, l.prints()+"\norder by id", into, func() error {
+		next.Parts = make(map[string]string, len(l.Parts))
+		for i, part := range l.Parts {
+			next.Parts[part.Name] = hex(sums[i])
+		}
+		p.Prints = append(p.Prints, next)
+		return nil
 	})
 	if err != nil {
 		return p, fmt.Errorf("print %s: %w", l.Table, err)

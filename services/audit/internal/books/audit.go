@@ -8,8 +8,8 @@
 // again after a time of grace, and counts only if it says the same as before and
 // neither the outbox nor a queue holds the event that would explain it.
 //
-// Each service answers from its own database, a range in one statement. What the
-// audit remembers are the suspects, however many orders there are.
+// Each service answers from its own database, a range in a few short statements.
+// What the audit remembers are the suspects, however many orders there are.
 package books
 
 import (
@@ -37,9 +37,9 @@ type Config struct {
 }
 
 const (
-	// page is how many orders a digest stands for: some ten milliseconds of a
-	// database's time, so that nobody waits long behind one.
-	page = 2_000
+	// page is how many orders a digest stands for at most: enough that asking for
+	// it costs little against computing it.
+	page = 8_000
 	// maxSuspects bounds what is remembered.
 	maxSuspects = 500_000
 	// rounds is how often an order is read that says something else each time.
@@ -182,7 +182,8 @@ type digests map[string]audit.Digest
 // It asks one service after the other: there is never more than one database
 // that works for it.
 func (a *Audit) compareRange(ctx context.Context, after uuid.UUID) (until uuid.UUID, err error) {
-	span, limit := audit.Span{After: after, Until: uuid.Max}, page
+	// A quarter of a second's worth: a lower rate means shorter steps too.
+	span, limit := audit.Span{After: after, Until: uuid.Max}, max(1, min(page, a.cfg.Rate/4))
 	told := digests{}
 	for complete := false; !complete; {
 		complete = true

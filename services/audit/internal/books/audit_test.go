@@ -275,7 +275,7 @@ func TestAudit(t *testing.T) {
 		},
 		"an order of the last page": {
 			prepare: func(k *keepers) {
-				for range 2 * 2_000 { // whole pages
+				for range 8_000 - 1 { // a whole page
 					k.confirmed()
 				}
 				k.cancelled(true)

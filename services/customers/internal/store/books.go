@@ -14,21 +14,11 @@ import (
 	"orderflow.internal/kit/postgres"
 )
 
-// ledgerRows are the histories' orders with what orders should know of them.
-const ledgerRows = `
-select order_id as id, false as incomplete,
-  hash_record_extended(row(order_id, customer_id, status, coalesce(reason, ''),
-    hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'),
-      jsonb_path_query_array(items, '$[*].quantity')), 0),
-    coalesce(total_cents, 0), coalesce(currency, ''), version, created_at, updated_at), 0) as history
-from orders
-where order_id > $1
-  and order_id <= $2`
-
 // Ledger is the service's side of the books: the orders of all histories.
 func (s *Store) Ledger() audit.Ledger {
-	return audit.Ledger{Pool: s.pool, Table: "orders", ID: "order_id", Rows: ledgerRows,
-		Parts: []string{books.PartHistory}}
+	return audit.Ledger{Pool: s.pool, Table: "orders", ID: "order_id", Parts: []audit.Part{{
+		Name: books.PartHistory, Row: `row(order_id, customer_id, status, coalesce(reason, ''), ` + books.ItemsHash + `,
+    coalesce(total_cents, 0), coalesce(currency, ''), version, created_at, updated_at)`}}}
 }
 
 // Entries returns what is known of the orders, those that came here. An order

@@ -19,51 +19,31 @@ import (
 // outboxMigration made the outbox.
 const outboxMigration = "4"
 
-// ledgerRows are the orders with what the other services should know of them.
-// An order whose events are not all in the outbox is incomplete.
-var ledgerRows = `
-with kept as materialized (` + outbox.KeptSince("$3", outboxMigration) + `),
-told as materialized (
-  select subject,
-    bool_or(routing_key = 'order.created') as created,
-    bool_or(routing_key = 'order.confirmed') as confirmed,
-    bool_or(routing_key = 'order.cancelled') as cancelled
-  from outbox_events
-  where subject > ($1::uuid)::text
-    and subject <= ($2::uuid)::text
-  group by subject),
-page as materialized (
-  select *,
-    case
-      when status = 'Pending' then 'open'
-      when status = 'Confirmed' then 'held'
-      when reason = 'StockNotAvailable' then 'refused'
-      when currency <> '' or answer = 'stock.reserved' then 'released'
-      when answer = 'stock.notavailable' then 'refused'
-      else 'none' end as fate,
-    hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'),
-      jsonb_path_query_array(items, '$[*].quantity')), 0) as items_hash
-  from orders
-  where order_id > $1
-    and order_id <= $2)
-select order_id as id,
-  (created_at >= kept.since and not coalesce(told.created, false)
-    or created_at >= kept.since and currency <> '' and not coalesce(told.confirmed, false)
-    or updated_at >= kept.since and status = 'Cancelled' and not coalesce(told.cancelled, false)) as incomplete,
-  hash_record_extended(row(order_id, customer_id, status, reason, items_hash, total_cents, currency, version,
-    created_at, updated_at), 0) as history,
-  hash_record_extended(row(order_id, fate, true, status = 'Cancelled',
-    case when fate <> 'none' then items_hash end), 0) as reservation
-from page
-cross join kept
-left join told on told.subject = order_id::text`
-
-// Ledger is the service's side of the books: all orders. Events are kept for
-// the retention.
+// Ledger is the service's side of the books: all orders, with what the other
+// services should know of them. Events are kept for the retention.
 func (s *Store) Ledger(retention time.Duration) audit.Ledger {
 	return audit.Ledger{
-		Pool: s.pool, Table: "orders", ID: "order_id", Rows: ledgerRows, Args: []any{retention},
-		Parts: []string{books.PartHistory, books.PartReservation},
+		Pool: s.pool, Table: "orders", ID: "order_id",
+		Columns: books.ItemsHash + ` as items_hash,
+  case
+    when status = 'Pending' then 'open'
+    when status = 'Confirmed' then 'held'
+    when reason = 'StockNotAvailable' then 'refused'
+    when currency <> '' or answer = 'stock.reserved' then 'released'
+    when answer = 'stock.notavailable' then 'refused'
+    else 'none' end as fate`,
+		Parts: []audit.Part{
+			{Name: books.PartHistory, Row: `row(order_id, customer_id, status, reason, items_hash, total_cents, currency,
+    version, created_at, updated_at)`},
+			{Name: books.PartReservation, Row: `row(order_id, fate, true, status = 'Cancelled',
+    case when fate <> 'none' then items_hash end)`},
+		},
+		Events: []audit.Owed{
+			{RoutingKey: events.OrderCreatedKey, At: "created_at", If: "true"},
+			{RoutingKey: events.OrderConfirmedKey, At: "created_at", If: "currency <> ''"},
+			{RoutingKey: events.OrderCancelledKey, At: "updated_at", If: "status = 'Cancelled'"},
+		},
+		Since: outbox.KeptSince("$3", outboxMigration), Args: []any{retention},
 	}
 }
 

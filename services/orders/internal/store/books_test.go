@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"io"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"orderflow.internal/kit/audit"
 	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/run"
+	"orderflow.internal/orders/internal/order"
 )
 
 const kept = 24 * time.Hour
@@ -80,6 +82,87 @@ func TestAnEventThatIsGoneShows(t *testing.T) {
 	p, err := r.Ledger(kept).Prints(t.Context(), all)
 	if err != nil || len(p.Prints) != 1 || !p.Prints[0].Incomplete || p.Prints[0].ID != o.ID {
 		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// A lost event shows beside one that is there twice, and beside orders from
+// before what the outbox keeps, whose events are nobody's loss.
+func TestLostEventsAreCountedAmongOthers(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool).run(t)
+	lost, twice, old := mustPlace(t, r, newOrder(t)), mustPlace(t, r, newOrder(t)), mustPlace(t, r, newOrder(t))
+	check := func(want int64) {
+		t.Helper()
+		d, err := r.Ledger(kept).Digest(t.Context(), audit.Span{Until: uuid.Max}, 10)
+		if err != nil || d.Incomplete != want || d.Subjects != 3 {
+			t.Errorf("%+v, %v, want %d of 3 to be incomplete", d, err, want)
+		}
+	}
+	exec := func(sql string, o order.Order) {
+		t.Helper()
+		if _, err := pool.Exec(t.Context(), sql, o.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(0)
+	exec(`
+insert into outbox_events (id, type, source, subject, routing_key, time, body, trace, published_at)
+select gen_random_uuid(), type, source, subject, routing_key, time, body, trace, now()
+from outbox_events
+where subject = $1::uuid::text`, twice)
+	check(0)
+	exec("delete from outbox_events where subject = $1::uuid::text", lost)
+	check(1)
+	exec("delete from outbox_events where subject = $1::uuid::text", old)
+	check(2)
+	exec("update orders set created_at = now() - interval '2 days', updated_at = created_at where order_id = $1", old)
+	check(1)
+}
+
+// A digest that is made in several steps covers all of its span.
+func TestADigestCoversALongSpan(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool).run(t)
+	mustPlace(t, r, newOrder(t))
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	digest := func(limit int) audit.Digest {
+		t.Helper()
+		d, err := r.Ledger(time.Nanosecond).Digest(t.Context(), audit.Span{Until: uuid.Max}, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	exec(`
+insert into orders (order_id, customer_id, status, items, version, created_at, updated_at)
+select gen_random_uuid(), customer_id, 'Confirmed', items, version, created_at, updated_at
+from orders
+cross join generate_series(1, 4499)`)
+	before := digest(10_000)
+	if before.Subjects != 4500 || before.Until != uuid.Max {
+		t.Errorf("%+v, want 4500 orders", before)
+	}
+	if d := digest(4499); d.Subjects != 4499 || d.Until == uuid.Max {
+		t.Errorf("%+v, want 4499 orders", d)
+	}
+	for place := range 3 { // in each of the steps
+		change := fmt.Sprintf("update orders set version = version + %%d where order_id = "+
+			"(select order_id from orders order by order_id offset %d limit 1)", 2000*place+100)
+		exec(fmt.Sprintf(change, 1))
+		if d := digest(10_000); cmp.Equal(d, before) {
+			t.Errorf("a change in step %d does not show", place+1)
+		}
+		exec(fmt.Sprintf(change, -1))
+	}
+	if diff := cmp.Diff(before, digest(10_000)); diff != "" {
+		t.Errorf("the same orders have another digest:\n%s", diff)
 	}
 }
 

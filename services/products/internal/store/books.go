@@ -23,46 +23,25 @@ import (
 // outboxMigration made the outbox.
 const outboxMigration = "4"
 
-// ledgerRows are the reservations with what orders should know of them. One
-// whose events are not all in the outbox is incomplete.
-var ledgerRows = `
-with kept as materialized (` + outbox.KeptSince("$3", outboxMigration) + `),
-told as materialized (
-  select subject,
-    bool_or(routing_key in ('stock.reserved', 'stock.notavailable')) as answered,
-    bool_or(routing_key = 'stock.released') as released
-  from outbox_events
-  where subject > ($1::uuid)::text
-    and subject <= ($2::uuid)::text
-  group by subject),
-page as materialized (
-  select *,
-    case status
-      when 'Reserved' then 'held'
-      when 'Released' then 'released'
-      when 'Refused' then 'refused'
-      else 'none' end as fate
-  from reservations
-  where order_id > $1
-    and order_id <= $2)
-select order_id as id,
-  (created_at >= kept.since and fate <> 'none' and not coalesce(told.answered, false)
-    or updated_at >= kept.since and fate = 'released' and not coalesce(told.released, false)) as incomplete,
-  hash_record_extended(row(order_id, fate, order_created_at is not null, order_cancelled_at is not null,
-    case when fate <> 'none' then
-      hash_record_extended(row(jsonb_path_query_array(items, '$[*].productId'),
-        jsonb_path_query_array(items, '$[*].quantity')), 0)
-    end), 0) as reservation
-from page
-cross join kept
-left join told on told.subject = order_id::text`
-
 // Ledger is the service's side of the books: what became of each order. Events
 // are kept for the retention.
 func (s *Store) Ledger(retention time.Duration) audit.Ledger {
 	return audit.Ledger{
-		Pool: s.pool, Table: "reservations", ID: "order_id", Rows: ledgerRows, Args: []any{retention},
-		Parts: []string{books.PartReservation},
+		Pool: s.pool, Table: "reservations", ID: "order_id",
+		Columns: `
+  case status
+    when 'Reserved' then 'held'
+    when 'Released' then 'released'
+    when 'Refused' then 'refused'
+    else 'none' end as fate`,
+		Parts: []audit.Part{{Name: books.PartReservation, Row: `row(order_id, fate, order_created_at is not null,
+    order_cancelled_at is not null, case when fate <> 'none' then ` + books.ItemsHash + ` end)`}},
+		Events: []audit.Owed{
+			{RoutingKey: events.StockReservedKey, At: "created_at", If: "status in ('Reserved', 'Released')"},
+			{RoutingKey: events.StockNotAvailableKey, At: "created_at", If: "status = 'Refused'"},
+			{RoutingKey: events.StockReleasedKey, At: "updated_at", If: "status = 'Released'"},
+		},
+		Since: outbox.KeptSince("$3", outboxMigration), Args: []any{retention},
 	}
 }
 
@@ -118,9 +97,9 @@ func missing(e books.Reservation, created, updated bool) []string {
 	return keys
 }
 
-// stockPage is how many reservations are added up in one statement at most: no
-// more than a second's worth, for the server ends a transaction that idles.
-const stockPage = 5_000
+// stockPage is how many reservations are added up in one statement at most: some
+// milliseconds' worth, so that nobody waits long behind it.
+const stockPage = 4_000
 
 // StockCheck is how far a check of the stock has come.
 type StockCheck struct {
@@ -188,14 +167,15 @@ with page as materialized (
 ends as (
   select count(*) as n, (select order_id from page order by order_id desc limit 1) as last
   from page)
-select ends.last, ends.n, i."productId", sum(i.quantity)::bigint
+select ends.last, ends.n, i.product::uuid, i.quantity
 from ends
 left join (
-  select i.*
-  from page
-  cross join jsonb_to_recordset(page.items) as i("productId" uuid, quantity bigint)
-  where page.status = 'Reserved') as i on true
-group by 1, 2, 3`, after, limit)
+  select item->>'productId' as product, sum((item->'quantity')::bigint)::bigint as quantity
+  from (
+    select jsonb_path_query(items, '$[*]') as item
+    from page
+    where status = 'Reserved') as each
+  group by 1) as i on true`, after, limit)
 	if end != nil {
 		last = *end
 	}
