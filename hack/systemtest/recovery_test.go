@@ -444,7 +444,27 @@ where order_id = any($1::uuid[]) and status <> 'Pending'`, pending)
 	if n := len(ended()); n != 0 {
 		t.Fatalf("%d orders have ended already", n)
 	}
-	r.follow(t, "The orders' database was restored", time.Now().Add(-ago), strings.Join(pending, "\n"))
+	const section = "The orders' database was restored"
+	r.follow(t, section, time.Now().Add(-ago), strings.Join(pending, "\n"), 0)
 	same(t, time.Minute, "the orders that were Pending have ended as they had", want, ended)
+	unknown := map[string]string{}
+	for _, d := range settled(t, r.Stack).Differences {
+		if d.Kind == "unknown-order" {
+			unknown[d.OrderID.String()] = ""
+		}
+	}
+	if len(unknown) != 200 {
+		t.Errorf("the audit knows %d orders that orders does not, want 200", len(unknown))
+	}
+	r.follow(t, section, time.Time{}, strings.Join(keys(unknown), "\n"), 1, 2)
+	repairAll(t, r.Stack, settled(t, r.Stack).Differences) // as the guide says in words
+	balance(t, r.Stack)
+	for _, service := range []struct{ name, table string }{{"products", "reservations"}, {"customers", "orders"}} {
+		left := texts(t, r.open(t, service.name), "select order_id::text, '' from "+service.table+
+			" where order_id = any($1::uuid[])", keys(unknown))
+		if len(left) > 0 {
+			t.Errorf("%s still knows %d of the lost orders", service.name, len(left))
+		}
+	}
 	noDeadLetters(t, r.Broker.AdminURL())
 }
