@@ -10,11 +10,14 @@ import (
 	"orderflow.internal/hack/internal/tool"
 )
 
+// kedaModule is KEDA.
+const kedaModule = "github.com/kedacore/keda/v2@v2.21.0"
+
 // crdModules hold the definitions of optional resources, module to folder.
 var crdModules = map[string]string{
-	"github.com/cert-manager/cert-manager@v1.21.2":               "deploy/crds",
-	"github.com/kedacore/keda/v2@v2.21.0":                        "config/crd/bases",
-	"sigs.k8s.io/gateway-api@v1.6.1":                             "config/crd/standard",
+	"github.com/cert-manager/cert-manager@v1.21.2": "deploy/crds",
+	kedaModule:                       "config/crd/bases",
+	"sigs.k8s.io/gateway-api@v1.6.1": "config/crd/standard",
 	"github.com/prometheus-operator/prometheus-operator@v0.85.0": "example/prometheus-operator-crd",
 }
 

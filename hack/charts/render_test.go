@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"orderflow.internal/hack/internal/tool"
 )
 
 // object is a rendered resource or a part of one.
@@ -207,8 +209,33 @@ func TestService(t *testing.T) {
 			objects("spec", "secretTargetRef")[0].text("name"); secret != "orderflow-service-user-credentials" {
 			t.Errorf("credentials from %s", secret)
 		}
+		refs := r.get(t, "TriggerAuthentication/orderflow-service").objects("spec", "configMapTargetRef")
+		if len(refs) != 1 || refs[0].text("parameter") != "tls" ||
+			r.get(t, "ConfigMap/"+refs[0].text("name")).text("data", refs[0].text("key")) != "enable" {
+			t.Errorf("without tls, here %v, KEDA ignores the broker's authority", refs)
+		}
 		if len(r.kinds("HorizontalPodAutoscaler")) > 0 {
 			t.Error("two autoscalers would fight")
+		}
+	})
+	t.Run("KEDA reads every parameter where it is", func(t *testing.T) {
+		r := render(t, "service", "--values", filepath.Join(absolute(t), "charts/service/ci/consumer-values.yaml"),
+			"--set", "global.rabbitmq.tls.clientSecret=broker-client")
+		inTrigger, inAuthentication := kedaParameters(t)
+		for _, trigger := range r.get(t, "ScaledObject/orderflow-service").objects("spec", "triggers") {
+			for name := range asMap(trigger.at("metadata")) {
+				if !inTrigger[name] {
+					t.Errorf("KEDA ignores %s in a trigger", name)
+				}
+			}
+		}
+		authentication := r.get(t, "TriggerAuthentication/orderflow-service")
+		for _, kind := range []string{"secretTargetRef", "configMapTargetRef"} {
+			for _, ref := range authentication.objects("spec", kind) {
+				if name := ref.text("parameter"); !inAuthentication[name] {
+					t.Errorf("KEDA ignores %s in an authentication", name)
+				}
+			}
 		}
 	})
 	t.Run("TLS, virtual host and native retry reach the workload", func(t *testing.T) {
@@ -232,6 +259,43 @@ func TestService(t *testing.T) {
 			t.Errorf("image %s", image)
 		}
 	})
+}
+
+// kedaParameters are those of KEDA's RabbitMQ scaler, as its own schema has them, by where it reads them.
+func kedaParameters(t *testing.T) (trigger, authentication map[string]bool) {
+	t.Helper()
+	var schema struct {
+		Scalers []struct {
+			Type       string
+			Parameters []struct {
+				Name                                  string
+				MetadataVariableReadable              bool
+				TriggerAuthenticationVariableReadable bool
+			}
+		}
+	}
+	keda, err := tool.Module(t.Context(), kedaModule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(keda, "schema", "generated", "scalers-schema.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	trigger, authentication = map[string]bool{}, map[string]bool{}
+	for _, scaler := range schema.Scalers {
+		if scaler.Type != "rabbitmq" {
+			continue
+		}
+		for _, p := range scaler.Parameters {
+			trigger[p.Name] = trigger[p.Name] || p.MetadataVariableReadable
+			authentication[p.Name] = authentication[p.Name] || p.TriggerAuthenticationVariableReadable
+		}
+	}
+	return trigger, authentication
 }
 
 // Policies that only new brokers know can be left out, and what several nodes need comes with several.
