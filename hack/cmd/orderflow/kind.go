@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -137,6 +138,9 @@ func (f *kindUp) run(ctx context.Context) error {
 	if err := f.installInfrastructure(ctx); err != nil {
 		return err
 	}
+	if err := f.refuseLeftovers(ctx, release); err != nil {
+		return err
+	}
 	if f.infra {
 		f.Printf("\nReady for tilt up, skaffold dev or helm install; its context is kind-%s.", f.cluster.Name)
 		return nil
@@ -157,6 +161,29 @@ func (f *kindUp) run(ctx context.Context) error {
 		return err
 	}
 	return f.show(ctx, started)
+}
+
+// refuseLeftovers says what another tool has left in the namespace, which Helm could not take over, and how to clear
+// it. Without an installation of ours (--infra) what is ours is left for who comes after to say.
+func (f *kindUp) refuseLeftovers(ctx context.Context, release *kube.Release) error {
+	left, stuck, err := release.Leftovers(ctx)
+	if err != nil {
+		return err
+	}
+	kubectl := "kubectl --context kind-" + f.cluster.Name + " --namespace " + kindNamespace
+	if len(stuck) > 0 {
+		return fmt.Errorf("being deleted and not gone: %s\n"+
+			"Give them a minute. If they stay, their broker went before them, and this lets them go:\n"+
+			"  %s patch %s --type merge --patch '{\"metadata\":{\"finalizers\":null}}'",
+			strings.Join(stuck, ", "), kubectl, strings.Join(stuck, " "))
+	}
+	if len(left) > 0 && !f.infra {
+		return fmt.Errorf("not installed by Helm, which cannot take them over: %s\n"+
+			"If Tilt made them: tilt down. If Skaffold did: skaffold delete. If that is done, "+
+			"or to be rid of everything in the namespace:\n  kubectl --context kind-%s delete namespace %s",
+			strings.Join(left, ", "), f.cluster.Name, kindNamespace)
+	}
+	return nil
 }
 
 // installInfrastructure applies what the cluster needs besides Orderflow. Operators that run already, installed in some

@@ -135,6 +135,7 @@ func DockerHas(ctx context.Context, image string) bool {
 	return err == nil
 }
 
+// run runs a program to its end; the error holds what it printed.
 func run(ctx context.Context, stdin io.Reader, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdin = stdin

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
 
 	"orderflow.internal/kit/fault"
 )
@@ -112,6 +113,9 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, files migrations) error {
 		return err
 	}
 	defer func() { _ = db.Close() }()
+	if err := adopt(ctx, db); err != nil {
+		return fmt.Errorf("adopt schema_version: %w", err)
+	}
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, files,
 		goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.NewTextHandler(io.Discard, nil))))
 	if errors.Is(err, goose.ErrNoMigrations) {
@@ -173,6 +177,38 @@ func openUnlimited(ctx context.Context, pool *pgxpool.Pool) (*sql.DB, error) {
 		return nil, err
 	}
 	return stdlib.OpenDB(*cc), nil
+}
+
+// adopt fills goose's table with the versions that earlier releases noted in
+// schema_version. That table stays: after a rollback they look for it.
+func adopt(ctx context.Context, db *sql.DB) error {
+	store, err := database.NewStore(goose.DialectPostgres, goose.DefaultTablename)
+	if err != nil {
+		return err
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	var needed bool
+	if err := tx.QueryRowContext(ctx, "select to_regclass('schema_version') is not null and to_regclass($1) is null",
+		goose.DefaultTablename).Scan(&needed); err != nil || !needed {
+		return err
+	}
+	var version int64
+	if err := tx.QueryRowContext(ctx, "select version from schema_version").Scan(&version); err != nil {
+		return err
+	}
+	if err := store.CreateVersionTable(ctx, tx); err != nil {
+		return err
+	}
+	for v := range version + 1 { // 0 is goose's mark of the table's creation
+		if err := store.Insert(ctx, tx, database.InsertRequest{Version: v}); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
 }
 
 // dropTornIndexes drops what an aborted "create index concurrently" has left

@@ -113,6 +113,24 @@ func TestMigrationsMayHoldFunctionsAndWaysDown(t *testing.T) {
 	}
 }
 
+func TestMigrateTakesOverADatabaseOfEarlierReleases(t *testing.T) {
+	t.Parallel()
+	pool := open(t)
+	execute(t, pool, `
+create table schema_version (version int not null);
+insert into schema_version values (2);
+create table things (id int, name text)`)
+	all := files(t, "001_things.sql", "create table things (id int);",
+		"002_names.sql", "alter table things add name text;", "003_colors.sql", "alter table things add color text;")
+	for range 2 {
+		migrate(t, pool, all)
+	}
+	scan[int](t, pool, "select count(color)::int from things")
+	if v := scan[int](t, pool, "select version from schema_version"); v != 2 {
+		t.Errorf("earlier releases would find version %d", v)
+	}
+}
+
 func TestMigrationThatWaitsForALockLetsOthersPass(t *testing.T) {
 	t.Parallel()
 	pool := open(t)

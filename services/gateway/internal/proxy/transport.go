@@ -19,9 +19,11 @@ const (
 
 	dialTimeout = 2 * time.Second
 
-	// idleTimeout is below the 75 s after which the services close a
-	// connection: whoever closes first must not be the one who is sent requests.
-	idleTimeout = 60 * time.Second
+	// idleTimeout is below the times after which the services close a
+	// connection, 75 s and for one that no request has come over yet 5 s (a dial
+	// may have been overtaken by another connection): whoever closes first must
+	// not be the one who is sent requests.
+	idleTimeout = 4 * time.Second
 
 	// renewal is how often all connections are given up.
 	renewal = 30 * time.Second
