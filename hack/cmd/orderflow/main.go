@@ -54,8 +54,8 @@ Besides those below: hack/audit compares the books of all services, hack/tool ru
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	cmd.AddCommand(p.up(), p.down(), p.status(), p.test(), p.generate(), p.new(), bench.Command(root),
-		past.Command(p.Console, root), p.images(), p.kindUp(), p.kindDown(), p.kindTest(), p.ready(), p.definitions(), p.e2e(), p.order(), p.deadletters(),
-		p.login(), p.lab())
+		past.Command(p.Console, root), p.images(), p.kindUp(), p.kindDown(), p.kindTest(), p.ready(), p.definitions(),
+		p.e2e(), p.order(), p.deadletters(), p.login(), p.lab())
 	scripts := strings.NewReplacer("hack [command]", "hack/COMMAND", "{{.CommandPath}} [command]", "hack/COMMAND")
 	cmd.SetUsageTemplate(scripts.Replace(cmd.UsageTemplate()))
 	for _, sub := range cmd.Commands() {

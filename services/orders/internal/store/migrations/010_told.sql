@@ -16,7 +16,7 @@ begin
     where inhparent = 'outbox_events'::regclass
       and pg_relation_size(inhrelid) < 1000000
   loop
-    execute format('create index %s_told on %s (subject, routing_key)', part, part);
-    execute format('alter index outbox_events_told attach partition %s_told', part);
+    execute format('create index %s_subject_routing_key_idx on %s (subject, routing_key)', part, part);
+    execute format('alter index outbox_events_told attach partition %s_subject_routing_key_idx', part);
   end loop;
 end $$;
