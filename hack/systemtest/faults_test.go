@@ -203,7 +203,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 const (
-	faultOrders = 1500
+	faultOrders = 3000
 	// A fault strikes when this many orders are accepted: the load is on, and most of it comes then or later.
 	faultAfter = 500
 	// readyAgain is how long a service may take after what it needs is back.
