@@ -42,6 +42,13 @@ const (
 	// settled is how long ago the youngest order was placed: even what timed out has ended since.
 	settled = 20 * time.Minute
 	chunk   = 20_000 // orders in one transaction
+
+	// After a crash one starts again with empty databases: no need to wait for the disk. The services' limits are for
+	// what is short: a chunk takes seconds, and each database waits for the slowest.
+	settings = `set local synchronous_commit = off;
+set local statement_timeout = 0;
+set local idle_in_transaction_session_timeout = 0;
+`
 )
 
 var (
@@ -135,9 +142,7 @@ func store(ctx context.Context, pools []*pgxpool.Pool, args pgx.NamedArgs) (err 
 		}
 		defer func() { _ = txs[i].Rollback(context.WithoutCancel(ctx)) }() // unless it was committed
 		group.Go(func() error {
-			// After a crash one starts again with empty databases: no need to wait for the disk.
-			_, err := txs[i].Exec(writing, "set local synchronous_commit = off; set local statement_timeout = 0;\n"+pastSQL+sql,
-				pgx.QueryExecModeSimpleProtocol, args)
+			_, err := txs[i].Exec(writing, settings+pastSQL+sql, pgx.QueryExecModeSimpleProtocol, args)
 			return err
 		})
 	}
