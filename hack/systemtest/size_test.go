@@ -414,8 +414,8 @@ func pages(executions []executed) int {
 	return median(all)
 }
 
-// ownTables matches statements that read PostgreSQL's own tables: how much, depends on what a session has cached of them
-// and not on the orders.
+// ownTables matches statements that read PostgreSQL's own tables: how much depends on what a session has cached of
+// them, not on the orders.
 var ownTables = regexp.MustCompile(`(?i)\bfrom pg_`)
 
 // compareStatements holds the statements of the large system to those of the small one. A deeper index costs a page
