@@ -20,7 +20,7 @@ const (
 	OffsetSystem = 1600
 
 	// SystemDistance is between the stacks of system tests that run at the same time.
-	SystemDistance = 300
+	SystemDistance = 150
 )
 
 // Ports of one stack; all on the loopback interface.

@@ -11,11 +11,11 @@ import (
 
 // Each lab shows damage without its guarantee, and none with it.
 func TestLabs(t *testing.T) {
-	t.Parallel()
+	s := system(t)
+	r := labs.Runner{Stack: s}
 	for _, l := range labs.All {
 		t.Run(l.Name, func(t *testing.T) {
-			t.Parallel()
-			r := labs.Runner{Stack: stackFor(t, t.Name()), Out: console.New(t.Output()).WithoutReminders()}
+			r.Out = console.New(t.Output()).WithoutReminders()
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			without, with, err := r.Run(ctx, l)

@@ -26,19 +26,19 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// alone are the tests that no other system test runs alongside: they take all the CPU there is, measure what the system
-// takes, or set this program's environment.
-var alone = []string{"TestDrain", "TestEnduringFootprint", "TestEnduringOverload", "TestEnduringSaga", "TestFaults"}
+// alone are the tests that no other runs alongside: they take all the CPU there is, measure what the system takes, or
+// set this program's environment.
+var alone = []string{"TestDrain", "TestEnduringFootprint", "TestEnduringOverload", "TestEnduringSaga", "TestFaults",
+	"TestPooler"}
 
 // systems are the stacks: each is one test's own until that ends, and its servers run from the first test that takes
 // it.
-var systems = struct {
-	starting sync.Mutex // held while one more starts, for which others that run theirs do not wait
+var systems struct {
 	sync.Mutex
 	all  []*stack.Stack
 	free []*stack.Stack
 	held map[string]*stack.Stack // by test
-}{held: make(map[string]*stack.Stack)}
+}
 
 // system returns the test's own stack. Tests run at the same time, as many as go test -parallel says, but for those
 // that must be alone.
@@ -51,30 +51,21 @@ func system(t testing.TB) *stack.Stack {
 	if test, ok := t.(*testing.T); ok && subtest == "" && !slices.Contains(alone, name) {
 		test.Parallel()
 	}
-	return stackFor(t, name)
-}
-
-// stackFor is system for a test, or a subtest that runs alongside others, which holds the stack under this name.
-func stackFor(t testing.TB, name string) *stack.Stack {
-	t.Helper()
-	systems.starting.Lock()
-	defer systems.starting.Unlock()
 	systems.Lock()
-	number := len(systems.all)
-	if len(systems.free) > 0 {
-		systems.held[name], systems.free = systems.free[0], systems.free[1:]
-	}
-	s := systems.held[name]
-	systems.Unlock()
-	if s == nil {
-		var err error
-		if s, err = begin(number); err != nil {
+	defer systems.Unlock()
+	if len(systems.free) == 0 {
+		s, err := begin(len(systems.all))
+		if err != nil {
 			t.Fatal(err)
 		}
-		systems.Lock()
-		systems.all, systems.held[name] = append(systems.all, s), s
-		systems.Unlock()
+		systems.all, systems.free = append(systems.all, s), append(systems.free, s)
 	}
+	s := systems.free[0]
+	systems.free = systems.free[1:]
+	if systems.held == nil {
+		systems.held = make(map[string]*stack.Stack)
+	}
+	systems.held[name] = s
 	t.Cleanup(func() {
 		systems.Lock()
 		defer systems.Unlock()

@@ -92,7 +92,7 @@ func TestEnduringSize(t *testing.T) {
 
 // vast starts the servers of a second stack, until the end of the test.
 func vast(t *testing.T, keep bool) *stack.Stack {
-	o, err := stack.TestOptions("size", stack.OffsetSystem+10*stack.SystemDistance)
+	o, err := stack.TestOptions("size", stack.OffsetSystem+20*stack.SystemDistance)
 	if err != nil {
 		t.Fatal(err)
 	}

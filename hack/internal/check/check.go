@@ -43,7 +43,7 @@ type Part struct {
 	Name  string
 	Help  string
 	needs []string
-	// alone is set when nothing else may run at the same time: the part writes what others read, or takes the machine.
+	// alone is set when nothing else may run at the same time: the part writes what others read, or measures time.
 	alone bool
 	run   func(ctx context.Context, r *run) error
 }
@@ -51,13 +51,10 @@ type Part struct {
 // onDemand are the parts that only run when they are named: they take longer than all others.
 var onDemand = []string{"endurance", "mutations"}
 
-// Parts are all parts in the order they start: after the quickest the longest, which mostly waits, alongside which the
-// others run.
+// Parts are all parts in the order they start: after the quickest the longest, alongside which the others run.
 var Parts = []Part{
 	{Name: "fmt", Help: "Go files are formatted, shell scripts can be parsed", alone: true, run: format},
 	{Name: "generate", Help: "generated files and go.mod are up to date", alone: true, run: generated},
-	{Name: "system", Help: "faults, drain and negative tests of the broker, on systems of their own",
-		needs: []string{servers, prometheus, pgbouncer}, run: system},
 	{Name: "client", Help: "the web client: types, lint, tests, size, and a browser on the running system",
 		needs: []string{servers, nodeJS, chromium}, run: webClient},
 	{Name: "unit", Help: "the services' own tests, with a private PostgreSQL and RabbitMQ",
@@ -74,6 +71,8 @@ var Parts = []Part{
 	{Name: "hack", Help: "the tests of the developers' program itself", needs: []string{servers}, run: hack},
 	{Name: "e2e", Help: "black-box tests of the running system, over HTTP, AMQP and OTLP, and with generated clients",
 		needs: []string{servers, nodeJS}, run: endToEnd},
+	{Name: "system", Help: "faults, drain and negative tests of the broker, on systems of their own",
+		needs: []string{servers, prometheus, pgbouncer}, alone: true, run: system},
 	{Name: "endurance", Help: "faults that last minutes, for an hour in all; only when it is named",
 		needs: []string{servers, prometheus, pgbouncer}, alone: true, run: endurance},
 	{Name: "mutations", Help: "each guarantee, switched off, fails its test (hack/mutations.txt); only when it is named",
