@@ -246,7 +246,9 @@ func TestFaults(t *testing.T) {
 	}
 	alarm := memoryAlarm{s}
 	t.Run(alarm.String(), func(t *testing.T) {
-		undergo(t, s, ordeal{fault: alarm, load: closedLoop(s), during: func(ctx context.Context) error {
+		load := closedLoop(s)
+		load.Orders *= 4 // it must not be over before the alarm, for which a program of its own starts
+		undergo(t, s, ordeal{fault: alarm, load: load, during: func(ctx context.Context) error {
 			felt := until(ctx, func(ctx context.Context) error {
 				text, err := s.Service("orders").Readiness(ctx)
 				if err != nil || !strings.Contains(text, `"publisher":`) {

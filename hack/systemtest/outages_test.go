@@ -58,7 +58,7 @@ func TestEnduringOutages(t *testing.T) {
 	} {
 		t.Run(c.fault.String(), func(t *testing.T) {
 			load := steady(s, 20, lasts+enduring(4*time.Second, 10*time.Second))
-			load.Async, load.RetryFor, load.Settle = true, deadline, deadline
+			load.Async, load.RetryFor, load.Settle = true, 4*deadline, deadline // refused more than once, some wait long
 			seen := undergo(t, s, ordeal{fault: c.fault, lasts: lasts, load: load, away: c.away})
 			backedOff(t, seen.report, endures() && c.away == "")
 		})
