@@ -172,6 +172,13 @@ func everythingTwice(ctx context.Context, t *trial) error {
 	if err := t.confirmed(ctx, someOrders); err != nil {
 		return err
 	}
+	// What is not noted as published yet is not published again.
+	if err := t.until(ctx, "the events are published", func(ctx context.Context) (bool, error) {
+		n, err := t.count(ctx, "orders", `select count(*)::int from outbox_events where published_at is null`)
+		return n == 0, err
+	}); err != nil {
+		return err
+	}
 	_, err := t.Service("orders").Command(ctx, "republish", "--since", "1h", "--yes")
 	return err
 }
