@@ -143,7 +143,7 @@ func unbound(t testing.TB) []byte {
 	return text
 }
 
-// stock fills the catalogue.
+// stock fills the catalog.
 func (r *sagaRun) stock(t testing.TB) {
 	t.Helper()
 	add := func(stock int64, currency string) uuid.UUID {

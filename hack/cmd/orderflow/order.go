@@ -57,15 +57,15 @@ func (p program) gateway() string {
 	return kindGateway
 }
 
-// catalogue is what a new system has to sell. Ids are fixed, so that filling it twice changes nothing.
+// catalog is what a new system has to sell. Ids are fixed, so that filling it twice changes nothing.
 //
-//go:embed catalogue.json
-var catalogue []byte
+//go:embed catalog.json
+var catalog []byte
 
 // fillCatalogue adds the products that are not there yet.
 func fillCatalogue(ctx context.Context, base string) error {
 	var products []map[string]any
-	if err := json.Unmarshal(catalogue, &products); err != nil {
+	if err := json.Unmarshal(catalog, &products); err != nil {
 		return err
 	}
 	for _, p := range products {
@@ -96,7 +96,7 @@ func (p program) firstOrder(ctx context.Context, base string, wait time.Duration
 	return way, err
 }
 
-// openShop fills the catalogue of a system that answers within the wait, and returns the context to order there with.
+// openShop fills the catalog of a system that answers within the wait, and returns the context to order there with.
 func openShop(ctx context.Context, base string, wait time.Duration) (authorized context.Context, err error) {
 	open := func() error {
 		if authorized, err = api.Context(ctx, base); err != nil {

@@ -43,7 +43,9 @@ func (c Config) Validate() error {
 // limit on the time of an answer: long polls and event streams need it. The
 // read timeout does not touch them, it ends when the body has been read.
 const (
-	headerTimeout  = 5 * time.Second
+	// HeaderTimeout is for the headers of a request, and for the first request of
+	// a connection to come.
+	HeaderTimeout  = 5 * time.Second
 	readTimeout    = 10 * time.Second // headers and body
 	idleTimeout    = 75 * time.Second
 	maxHeaderBytes = 32 << 10
@@ -163,7 +165,7 @@ func (s *Server) listen(base context.Context, variable, addr string, most int, h
 		conns: map[net.Conn]http.ConnState{}}
 	l.server = &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
+		ReadHeaderTimeout: HeaderTimeout,
 		ReadTimeout:       s.readTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    s.maxHeaderBytes,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"orderflow.internal/kit/resolve"
+	"orderflow.internal/kit/web"
 )
 
 // Times of the connections to services.
@@ -19,11 +20,11 @@ const (
 
 	dialTimeout = 2 * time.Second
 
-	// idleTimeout is below the times after which the services close a
-	// connection, 75 s and for one that no request has come over yet 5 s (a dial
-	// may have been overtaken by another connection): whoever closes first must
+	// idleTimeout is below the time after which a service closes a connection that
+	// no request has come over yet: there are such, as a request that waits for a
+	// dial takes a connection that becomes free first. Whoever closes first must
 	// not be the one who is sent requests.
-	idleTimeout = 4 * time.Second
+	idleTimeout = web.HeaderTimeout - time.Second
 
 	// renewal is how often all connections are given up.
 	renewal = 30 * time.Second
