@@ -120,9 +120,18 @@ test.describe('with a bad connection', () => {
     await expect(heading(page, 'Confirmed')).toBeVisible();
   });
 
+  test('an order is asked for while a proxy holds its stream back', async ({ page, context, api }) => {
+    const cup = await api.add('Espresso cup', 5);
+    await fill(page, api, cup);
+    await context.route('**/orders/*/events', () => undefined); // no answer at all
+    await page.getByRole('button', { name: 'Place order' }).click();
+    await expect(heading(page, 'Confirmed')).toBeVisible();
+  });
+
   test('a stream that the server ends is resumed after the last version', async ({ page, context, api }) => {
     const cup = await api.add('Espresso cup', 5);
     const seen: (string | undefined)[] = [];
+    await context.route(/\/orders\/[^/]+$/, () => undefined); // only a stream tells what becomes of the order
     await context.route('**/orders/*/events', async (route) => {
       seen.push(route.request().headers()['last-event-id']);
       if (seen.length === 1) await route.fulfill({ contentType: 'text/event-stream', body: ':\n\n' });
@@ -150,6 +159,80 @@ test.describe('with a bad connection', () => {
     expect(keys).toHaveLength(3);
     expect(await api.orders(await shopperOf(page))).toHaveLength(1);
     expect((await api.product(cup.productId)).stock).toBe(4);
+  });
+
+  test('a shopper who goes elsewhere meanwhile stays there and keeps what was put in since', async ({ page, context, api }) => {
+    const cup = await api.add('Espresso cup', 5);
+    const lamp = await api.add('Desk lamp', 5);
+    await fill(page, api, cup);
+    let busy = true;
+    const keys = new Set<string | undefined>();
+    await context.route('**/orders', async (route) => {
+      if (route.request().method() !== 'POST') return route.continue();
+      keys.add(route.request().headers()['idempotency-key']);
+      if (!busy) return route.continue();
+      return route.fulfill({
+        status: 503,
+        headers: { 'Retry-After': '5' },
+        contentType: 'application/problem+json',
+        body: JSON.stringify({ type: '/problems/unavailable', title: 'Temporarily unavailable', status: 503 }),
+      });
+    });
+    await page.getByRole('button', { name: 'Place order' }).click();
+    await expect(page.getByRole('button', { name: 'Trying again in a moment…' })).toBeVisible();
+
+    const basket = page.getByRole('link', { name: /^Basket/ });
+    await page.getByRole('link', { name: 'Shop', exact: true }).click();
+    await basket.click();
+    await page.getByRole('button', { name: 'Trying again in a moment…' }).click({ force: true });
+    await page.getByRole('link', { name: 'Shop', exact: true }).click();
+    await page.getByRole('searchbox').fill(api.mark);
+    await page.getByRole('button', { name: `Add to basket: ${lamp.name}` }).click();
+    busy = false;
+
+    await expect(basket).toHaveAccessibleName(/\b1\b/);
+    await expect(heading(page, 'Basket')).toBeHidden();
+    await expect(card(page, lamp)).toBeVisible();
+    await basket.click();
+    await expect(page.getByRole('spinbutton', { name: lamp.name })).toHaveValue('1');
+    await expect(page.getByRole('spinbutton')).toHaveCount(1);
+    await expect(page.getByRole('button', { name: 'Place order' })).toBeVisible();
+    expect(keys.size).toBe(1);
+    expect(await api.orders(await shopperOf(page))).toHaveLength(1);
+  });
+
+  test('what is put in before an uncertain order is seen is kept', async ({ page, context, api }) => {
+    const cup = await api.add('Espresso cup', 5);
+    const lamp = await api.add('Desk lamp', 5);
+    await fill(page, api, cup);
+    await context.route('**/orders', async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({
+        status: 504,
+        headers: { Location: response.headers()['location'] ?? '' },
+        contentType: 'application/problem+json',
+        body: JSON.stringify({ type: '/problems/outcome-unknown', title: 'No answer in time', status: 504 }),
+      });
+    });
+    await page.route(/\/orders\/[^/]+$/, (route) =>
+      route.fulfill({
+        status: 404,
+        contentType: 'application/problem+json',
+        body: JSON.stringify({ type: '/problems/not-found', title: 'Not found', status: 404 }),
+      }),
+    );
+    await page.getByRole('button', { name: 'Place order' }).click();
+    await expect(heading(page, 'It is not certain whether your order was placed')).toBeVisible();
+
+    const other = await context.newPage();
+    await openShop(other, api);
+    await other.getByRole('button', { name: `Add to basket: ${lamp.name}` }).click();
+    await page.unroute(/\/orders\/[^/]+$/);
+    await expect(heading(page, 'Confirmed')).toBeVisible();
+    await page.getByRole('link', { name: /^Basket/ }).click();
+    await expect(page.getByRole('spinbutton', { name: lamp.name })).toHaveValue('1');
+    await expect(page.getByRole('spinbutton')).toHaveCount(1);
+    await expect(page.getByRole('alert')).toBeHidden();
   });
 
   test('a shop that does not answer keeps the basket and lets people try again', async ({ page, context, api }) => {

@@ -1,4 +1,4 @@
-import { expect, heading, test, type Page } from './fixtures.ts';
+import { expect, failedLoads, heading, test, type Page } from './fixtures.ts';
 
 async function openEditor(page: Page, name: string, mark: string) {
   await page.goto(`/stock?q=${mark}`);
@@ -85,6 +85,34 @@ test('a product is added, sold and restocked', async ({ page, api }) => {
   await restock.getByRole('textbox', { name: 'Units received' }).fill('1,000');
   await restock.getByRole('button', { name: 'Add to stock' }).click();
   await expect(row).toContainText('1,004 in stock');
+});
+
+test.describe('units that arrive', () => {
+  test.use({ tolerated: [failedLoads] });
+
+  test('are added once when the answer got lost', async ({ page, api }) => {
+    const cup = await api.add('Cup', 5);
+    let answers = 0;
+    await page.route('**/restock', async (route) => {
+      const response = await route.fetch();
+      if (answers++ === 0) await route.abort('connectionreset'); // the units are added, but nobody hears
+      else await route.fulfill({ response });
+    });
+    await page.goto(`/stock?q=${api.mark}`);
+    await page.getByRole('button', { name: `Restock ${cup.name}` }).click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByRole('textbox', { name: 'Units received' }).fill('100');
+    await dialog.getByRole('button', { name: 'Add to stock' }).click();
+    await expect(dialog.getByRole('alert')).toContainText('The shop cannot be reached');
+    await dialog.getByRole('button', { name: 'Add to stock' }).click();
+    await expect(dialog.getByRole('alert')).toContainText('There were 5 in stock when you opened this, and there are 105 now');
+    expect((await api.product(cup.productId)).stock).toBe(105);
+
+    // Who knows that they are others adds them all the same.
+    await dialog.getByRole('button', { name: 'Add to stock' }).click();
+    await expect(dialog).toBeHidden();
+    expect((await api.product(cup.productId)).stock).toBe(205);
+  });
 });
 
 test('what is wrong is said at its field', async ({ page }) => {

@@ -109,6 +109,19 @@ describe('follow', () => {
     expect(t.orders).toEqual([confirmed]);
   });
 
+  it('is live when something has come, not when it was answered', async () => {
+    const t = start();
+    const done = t.begin();
+    const stream = await t.stream(1);
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(t.connections).toEqual(['connecting']);
+    stream.write(':\n\n');
+    await vi.waitFor(() => { expect(t.connections).toEqual(['connecting', 'live']); });
+    stream.send(confirmed);
+    await done;
+    expect(t.connections).toEqual(['connecting', 'live']);
+  });
+
   it('takes up where a connection broke', async () => {
     const t = start();
     const done = t.begin();

@@ -4,6 +4,7 @@ import type { Order } from './orders.ts';
 import { noAnswer, Problem, toProblem } from './problem.ts';
 import { unrecorded } from './trace.ts';
 
+/** A connection is live once something came through: its head alone may come from a proxy that holds the rest back. */
 export type Connection = 'connecting' | 'live' | 'lost';
 
 export interface Follower {
@@ -68,7 +69,7 @@ async function* events(orderId: string, version: number, { onConnection, signal 
   });
   try {
     const response = await open(orderId, version, AbortSignal.any([signal, connection.signal]));
-    onConnection('live');
+    let live = false;
     const received: Order[] = [];
     const parser = createParser({
       onEvent: ({ event, data }) => {
@@ -80,6 +81,8 @@ async function* events(orderId: string, version: number, { onConnection, signal 
       const chunk = await text?.read();
       if (!chunk || chunk.done) return;
       watchdog.reset();
+      if (!live) onConnection('live');
+      live = true;
       parser.feed(chunk.value);
       yield* received.splice(0);
     }

@@ -64,8 +64,9 @@ export function changeProduct(productId: string, version: number, body: ChangePr
   return take(gateway.PUT('/products/{productId}', { params: { path: { productId }, header: ifMatch(version) }, body }));
 }
 
-export function restockProduct(productId: string, quantity: number): Promise<Product> {
-  return take(gateway.POST('/products/{productId}/restock', { params: { path: { productId } }, body: { quantity } }));
+/** Adds units if the product still has the version given, so that sending it again adds them once; else a Problem with status 412. */
+export function restockProduct(productId: string, version: number, quantity: number): Promise<Product> {
+  return take(gateway.POST('/products/{productId}/restock', { params: { path: { productId }, header: ifMatch(version) }, body: { quantity } }));
 }
 
 /** Takes the product out of the catalog if it still has the version given. */

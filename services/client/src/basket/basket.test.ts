@@ -37,6 +37,12 @@ describe('reduce', () => {
     expect(units(reduce(full, { do: 'add', productId: '0', quantity: 1 }))).toBe(maxLines + 1);
   });
 
+  it('takes out no more than is meant', () => {
+    const lamp = { productId: 'lamp', quantity: 1 };
+    expect(reduce([{ ...cup, quantity: 5 }, desk], { do: 'takeOut', lines: [cup, desk, lamp] })).toEqual([{ ...cup, quantity: 3 }]);
+    expect(reduce([{ ...cup, quantity: 1 }, lamp], { do: 'takeOut', lines: [cup] })).toEqual([lamp]);
+  });
+
   it('clears', () => {
     expect(reduce([cup], { do: 'clear' })).toEqual([]);
   });

@@ -16,6 +16,7 @@ export const maxLines = 100;
 export type Action =
   | { do: 'add'; productId: string; quantity: number }
   | { do: 'set'; productId: string; quantity: number } // 0 takes it out
+  | { do: 'takeOut'; lines: Basket } // as many of each as there are
   | { do: 'clear' };
 
 /** Returns the basket after the action; what does not fit is cut to the bounds. */
@@ -25,6 +26,8 @@ export function reduce(basket: Basket, action: Action): Basket {
       return put(basket, action.productId, quantityOf(basket, action.productId) + action.quantity);
     case 'set':
       return put(basket, action.productId, action.quantity);
+    case 'takeOut':
+      return action.lines.reduce((left, { productId, quantity }) => put(left, productId, quantityOf(left, productId) - quantity), basket);
     case 'clear':
       return [];
   }

@@ -1,4 +1,4 @@
-import { useMutation, useQueries, useQueryClient } from '@tanstack/react-query';
+import { useMutation, useMutationState, useQueries, useQueryClient } from '@tanstack/react-query';
 import { Link, useLocation } from 'wouter';
 import { announce } from '../announce.ts';
 import { learn, placeOrder } from '../api/orders.ts';
@@ -14,6 +14,7 @@ import { QuantityField } from '../components/quantity-field.tsx';
 import { StockLevel } from '../components/stock-level.tsx';
 import { Title } from '../components/title.tsx';
 import { count, counted, money } from '../format.ts';
+import { usePersisted } from '../persisted.ts';
 import { randomUUID } from '../random.ts';
 import { useShopper, useShopperName } from '../shopper.ts';
 import { rememberTrace } from '../traces.ts';
@@ -196,11 +197,17 @@ function total(lines: readonly { product: Product; quantity: number }[]): number
   return lines.reduce((sum, { product, quantity }) => sum + product.priceCents * quantity, 0);
 }
 
-/** Places what is in the basket and goes to the order. */
+const placingKey = ['place'];
+
+/** Places what is in the basket and goes to the order, unless the shopper has gone elsewhere. */
 function usePlacing() {
   const client = useQueryClient();
   const [, navigate] = useLocation();
-  return useMutation({
+  const goOn = (...to: Parameters<typeof navigate>) => {
+    if (globalThis.location.pathname === '/basket') navigate(...to);
+  };
+  const { mutate } = useMutation({
+    mutationKey: placingKey,
     mutationFn: async (body: Parameters<typeof placeOrder>[0]) => {
       const tried = attempt(lastAttempt.get(), body, randomUUID);
       lastAttempt.set(tried);
@@ -213,15 +220,25 @@ function usePlacing() {
       if (traceId !== undefined) rememberTrace(order.orderId, traceId);
       learn(client, order);
       lastAttempt.set(null);
-      changeBasket({ do: 'clear' });
-      navigate(`/order/${order.orderId}`);
+      changeBasket({ do: 'takeOut', lines: order.items }); // there may be more in it by now
+      goOn(`/order/${order.orderId}`);
     },
     onError: (error) => {
       const orderId = perhapsPlaced(error);
       // The basket stays until the order is seen.
-      if (orderId !== undefined) navigate(`/order/${orderId}`, { state: { attempt: lastAttempt.get()?.key } });
+      if (orderId !== undefined) goOn(`/order/${orderId}`, { state: { attempt: lastAttempt.get()?.key } });
     },
   });
+  // useMutation forgets its state when the page unmounts; the mutation cache still knows of an order that is being placed.
+  const last = useMutationState({ filters: { mutationKey: placingKey } }).at(-1);
+  const settled = usePersisted(lastAttempt) === null;
+  return {
+    mutate,
+    isPending: last?.status === 'pending',
+    isPaused: last?.status === 'pending' && last.isPaused,
+    failureCount: last?.failureCount ?? 0,
+    error: settled ? null : (last?.error ?? null),
+  };
 }
 
 function PlacingFailed({ error }: { error: Error }) {

@@ -30,12 +30,12 @@ const ConfirmDialog = lazy(loadConfirmDialog);
 export default function OrderPage({ orderId }: { orderId: string }) {
   const attempt = useUnconfirmed();
   const { query, connection } = useLiveOrder(orderId, attempt !== undefined);
-  const found = query.data !== undefined;
+  const items = query.data?.items;
   useEffect(() => {
-    if (!found || attempt === undefined || lastAttempt.get()?.key !== attempt) return;
+    if (!items || attempt === undefined || lastAttempt.get()?.key !== attempt) return;
     lastAttempt.set(null);
-    changeBasket({ do: 'clear' });
-  }, [found, attempt]);
+    changeBasket({ do: 'takeOut', lines: items });
+  }, [items, attempt]);
   const title = `Order ${shortId(orderId)}`;
   return (
     <>

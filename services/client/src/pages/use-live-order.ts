@@ -14,10 +14,10 @@ const askAgain = 3000; // ms
 export function useLiveOrder(orderId: string, awaited = false): { query: UseQueryResult<Order>; connection: Connection } {
   const client = useQueryClient();
   const [connection, setConnection] = useState<Connection>('connecting');
-  // Where streams do not get through, asking does.
+  // Where streams do not get through, or are held back by a proxy, asking does.
   const query = useQuery({
     ...order(orderId),
-    refetchInterval: ({ state }) => (state.data ? state.data.status === 'Pending' && connection === 'lost' : awaited) && askAgain,
+    refetchInterval: ({ state }) => (state.data ? state.data.status === 'Pending' && connection !== 'live' : awaited) && askAgain,
   });
   const pending = query.data?.status === 'Pending';
   const version = query.data?.version;
