@@ -21,12 +21,6 @@ func Template(ctx context.Context, root, chart string, args ...string) ([]byte, 
 	return helm(ctx, root, append([]string{"template", "orderflow", folder(root, chart)}, args...)...)
 }
 
-// Lint is helm's own check, warnings included.
-func Lint(ctx context.Context, root, chart string, args ...string) error {
-	_, err := helm(ctx, root, append([]string{"lint", "--strict", folder(root, chart)}, args...)...)
-	return err
-}
-
 // Scenarios are the values files that a chart must work with: those in its ci
 // folder and those beside its values.yaml.
 func Scenarios(root, chart string) ([]string, error) {

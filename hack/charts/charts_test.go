@@ -29,7 +29,8 @@ func TestScenarios(t *testing.T) {
 		}
 		for _, file := range scenarios {
 			t.Run(chart+"/"+strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-				if err := Lint(t.Context(), root, chart, Values(file)...); err != nil {
+				lint := append([]string{"lint", "--strict", folder(root, chart)}, Values(file)...)
+				if _, err := helm(t.Context(), root, lint...); err != nil {
 					t.Error(err)
 				}
 				manifests, err := Template(t.Context(), root, chart, Values(file)...)

@@ -33,19 +33,24 @@ func with(t *testing.T, values any) []string {
 	return []string{"--values", file}
 }
 
-// The broker's release and the services' fit together, in Flux's order.
+// The broker's release and the services' fit together, in Flux's order. They are of released charts, which have all
+// that they need in them.
 func TestFluxExample(t *testing.T) {
 	d := documents(t, "flux/orderflow.yaml")
+	if source := d.get(t, "HelmRepository/orderflow"); !strings.HasPrefix(source.text("spec", "url"), "oci://") ||
+		len(d.kinds("GitRepository")) > 0 {
+		t.Error("Flux leaves out the links to the umbrella's dependencies in a Git repository")
+	}
 	releases := map[string]rendered{}
 	for _, name := range []string{"broker", "orderflow"} {
 		release := d.get(t, "HelmRelease/"+name)
 		var args []string
 		files, _ := release.at("spec", "chart", "spec", "valuesFiles").([]any)
+		chart := release.text("spec", "chart", "spec", "chart")
 		for _, file := range files {
-			args = append(args, "--values", filepath.Join(absolute(t), file.(string)))
+			args = append(args, "--values", filepath.Join(folder(absolute(t), chart), file.(string)))
 		}
 		args = append(args, with(t, release.at("spec", "values"))...)
-		chart := strings.TrimPrefix(release.text("spec", "chart", "spec", "chart"), "charts/")
 		releases[name] = render(t, chart, args...)
 	}
 	if after := d.get(t, "HelmRelease/orderflow").objects("spec", "dependsOn"); len(after) != 1 ||

@@ -60,6 +60,16 @@ func TestMonitoring(t *testing.T) {
 		}
 	})
 	t.Run("rules", func(t *testing.T) { rulesOf(t, r) })
+	t.Run("nobody misses an audit that is off", func(t *testing.T) {
+		const name = "alert: OrderflowAuditMissing\n"
+		for enabled, want := range map[string]int{"true": 1, "false": 0} {
+			args := slices.Concat(monitored, []string{"--set", "audit.enabled=" + enabled})
+			text, err := Template(t.Context(), root, "orderflow", args...)
+			if err != nil || strings.Count(string(text), name) != want {
+				t.Errorf("audit %s: %d times %s (%v)", enabled, strings.Count(string(text), name), name, err)
+			}
+		}
+	})
 	t.Run("objectives and limits are values", objectives)
 	// What the monitors select is there, under the ports' names.
 	t.Run("services", func(t *testing.T) {
@@ -112,6 +122,8 @@ func TestMonitoring(t *testing.T) {
 	})
 }
 
+const certificate = "certmanager_certificate_expiration_timestamp_seconds"
+
 // rulesOf checks that the rules that are installed are those of the files, for this release alone and with links that
 // lead somewhere.
 func rulesOf(t *testing.T, r rendered) {
@@ -138,7 +150,9 @@ func rulesOf(t *testing.T, r rendered) {
 		}
 		scoped := strings.NewReplacer(
 			`orderflow_release=~".*"`, `orderflow_release="default/orderflow"`,
-			`name=~".+-rabbitmq-tls"`, `name="orderflow-rabbitmq-tls"`,
+			certificate+`{name=~".+-rabbitmq-tls"}`, "("+
+				certificate+`{name="orderflow-rabbitmq-tls",exported_namespace="default"} or `+
+				certificate+`{name="orderflow-rabbitmq-tls",exported_namespace="",namespace="default"})`,
 			`sloth_service="orderflow"`, `sloth_service="default/orderflow"`,
 			`sloth_id="orderflow-`, `sloth_id="default/orderflow/`,
 			"0.0009999999999999432", "0.001", "0.9990000000000001", "0.999",

@@ -5,8 +5,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"orderflow.internal/hack/internal/kube"
 )
 
 // What a release packages names its own images and version everywhere, and links to its own files.
@@ -36,6 +42,14 @@ func TestReleasedCharts(t *testing.T) {
 		if label := d.text("metadata", "labels", "helm.sh/chart"); !strings.HasSuffix(label, "-"+version) {
 			t.Errorf("chart %s", label)
 		}
+	}
+	// A mirror that holds what the list says has every image.
+	images, err := os.ReadFile(filepath.Join(dir, "images.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(kube.Images(text), strings.Fields(string(images))); diff != "" {
+		t.Errorf("images.txt (-rendered +listed):\n%s", diff)
 	}
 	for _, g := range r.get(t, "PrometheusRule/orderflow").objects("spec", "groups") {
 		for _, one := range g.objects("rules") {
@@ -87,5 +101,38 @@ func TestActionsArePinned(t *testing.T) {
 		if kept := checkouts - strings.Count(string(text), "persist-credentials: false"); kept != 0 {
 			t.Errorf("%s: %d checkouts keep their credentials", filepath.Base(file), kept)
 		}
+	}
+}
+
+// Git answers in a container as well, where root works in the folder of another user.
+func TestContainersTrustTheirCheckout(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(absolute(t), ".github/workflows/*.yml"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	containers := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var workflow map[string]any
+		if err := yaml.Unmarshal(text, &workflow); err != nil {
+			t.Fatal(err)
+		}
+		for name, job := range asMap(workflow["jobs"]) {
+			if asMap(job)["container"] == nil {
+				continue
+			}
+			containers++
+			if !slices.ContainsFunc(object(asMap(job)).objects("steps"), func(step object) bool {
+				return step.text("run") == `git config --global --add safe.directory "$GITHUB_WORKSPACE"`
+			}) {
+				t.Errorf("%s: %s cannot ask git anything", filepath.Base(file), name)
+			}
+		}
+	}
+	if containers == 0 {
+		t.Error("no job runs in a container")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
 	"orderflow.internal/hack/internal/tool"
@@ -361,6 +362,31 @@ func TestKeepOnUninstall(t *testing.T) {
 	}
 }
 
+// A broker that is kept keeps what it cannot do without: the class of its pods, its certificate, its budget and its
+// closed doors.
+func TestWhatTheBrokerNeedsIsKept(t *testing.T) {
+	values := Values(filepath.Join(absolute(t), "charts/orderflow", production))
+	needed := []string{
+		"RabbitmqCluster/orderflow-rabbitmq", "PriorityClass/default-orderflow", "Certificate/orderflow-rabbitmq-tls",
+		"PodDisruptionBudget/orderflow-rabbitmq", "NetworkPolicy/orderflow-rabbitmq",
+	}
+	for keep, want := range map[string][2]string{"true": {"keep", "Prune=false,Delete=false"}, "false": {}} {
+		r := render(t, "orderflow", append(slices.Clone(values), "--set", "global.rabbitmq.keepOnUninstall="+keep)...)
+		for _, name := range needed {
+			annotations := object(asMap(r.get(t, name).at("metadata", "annotations")))
+			got := [2]string{annotations.text("helm.sh/resource-policy"), annotations.text("argocd.argoproj.io/sync-options")}
+			if got != want {
+				t.Errorf("keep %s: %s has %q, want %q", keep, name, got, want)
+			}
+		}
+	}
+	alone := render(t, "orderflow", append(slices.Clone(values), "--set", "messaging.cluster.priorityClassName=other")...).
+		get(t, "PriorityClass/default-orderflow")
+	if alone.at("metadata", "annotations") != nil {
+		t.Errorf("a class that the broker does not use is kept: %v", alone.at("metadata", "annotations"))
+	}
+}
+
 // Every workload finds the Secrets and the workloads it is told of.
 func TestReleaseHoldsTogether(t *testing.T) {
 	r := render(t, "orderflow")
@@ -409,6 +435,13 @@ func TestAnUpgradeBringsItsDatabases(t *testing.T) {
 	if got := object(pod).
 		text("metadata", "annotations", "orderflow/databases"); got != "orders,products,customers,deadletters" {
 		t.Errorf("a change of the databases %q does not start the server again", got)
+	}
+	with := func(password string) any {
+		return render(t, "orderflow", "--set", "postgres.password="+password).get(t, "StatefulSet/orderflow-postgres").
+			at("spec", "template", "metadata", "annotations")
+	}
+	if cmp.Equal(with("one"), with("two")) || !cmp.Equal(with("one"), with("one")) {
+		t.Errorf("a change of the password alone does not start the server again: %v, %v", with("one"), with("two"))
 	}
 	container := object(pod).objects("spec", "containers")[0]
 	hook, _ := json.Marshal(container.at("lifecycle", "postStart", "exec", "command"))

@@ -238,6 +238,18 @@ func TestMigrationJob(t *testing.T) {
 	if got := job.text("metadata", "annotations", "helm.sh/hook"); got != "pre-install,pre-upgrade" {
 		t.Errorf("hook %q", got)
 	}
+	d := render(t, "service", append(scenario(t, "service", "hatches"), "--set-json",
+		`nodeSelector={"pool":"shop"},tolerations=[{"key":"shop","operator":"Exists"}]`)...)
+	placed := object(asMap(d.get(t, "Job/orderflow-service-migrate").at("spec", "template")))
+	beside := object(asMap(d.get(t, "Deployment/orderflow-service").at("spec", "template")))
+	for _, path := range [][]string{
+		{"spec", "nodeSelector"}, {"spec", "tolerations"}, {"spec", "serviceAccountName"},
+		{"metadata", "labels", "cost-center"}, {"metadata", "annotations", "example.com/owner"},
+	} {
+		if got := placed.at(path...); got == nil || !cmp.Equal(got, beside.at(path...)) {
+			t.Errorf("%s: %v, want that of the pods", strings.Join(path, "."), got)
+		}
+	}
 	if args := pod.objects("containers")[0].at("args"); !cmp.Equal(args, []any{"migrate"}) {
 		t.Errorf("arguments %v", args)
 	}
@@ -255,14 +267,14 @@ func TestMigrationJob(t *testing.T) {
 	}
 }
 
-// Argo CD makes the broker first, then what refers to nothing else, then bindings, and then permissions, so that nobody
-// publishes an event that one of its queues would miss; workloads last.
+// Argo CD makes the class of the broker's pods first, then the broker, what refers to nothing else, bindings, and then
+// permissions, so that nobody publishes an event that one of its queues would miss; workloads last.
 func TestWaves(t *testing.T) {
 	const key = "argocd.argoproj.io/sync-wave"
 	waves := map[string]string{
-		"RabbitmqCluster": "-4", "Certificate": "-4", "Exchange": "-3", "Queue": "-3", "Policy": "-3", "User": "-3",
-		"Binding": "-2", "Permission": "-1", "TopicPermission": "-1", "Deployment": "", "Service": "",
-		"PodDisruptionBudget": "",
+		"PriorityClass": "-5", "RabbitmqCluster": "-4", "Certificate": "-4", "Exchange": "-3", "Queue": "-3",
+		"Policy": "-3", "User": "-3", "Binding": "-2", "Permission": "-1", "TopicPermission": "-1",
+		"Deployment": "", "Service": "", "PodDisruptionBudget": "",
 	}
 	seen := map[string]bool{}
 	r := render(t, "orderflow",
@@ -387,6 +399,16 @@ func TestOpenShift(t *testing.T) {
 			}
 		}
 	}
+	broker := object(asMap(r.get(t, "RabbitmqCluster/orderflow-rabbitmq").
+		at("spec", "override", "statefulSet", "spec", "template", "spec")))
+	for _, part := range append(append(broker.objects("containers"), broker.objects("initContainers")...), broker) {
+		if context, ok := part["securityContext"].(map[string]any); !ok || len(context) > 0 {
+			t.Errorf("the broker's pods keep the users of its operator: %v", part)
+		}
+	}
+	if len(broker.objects("containers")) != 1 || len(broker.objects("initContainers")) != 1 {
+		t.Errorf("the broker's containers keep the users of its operator: %v", broker)
+	}
 	if user := r.get(t, "Pod/orderflow-test-order").at("spec", "securityContext", "runAsUser"); user != nil {
 		t.Errorf("helm test runs as %v", user)
 	}
@@ -435,10 +457,14 @@ func TestTopologyIsTriedAgain(t *testing.T) {
 		t.Errorf("it may %v", rules)
 	}
 	// A Job can never be changed, so that an upgrade that changes it has to make another.
-	other := render(t, "orderflow", "--set", "messaging.cluster.image=rabbitmq:4.4.0").
-		kinds("Job")[0].text("metadata", "name")
-	if other == jobs[0].text("metadata", "name") {
-		t.Error("another image has the same Job")
+	for _, set := range []string{
+		"messaging.cluster.image=rabbitmq:4.4.0", "global.imageRegistry=mirror.example.com", "global.imagePullSecrets={pull}",
+		"global.rabbitmq.cluster=shared", "messaging.retry.resources.limits.memory=1Gi",
+	} {
+		other := render(t, "orderflow", "--set", set).kinds("Job")[0]
+		if other.text("metadata", "name") == jobs[0].text("metadata", "name") {
+			t.Errorf("with %s it is the same Job", set)
+		}
 	}
 	for _, off := range []string{
 		"messaging.retry.enabled=false", "messaging.cluster.enabled=false,global.rabbitmq.connectionSecret=broker",

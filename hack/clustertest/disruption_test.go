@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -26,7 +27,7 @@ func TestNothingIsLost(t *testing.T) {
 		ctx := testContext(t, 5*time.Minute)
 		ours.kubectl(ctx, t, "scale", "deployment", release+"-gateway", "--replicas", "2")
 		ours.ready(ctx, t)
-		underLoad(t, 10*time.Minute, unavailable, func(ctx context.Context, t *testing.T) {
+		ours.underLoad(t, 10*time.Minute, unavailable, func(ctx context.Context, t *testing.T) {
 			for _, pod := range ours.pods(ctx, t, "app.kubernetes.io/part-of="+release) {
 				t.Logf("delete %s", pod.Metadata.Name)
 				ours.kubectl(ctx, t, "delete", "pod", pod.Metadata.Name)
@@ -39,7 +40,7 @@ func TestNothingIsLost(t *testing.T) {
 		ours.kubectl(ctx, t, "scale", "deployment", release+"-gateway", "--replicas", "1")
 	})
 	t.Run("each service is scaled from 1 to 3 and back", func(t *testing.T) {
-		underLoad(t, 10*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
+		ours.underLoad(t, 10*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
 			for _, replicas := range []string{"3", "1"} {
 				for _, service := range serviceNames(t) {
 					ours.kubectl(ctx, t, "scale", "deployment", release+"-"+service, "--replicas", replicas)
@@ -49,23 +50,19 @@ func TestNothingIsLost(t *testing.T) {
 		})
 	})
 	t.Run("every service gets another version with a new migration, and its old version back", func(t *testing.T) {
-		tags := newVersion(t)
+		tags := newVersion(t, "")
 		t.Cleanup(func() { undoMigration(t) })
 		ours.putBack(t)
-		underLoad(t, 10*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
+		ours.underLoad(t, 10*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
 			ours.upgrade(ctx, t, tags...)
 			ours.ready(ctx, t)
-			for service, table := range migrated {
-				if out := ours.query(ctx, t, service, "select count(added_by_clustertest) > 0 from "+table); out != "t" {
-					t.Errorf("%s: the new version's rows lack what its migration adds: %s", service, out)
-				}
-			}
+			writesWhatMigrationsAdd(t, func(service, sql string) string { return ours.query(ctx, t, service, sql) })
 			ours.helm(ctx, t, "rollback", release)
 			ours.ready(ctx, t)
 		})
 	})
 	t.Run("a policy changes", func(t *testing.T) {
-		underLoad(t, 5*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
+		ours.underLoad(t, 5*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
 			for _, limit := range []int{5, 20} {
 				ours.upgrade(ctx, t, fmt.Sprintf("global.rabbitmq.deliveryLimit=%d", limit))
 				eventually(ctx, t, func() error {
@@ -87,10 +84,10 @@ func TestNothingIsLost(t *testing.T) {
 var migrated = map[string]string{"orders": "orders", "products": "reservations", "customers": "orders"}
 
 // newVersion puts images of another version into the cluster, each with one more migration where there is a database,
-// and returns the chart's values that name them.
-func newVersion(t *testing.T) (values []string) {
+// and returns the chart's values that name them. The registry may be empty.
+func newVersion(t *testing.T, registry string) (values []string) {
 	t.Helper()
-	ctx := testContext(t, 5*time.Minute)
+	ctx := testContext(t, 15*time.Minute)
 	replace := map[string]string{}
 	for service, table := range migrated {
 		folder := migrations(service)
@@ -126,7 +123,7 @@ func newVersion(t *testing.T) (values []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ref := "orderflow/" + service + ":" + tag
+		ref := path.Join(registry, "orderflow", service) + ":" + tag
 		if err := b.Package(ctx, service, arch, ref); err != nil {
 			t.Fatal(err)
 		}
@@ -137,6 +134,16 @@ func newVersion(t *testing.T) (values []string) {
 		t.Fatal(err)
 	}
 	return values
+}
+
+// writesWhatMigrationsAdd looks for rows of the new version.
+func writesWhatMigrationsAdd(t *testing.T, query func(service, sql string) string) {
+	t.Helper()
+	for service, table := range migrated {
+		if out := query(service, "select count(added_by_clustertest) > 0 from "+table); out != "t" {
+			t.Errorf("%s: the new version's rows lack what its migration adds: %s", service, out)
+		}
+	}
 }
 
 // undoMigration lets a real migration of that number in again.
@@ -173,27 +180,21 @@ var (
 	nothing     = tolerance{regexp.MustCompile(`$^`), 0}
 	unavailable = tolerance{regexp.MustCompile(`^503 `), 600} // those without Retry-After fail the order, and so the run
 	briefly     = tolerance{unavailable.what, 5}
-	failover    = tolerance{unavailable.what, 60} // of a database, which decides by itself who is next
 )
 
 // underLoad places orders at a steady rate for as long as change takes, and a little longer, and judges the run.
-func underLoad(t *testing.T, limit time.Duration, tolerated tolerance, change func(ctx context.Context, t *testing.T)) {
-	t.Helper()
-	underLoadOf(t, load(testContext(t, limit), t), limit, tolerated, change)
-}
-
-// underLoadOf is underLoad at another door.
-func underLoadOf(t *testing.T, o bench.Options, limit time.Duration, tolerated tolerance,
+func (s *system) underLoad(t *testing.T, limit time.Duration, tolerated tolerance,
 	change func(ctx context.Context, t *testing.T)) {
 	t.Helper()
 	ctx := testContext(t, limit)
+	o := s.load(ctx, t)
 	done := make(chan struct{})
 	type result struct {
 		reports []bench.Report
 		err     error
 	}
 	results := make(chan result, 1)
-	o.Orders, o.Concurrency, o.Rate, o.Products = 300, 256, 30, 20
+	o.Orders, o.Concurrency, o.Rate, o.Products = 900, 256, 30, 20
 	// A broker that restarts takes a while; an order that was accepted may wait for it.
 	o.Retry, o.RetryFor, o.Settle = true, 3*time.Minute, 3*time.Minute
 	go func() {
@@ -219,7 +220,6 @@ func underLoadOf(t *testing.T, o bench.Options, limit time.Duration, tolerated t
 	if r.err != nil {
 		t.Fatal(r.err)
 	}
-	refused := 0
 	for _, report := range r.reports {
 		if err := report.Err(); err != nil {
 			t.Error(err)
@@ -227,20 +227,29 @@ func underLoadOf(t *testing.T, o bench.Options, limit time.Duration, tolerated t
 		if n := report.Reasons["TimedOut"]; n > 0 {
 			t.Errorf("%d orders timed out", n)
 		}
+		t.Logf("%d accepted, %v, p50 %.0f ms, max %.0f ms", report.Accepted, report.States,
+			report.Latency.P50, report.Latency.Max)
+	}
+	answered(t, r.reports, tolerated, "")
+}
+
+// answered judges the answers that clients had to try again after: whoever reached a gateway got no other than what is
+// tolerated. unreached names what those get who reach none, such as one on a node that is no more.
+func answered(t *testing.T, reports []bench.Report, tolerated tolerance, unreached string) {
+	t.Helper()
+	refused := 0
+	for _, report := range reports {
 		for _, second := range report.Timeline {
 			if second.Refused > 0 {
 				refused++
 			}
 		}
-		var errors []string
 		for what, count := range report.Errors {
-			if !tolerated.what.MatchString(what) {
+			if what != unreached && !tolerated.what.MatchString(what) {
 				t.Errorf("%d requests failed: %s: %s", count.Count, what, count.First)
 			}
-			errors = append(errors, fmt.Sprintf("%d times %s", count.Count, what))
+			t.Logf("tried again %d times: %s: %s", count.Count, what, count.First)
 		}
-		t.Logf("%d accepted, %v, p50 %.0f ms, max %.0f ms, tried again: %s", report.Accepted, report.States,
-			report.Latency.P50, report.Latency.Max, strings.Join(errors, "; "))
 	}
 	t.Logf("answers of 503 in %d seconds", refused)
 	if refused > tolerated.seconds {

@@ -63,7 +63,7 @@ func TestNetworkPolicies(t *testing.T) {
 		}
 	}
 	t.Run("orders are processed", func(t *testing.T) {
-		o := load(ctx, t)
+		o := ours.load(ctx, t)
 		o.Orders, o.Products = 20, 2
 		report, err := bench.Run(ctx, o)
 		if err == nil {

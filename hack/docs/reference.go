@@ -15,6 +15,7 @@ import (
 
 	"orderflow.internal/hack/charts"
 	"orderflow.internal/hack/internal/tool"
+	"orderflow.internal/hack/stack"
 )
 
 // Folder holds the generated pages, from the repository's root.
@@ -112,10 +113,18 @@ func configured(ctx context.Context, root string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	var names []string
+	for _, s := range all {
+		names = append(names, s.Name)
+	}
+	o := stack.Options{Root: root}
+	if err := o.Build(ctx, names...); err != nil { // as the local stack runs them, which then finds them there
+		return nil, err
+	}
 	var services []service
 	var variables []*variable
 	for _, s := range all {
-		help, err := tool.Run(ctx, filepath.Join(root, "services"), "go", "run", "./"+s.Name, "--help")
+		help, err := tool.Run(ctx, "", filepath.Join(o.Programs(), s.Name), "--help")
 		if err != nil {
 			return nil, err
 		}

@@ -37,7 +37,7 @@ var All = []Lab{
 	{
 		Name: "mandatory", Service: "products", Guarantee: "An event that no queue takes is refused",
 		Fault: "Somebody deletes the binding of orders.stock.reserved, and restores it.",
-		Watch: "the bindings of orders.exchange in RabbitMQ's pages, and the outbox of products",
+		Watch: "the bindings of orders.exchange in RabbitMQ's management UI, and the outbox of products",
 		fault: missingBinding,
 	},
 	{

@@ -19,7 +19,7 @@ type Broker struct {
 	*process
 	opts     Options
 	dir      string // of the stack
-	secrets  *secrets
+	secrets  secrets
 	topology *topology.Definitions
 	driver   brokerDriver
 }
@@ -41,9 +41,8 @@ type brokerDriver interface {
 
 // Start runs the broker, with the topology of the charts in it, and waits until it takes connections.
 func (b *Broker) Start(ctx context.Context) error {
-	definitions, err := WithPasswords(*b.topology, func(user string) (string, error) {
-		return b.secrets.get("rabbitmq-" + user)
-	}, adminUser)
+	password := func(user string) string { return b.secrets["rabbitmq-"+user] }
+	definitions, err := WithPasswords(*b.topology, password, adminUser)
 	if err != nil {
 		return err
 	}
@@ -132,7 +131,7 @@ func (b *Broker) AdminURL() string { return b.ServiceURL(adminUser) }
 
 // ServiceURL is the AMQP URL of a service's own user.
 func (b *Broker) ServiceURL(service string) string {
-	user := url.UserPassword(service, b.secrets.known("rabbitmq-"+service))
+	user := url.UserPassword(service, b.secrets["rabbitmq-"+service])
 	u := url.URL{Scheme: "amqp", User: user, Host: address(b.opts.ports().AMQP)}
 	// In AMQP URLs the vhost "/" is written %2F, an empty path means no vhost is named.
 	return strings.TrimSuffix(u.String(), "/") + "/" + url.PathEscape(b.Vhost())
@@ -142,7 +141,7 @@ func (b *Broker) ServiceURL(service string) string {
 func (b *Broker) ManagementURL() string {
 	u := url.URL{
 		Scheme: "http", Host: address(b.opts.ports().Management),
-		User: url.UserPassword(adminUser, b.secrets.known("rabbitmq-"+adminUser)),
+		User: url.UserPassword(adminUser, b.secrets["rabbitmq-"+adminUser]),
 	}
 	return u.String()
 }

@@ -68,7 +68,7 @@ func localStack(t *testing.T) *Stack {
 	}
 	for _, spec := range s.specs {
 		for _, server := range []string{"postgres-", "rabbitmq-"} {
-			s.Postgres.secrets.values[server+spec.name] = composePassword
+			s.secrets[server+spec.name] = composePassword
 		}
 	}
 	return s

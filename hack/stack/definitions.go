@@ -35,7 +35,7 @@ func (o Options) topology() (*topology.Definitions, error) {
 
 // WithPasswords returns the definitions with a password hash for each user, and with an administrator unless its name
 // is empty.
-func WithPasswords(d topology.Definitions, password func(user string) (string, error), admin string) ([]byte, error) {
+func WithPasswords(d topology.Definitions, password func(user string) string, admin string) ([]byte, error) {
 	d.Users = slices.Clone(d.Users)
 	if admin != "" {
 		d.Users = append(d.Users, topology.User{Name: admin, Tags: []string{"administrator"}})
@@ -44,11 +44,8 @@ func WithPasswords(d topology.Definitions, password func(user string) (string, e
 		})
 	}
 	for i := range d.Users {
-		plain, err := password(d.Users[i].Name)
-		if err != nil {
-			return nil, err
-		}
-		d.Users[i].PasswordHash, d.Users[i].HashingAlgorithm = hashPassword(plain), "rabbit_password_hashing_sha256"
+		d.Users[i].PasswordHash = hashPassword(password(d.Users[i].Name))
+		d.Users[i].HashingAlgorithm = "rabbit_password_hashing_sha256"
 	}
 	return json.MarshalIndent(d, "", "  ")
 }

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -27,6 +28,26 @@ func FindRoot() (string, error) {
 		}
 	}
 	return "", errors.New("run this inside the repository: no go.work found above the working folder")
+}
+
+// replace makes text the content of a file that only this user can read. The file is whole at any time, on a full disk
+// too: it is written beside its place, and only when the content has changed.
+func replace(path string, text []byte) error {
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
+		return nil
+	}
+	next, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = next.Write(text)
+	if err = errors.Join(err, next.Sync(), next.Close()); err == nil {
+		err = os.Rename(next.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(next.Name()))
+	}
+	return nil
 }
 
 // tail returns the last lines of a file, or why it cannot be read.

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"orderflow.internal/hack/console"
 )
@@ -71,12 +73,14 @@ func Install(ctx context.Context, c *console.Console, packages ...string) error 
 		return withoutAptGet(packages)
 	}
 	c.Printf("Missing on this machine: %s. Installing with apt-get (their own services are not started).", what)
-	command := []string{"sh", "-c", installScript, "install"}
+	command := []string{"sh", "-c", installScript, "install", "/usr/sbin/policy-rc.d"}
 	if os.Geteuid() != 0 {
 		command = append([]string{"sudo"}, command...)
 	}
 	cmd := exec.CommandContext(ctx, command[0], append(command[1:], packages...)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, c, c // sudo may ask for a password
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // the script has something to put back
+	cmd.WaitDelay = time.Minute                                              // for apt-get to end what it is at
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, c, c                       // sudo may ask for a password
 	err := c.Step(ctx, "install "+what, func(context.Context) error { return cmd.Run() })
 	if err != nil {
 		return fmt.Errorf("%w: as root, apt-get install %s", err, what)
@@ -94,13 +98,17 @@ func withoutAptGet(packages []string) error {
 	return fmt.Errorf("not installed: %s; there is no apt-get here: install them with this system's package manager", what)
 }
 
-// A policy-rc.d that answers 101 is Debian's way to install a server without starting it.
+// A policy-rc.d that answers 101 is Debian's way to install a server without starting it. One that a killed run has
+// left is known by its second line.
 const installScript = `set -eu
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-  printf '#!/bin/sh\nexit 101\n' >$policy
-  chmod 755 $policy
-  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+policy=$1
+shift
+mark='# Orderflow installs packages: deleted at the end'
+trap 'exit 130' INT TERM HUP
+if [ ! -e "$policy" ] || grep -qxF "$mark" "$policy"; then
+  trap 'rm -f "$policy"' EXIT
+  printf '#!/bin/sh\n%s\nexit 101\n' "$mark" >"$policy"
+  chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt="apt-get -q -o DPkg::Lock::Timeout=600"

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"path/filepath"
 	"time"
+
+	"orderflow.internal/hack/internal/api"
 )
 
 // jaegerImage is the one that k8s/development runs as well.
@@ -71,8 +73,7 @@ func (j *Jaeger) Kill(ctx context.Context) error {
 
 // Ready reports whether Jaeger answers now.
 func (j *Jaeger) Ready(ctx context.Context) error {
-	_, err := get(ctx, j.URL()+"/api/services")
-	return err
+	return api.Get(ctx, j.URL()+"/api/services", nil)
 }
 
 // WaitReady returns when Jaeger answers.

@@ -30,6 +30,9 @@ func (s *Stack) StartServers(ctx context.Context, build bool) error {
 			return err
 		}
 	}
+	if err := errors.Join(s.makeSecrets(), s.saveOptions()); err != nil {
+		return err
+	}
 	parts := []part{
 		{"start PostgreSQL " + postgresVersion(), s.Postgres.Start},
 		{s.brokerStep(), s.Broker.Start},
@@ -103,7 +106,8 @@ func (s *Stack) Purge(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.Postgres.secrets.remove() // the broker's are the same
+	clear(s.secrets)
+	return os.RemoveAll(s.Options.secretsFile())
 }
 
 func (s *Stack) brokerStep() string {

@@ -21,7 +21,7 @@ import (
 type Postgres struct {
 	*process
 	port    int
-	secrets *secrets
+	secrets secrets
 	dir     string // of the stack
 	detach  bool
 	specs   []serviceSpec // of the stack's services
@@ -115,12 +115,12 @@ func (p *Postgres) Address() string { return address(p.port) }
 
 // AdminURL connects as superuser to the database postgres.
 func (p *Postgres) AdminURL() string {
-	return p.url(postgresSuperuser, p.secrets.known("postgres"), "postgres")
+	return p.url(postgresSuperuser, p.secrets["postgres"], "postgres")
 }
 
 // ServiceURL connects as a service's own role to its own database.
 func (p *Postgres) ServiceURL(service string) string {
-	return p.url(service, p.secrets.known("postgres-"+service), service)
+	return p.url(service, p.secrets["postgres-"+service], service)
 }
 
 func (p *Postgres) url(user, password, database string) string {
@@ -129,13 +129,10 @@ func (p *Postgres) url(user, password, database string) string {
 	return u.String()
 }
 
+// initialize makes the server's files beside their place: initdb that is broken off leaves a PG_VERSION as well.
 func (p *Postgres) initialize(ctx context.Context, bin, data string, user *syscall.Credential) (err error) {
-	password, err := p.secrets.get("postgres")
-	if err != nil {
-		return err
-	}
 	passwordFile := data + ".password"
-	if err := os.WriteFile(passwordFile, []byte(password+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(passwordFile, []byte(p.secrets["postgres"]+"\n"), 0o600); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.Remove(passwordFile)) }()
@@ -144,12 +141,18 @@ func (p *Postgres) initialize(ctx context.Context, bin, data string, user *sysca
 			return err
 		}
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", postgresSuperuser,
+	next := data + ".new"
+	if err := os.RemoveAll(next); err != nil { // of a start that was broken off
+		return err
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", next, "-U", postgresSuperuser,
 		"--pwfile", passwordFile, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	cmd.Dir = filepath.Dir(data)
-	_, err = tool.Output(cmd)
-	return err
+	if _, err := tool.Output(cmd); err != nil {
+		return err
+	}
+	return syscall.Rename(next, data) // os.Rename would not replace a folder, though this one is empty
 }
 
 // createDatabases gives each service a role and a database of its own; others cannot connect to it.
@@ -163,10 +166,6 @@ func (p *Postgres) createDatabases(ctx context.Context) error {
 		if !s.database {
 			continue
 		}
-		password, err := p.secrets.get("postgres-" + s.name)
-		if err != nil {
-			return err
-		}
 		var exists bool
 		if err := conn.QueryRow(ctx, `select exists (select from pg_database where datname = $1)`, s.name).
 			Scan(&exists); err != nil {
@@ -177,7 +176,7 @@ func (p *Postgres) createDatabases(ctx context.Context) error {
 		}
 		// A role without a database is left by a start that was broken off in between.
 		drop := `drop role if exists ` + pgx.Identifier{s.name}.Sanitize()
-		for _, sql := range append([]string{drop}, databaseStatements(s.name, password)...) {
+		for _, sql := range append([]string{drop}, databaseStatements(s.name, p.secrets["postgres-"+s.name])...) {
 			if _, err := conn.Exec(ctx, sql); err != nil {
 				return fmt.Errorf("make database %s: %w", s.name, err)
 			}

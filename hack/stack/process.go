@@ -211,7 +211,7 @@ func (p *process) kill() error {
 	if !l.alive() {
 		return p.forget()
 	}
-	family, err := tree(l.PID)
+	family, err := Family(l.PID)
 	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}

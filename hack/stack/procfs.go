@@ -33,8 +33,8 @@ func living(pid int, start uint64) bool {
 	return err == nil && s.Starttime == start && s.State != "Z"
 }
 
-// tree returns the process and its living descendants, parents first.
-func tree(root int) ([]procfs.ProcStat, error) {
+// Family returns the process and its living descendants, parents first.
+func Family(root int) ([]procfs.ProcStat, error) {
 	procs, err := procfs.AllProcs()
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func tree(root int) ([]procfs.ProcStat, error) {
 
 // usageOf adds up what the process and its descendants use.
 func usageOf(pid int) (Usage, error) {
-	family, err := tree(pid)
+	family, err := Family(pid)
 	if err != nil {
 		return Usage{}, err
 	}

@@ -37,6 +37,9 @@ func TestServersSurviveKillAndRestart(t *testing.T) {
 	if err := s.StartServers(ctx, false); err != nil {
 		t.Fatal(err)
 	}
+	if opened, err := stack.Open(o.Root, o.Name); err != nil || opened.Options.Offset != o.Offset {
+		t.Fatalf("opened %+v, %v, want the options it was started with", opened, err)
+	}
 	if err := insert(ctx, s); err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"orderflow.internal/hack/charts"
+	"orderflow.internal/hack/internal/api"
 	"orderflow.internal/hack/internal/tool"
 )
 
@@ -155,28 +155,9 @@ func (s *Service) Ready(ctx context.Context) error {
 
 // Readiness is what the service answers while it is ready, with what it does without under "degraded".
 func (s *Service) Readiness(ctx context.Context) (string, error) {
-	return get(ctx, s.AdminURL()+"/readyz")
-}
-
-// get returns the answer to a GET of the URL; a status other than 200 is an error.
-func get(ctx context.Context, url string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-	if err != nil {
-		return "", err
-	}
-	if res.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s answers %s: %s", url, res.Status, strings.TrimSpace(string(text)))
-	}
-	return string(text), nil
+	var text strings.Builder
+	err := api.Get(ctx, s.AdminURL()+"/readyz", &text)
+	return text.String(), err
 }
 
 // Stop sends SIGTERM and waits; a service that has not ended when ctx is done is killed, and that is an error.
@@ -186,5 +167,5 @@ func (s *Service) Stop(ctx context.Context) error { return s.terminate(ctx) }
 func (s *Service) Kill(context.Context) error { return s.kill() }
 
 func (s *Service) binary() string {
-	return cmp.Or(s.program, filepath.Join(s.stack.binDir(), s.spec.name))
+	return cmp.Or(s.program, filepath.Join(s.stack.Options.Programs(), s.spec.name))
 }

@@ -58,14 +58,15 @@ type Stack struct {
 	Dir      string
 	Postgres *Postgres
 	Broker   *Broker
-	Jaeger   *Jaeger       // nil when there is none
+	Jaeger   *Jaeger // nil when there is none
+	secrets  secrets
 	specs    []serviceSpec // of the services
 	services []*Service
 	lock     *os.File
 }
 
-// New prepares a stack; nothing runs yet except what an earlier run left. It fails with an *InUseError while another
-// program holds the stack.
+// New prepares a stack; nothing runs yet except what an earlier run left, and Open reads that one's options until
+// StartServers. New fails with an *InUseError while another program holds the stack.
 func New(o Options) (*Stack, error) {
 	if err := errors.Join(supported(), o.validate()); err != nil {
 		return nil, err
@@ -78,13 +79,10 @@ func New(o Options) (*Stack, error) {
 		return nil, err
 	}
 	s, err := build(o)
-	if err == nil {
-		s.lock = lock
-		err = s.saveOptions()
-	}
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	s.lock = lock
 	return s, nil
 }
 
@@ -116,7 +114,7 @@ func Running(root string) (*Stack, error) {
 
 func build(o Options) (*Stack, error) {
 	dir := o.dir()
-	passwords, err := openSecrets(dir)
+	passwords, err := o.readSecrets()
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +126,7 @@ func build(o Options) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stack{Options: o, Dir: dir, Jaeger: newJaeger(o), specs: o.choose(all)}
+	s := &Stack{Options: o, Dir: dir, Jaeger: newJaeger(o), specs: o.choose(all), secrets: passwords}
 	s.Postgres = &Postgres{
 		process: newProcess(dir, "postgres"), port: o.ports().Postgres, secrets: passwords, dir: dir, detach: o.Detach,
 		specs: s.specs,
@@ -146,12 +144,13 @@ func build(o Options) (*Stack, error) {
 	return s, nil
 }
 
+// saveOptions keeps for Open what the stack is started with.
 func (s *Stack) saveOptions() error {
 	text, err := json.MarshalIndent(s.Options, "", "  ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(s.Dir, "stack.json"), text, 0o600)
+	return replace(filepath.Join(s.Dir, "stack.json"), text)
 }
 
 // Close lets go of the stack's folder; what is running keeps running.

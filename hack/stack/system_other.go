@@ -17,9 +17,3 @@ func supported() error {
 
 // endWithParent has no counterpart elsewhere; supported keeps everybody from missing it.
 func endWithParent(*syscall.SysProcAttr, syscall.Signal) {}
-
-// Processors are known where there are stacks.
-func Processors() ([]int, error) { return nil, supported() }
-
-// Pin works where there are stacks.
-func Pin(int, []int) error { return supported() }

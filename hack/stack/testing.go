@@ -3,6 +3,7 @@ package stack
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -81,7 +82,7 @@ func (s *Service) Leaks(others ...string) error {
 	if err != nil {
 		return err
 	}
-	words := append(s.stack.Postgres.secrets.all(), others...)
+	words := slices.AppendSeq(slices.Clone(others), maps.Values(s.stack.secrets))
 	for line := range strings.Lines(string(log)) {
 		known := slices.ContainsFunc(words, func(word string) bool { return strings.Contains(line, word) })
 		if known || leaking.MatchString(line) {

@@ -58,8 +58,8 @@ type booksReport struct {
 }
 
 // auditBooks runs the one command.
-func auditBooks(ctx context.Context, s *stack.Stack) (report booksReport, err error) {
-	text, err := s.Service("audit").Command(ctx, "once", "--json", "--grace", "200ms", "--url", s.BaseURL())
+func auditBooks(ctx context.Context, s *stack.Stack, grace time.Duration) (report booksReport, err error) {
+	text, err := s.Service("audit").Command(ctx, "once", "--json", "--grace", grace.String(), "--url", s.BaseURL())
 	const unbalanced = 3
 	var exit *exec.ExitError
 	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != unbalanced) {
@@ -339,7 +339,7 @@ func TestDamagedBooks(t *testing.T) {
 	for _, v := range victims {
 		execute(t, s, v.database, v.fill(v.sql))
 	}
-	report, err := auditBooks(t.Context(), s)
+	report, err := auditBooks(t.Context(), s, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -414,7 +414,7 @@ func (v *victim) place(t *testing.T, s *stack.Stack, door *door) {
 func balance(t *testing.T, s *stack.Stack) {
 	t.Helper()
 	eventually(t, time.Minute, "the books balance", func(ctx context.Context) error {
-		report, err := auditBooks(ctx, s)
+		report, err := auditBooks(ctx, s, time.Second/5)
 		if err == nil && len(report.Differences)+report.InFlight > 0 {
 			err = fmt.Errorf("%d in flight, %q", report.InFlight, names(report.Differences))
 		}
@@ -426,7 +426,7 @@ func balance(t *testing.T, s *stack.Stack) {
 func settled(t *testing.T, s *stack.Stack) (report booksReport) {
 	t.Helper()
 	eventually(t, time.Minute, "nothing is in flight", func(ctx context.Context) (err error) {
-		if report, err = auditBooks(ctx, s); err == nil && report.InFlight > 0 {
+		if report, err = auditBooks(ctx, s, time.Second); err == nil && report.InFlight > 0 {
 			err = fmt.Errorf("%d in flight", report.InFlight)
 		}
 		return err

@@ -374,7 +374,7 @@ func quiet(t *testing.T, s *stack.Stack, secrets []string) {
 		}
 	}
 	secrets = slices.DeleteFunc(secrets, func(secret string) bool { return len(secret) < 8 })
-	for _, name := range all {
+	for _, name := range append(slices.Clone(all), "deadletters") {
 		if logSize(t, s.Service(name)) == 0 {
 			t.Errorf("%s has logged nothing", name)
 		}

@@ -85,7 +85,7 @@ func held(test string) *stack.Stack {
 func fresh(t testing.TB) *stack.Stack {
 	t.Helper()
 	s := system(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for _, step := range []func() error{
 		func() error { return s.Stop(ctx) }, func() error { return s.Purge(ctx) },
@@ -123,7 +123,7 @@ func begin(number int) (*stack.Stack, error) {
 
 // end leaves data and logs to be looked at until the next run.
 func end() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	var ending errgroup.Group
 	for _, s := range systems.all {

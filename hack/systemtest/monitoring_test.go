@@ -138,6 +138,7 @@ func (m *monitored) calm(t *testing.T) {
 // Metrics that a system which works, and that nobody audits, does not have.
 var absentWhenWell = []string{
 	"orderflow_outbox_refused", "orderflow_audit_unhandled", "orderflow_audit_differences", "orderflow_audit_failed",
+	"orderflow_audit_unasked",
 }
 
 // ofDeadletters tells the metrics, or the queries for them, of deadletters, which does not run in TestMonitoring.

@@ -185,7 +185,7 @@ func steadyGoodput(t testing.TB, capacity, goodput float64, seconds []int) {
 }
 
 // processors are those that this program had when it began.
-var processors = sync.OnceValues(stack.Processors)
+var processors = sync.OnceValues(allowed)
 
 // apart gives the system one half of the processors and this program, which is the client, the other, until the test
 // ends. What starts later has to be set apart as well.
@@ -202,19 +202,19 @@ func apart(t testing.TB, s *stack.Stack) {
 	if half == 0 {
 		t.Fatal("client and system need a processor each")
 	}
-	pin := func(client, system []int) {
-		err := stack.Pin(os.Getpid(), client) // and all that it has started
+	share := func(client, system []int) {
+		err := pin(os.Getpid(), client) // and all that it has started
 		for _, unit := range s.Units() {
 			if pid := unit.PID(); pid != 0 { // or it does not run
-				err = errors.Join(err, stack.Pin(pid, system))
+				err = errors.Join(err, pin(pid, system))
 			}
 		}
 		if err != nil {
 			t.Error(err)
 		}
 	}
-	pin(all[half:], all[:half])
-	t.Cleanup(func() { pin(all, all) })
+	share(all[half:], all[:half])
+	t.Cleanup(func() { share(all, all) })
 }
 
 // lookAgain is how often a load looks at the list of pending orders: that of an overload is long, and reading it would

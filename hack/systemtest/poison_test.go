@@ -232,7 +232,7 @@ func take(t testing.TB, ch *amqp.Channel, queue string) (d amqp.Delivery) {
 // recorded waits until the customers' histories hold the orders.
 func recorded(t testing.TB, s *stack.Stack, orders []uuid.UUID) {
 	t.Helper()
-	eventually(t, 10*time.Second, "the messages around it are handled", func(context.Context) error {
+	eventually(t, 30*time.Second, "the messages around it are handled", func(context.Context) error {
 		found := query[struct{ Count int }](t, s.Postgres.ServiceURL("customers"), `
 select count(*)::int
 from orders

@@ -72,7 +72,7 @@ func startOn(t testing.TB, s *stack.Stack, v variant) {
 		}
 		stop(t, services)
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	var starting errgroup.Group
 	for _, service := range services {
@@ -141,7 +141,7 @@ func newLog(service stack.Unit, size int64) (string, error) {
 // heal brings back what an attempt before has left down, and waits until everything is ready.
 func heal(ctx context.Context, t testing.TB, parts []stack.Unit) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	for _, part := range parts {
 		bring := part.WaitReady

@@ -83,7 +83,7 @@ func TestEnduringSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, time.Minute, "the metric tells that they are gone", func(context.Context) error {
-		if n := deadRows(t, s, "pending_orders"); n > 2000 {
+		if n := deadRows(t, s, "pending_orders"); n > min(2000, orders/10) {
 			return fmt.Errorf("%d dead rows", n)
 		}
 		return nil

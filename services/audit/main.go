@@ -64,6 +64,13 @@ const (
 	// booksTimeout is above what the largest books take at the least rate that
 	// makes sense.
 	booksTimeout = 12 * time.Hour
+	// booksRetry is soon enough that nobody has to think of a service that was away, and costs a service that is in
+	// trouble nothing.
+	booksRetry = 5 * time.Minute
+	// delay and startup are for what is asked, which may start at the same time: the gateway logs each question that it
+	// cannot pass on.
+	delay   = 5 * time.Second
+	startup = time.Minute
 )
 
 func main() {
@@ -109,12 +116,13 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	group.Add("watch", func(ctx context.Context) error {
 		// A round that finds much to ask takes its time; each question has a
 		// limit of its own.
-		return run.Every(ctx, run.Job{Name: "audit", Interval: cfg.Interval, Timeout: 5 * time.Minute, Do: watch.Check})
+		return run.Every(ctx, run.Job{Name: "audit", Interval: cfg.Interval, Timeout: 5 * time.Minute,
+			Delay: delay, Startup: startup, Do: watch.Check})
 	})
 	if cfg.Books > 0 {
 		group.Add("books", func(ctx context.Context) error {
-			return run.Every(ctx, run.Job{Name: "audit the books", Interval: cfg.Books, Timeout: booksTimeout,
-				Do: balance.Check})
+			return run.Every(ctx, run.Job{Name: "audit the books", Interval: cfg.Books, Retry: min(cfg.Books, booksRetry),
+				Timeout: booksTimeout, Delay: delay, Startup: startup, Do: balance.Check})
 		})
 	}
 	group.Add("http", server.Run)

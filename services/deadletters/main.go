@@ -30,7 +30,7 @@ type config struct {
 	Queues    []string      `env:"LETTER_QUEUES" help:"queues, separated by commas, whose dead-letter queues are emptied (default those of orders, products and customers)"`
 	Orders    url.URL       `env:"ORDERS_URL" envDefault:"http://127.0.0.1:5003" help:"base URL of orders, which is asked what became of a plan's orders"`
 	Retention time.Duration `env:"LETTER_RETENTION" envDefault:"720h" help:"how long letters are kept after they were handled or discarded, and redrives and the history of what was done after they were made"`
-	Waiting   time.Duration `env:"LETTER_WAITING_RETENTION" envDefault:"0" help:"how long letters are kept that nobody does anything about; 0 for ever"`
+	Waiting   time.Duration `env:"LETTER_WAITING_RETENTION" envDefault:"0" help:"how long letters are kept that nobody does anything about; 0 means forever"`
 	Silence   time.Duration `env:"REDRIVE_SILENCE" envDefault:"15m" help:"time after which the outcome of a redriven letter is unknown if nothing was heard of it; 20 deliveries of a message that fails take seven minutes"`
 	Rate      int           `env:"REDRIVE_RATE" envDefault:"100" help:"most letters in a second that go back to their queues, whatever redrives ask for"`
 }
@@ -100,7 +100,7 @@ func serve(ctx context.Context, info run.Info, cfg config) error {
 	dead := bus.NewConsumer(cfg.Bus, info.Name, events.DeadLetterExchange, postgres.Classify,
 		consumer.Subscriptions(letters, cfg.queues())...)
 	dead.Require(database.Ready)
-	sender := consumer.NewSender(letters, publisher)
+	sender := consumer.NewSender(letters, publisher, dead.Ready)
 	auth := identity.New(cfg.Auth)
 	notes := web.Checks{
 		"publisher": publisher.Ready,

@@ -16,20 +16,24 @@ type door struct {
 }
 
 func newDoor(cfg config, auth *identity.Verifier) *door {
-	return &door{auth: auth, limits: limit.New(cfg.Limits, auth.Open())}
+	return &door{auth: auth, limits: limit.New(cfg.Limits, auth.Open(), maxRequests/2)}
 }
 
 // wrap lets requests through to next, each in hand until it is answered.
-func (d *door) wrap(next http.Handler) http.Handler {
-	return d.enter(web.Handle(func(w http.ResponseWriter, r *http.Request) error {
-		release, err := d.hold(w, r)
+func (d *door) wrap(next http.Handler) http.Handler { return d.enter(d.held(next, false)) }
+
+// held keeps requests to next in hand until they are answered; see [limit.Limiter.Hold].
+// Without enter it is for what everybody may see.
+func (d *door) held(next http.Handler, waits bool) http.Handler {
+	return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		release, err := d.hold(w, r, waits)
 		if err != nil {
 			return err
 		}
 		defer release()
 		next.ServeHTTP(w, r)
 		return nil
-	}))
+	})
 }
 
 // enter lets requests through to next, which holds them itself.
@@ -48,8 +52,13 @@ func (d *door) enter(next http.Handler) http.Handler {
 	})
 }
 
-func (d *door) hold(w http.ResponseWriter, r *http.Request) (release func(), err error) {
-	return d.limits.Hold(w, r, identity.From(r.Context()))
+func (d *door) hold(w http.ResponseWriter, r *http.Request, waits bool) (release func(), err error) {
+	return d.limits.Hold(w, r, identity.From(r.Context()), waits)
+}
+
+// holdStream is hold for an event stream.
+func (d *door) holdStream(w http.ResponseWriter, r *http.Request) (release func(), err error) {
+	return d.hold(w, r, true)
 }
 
 // withoutToken keeps tokens from those who have no use for them.

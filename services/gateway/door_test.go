@@ -34,7 +34,7 @@ func guarded(t testing.TB, limits limit.Config) (*fixture, *kittest.Issuer) {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- auth.Run(ctx) }()
-	transport := proxy.NewTransport(time.Second)
+	transport := proxy.NewTransport(proxy.AnswerTimeout)
 	f.door = httptest.NewServer(newHandler(f.cfg, transport, auth))
 	t.Cleanup(func() {
 		f.door.Close()

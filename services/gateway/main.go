@@ -153,7 +153,7 @@ func newRouter(cfg config, transport http.RoundTripper, auth *identity.Verifier)
 	if cfg.TrustTraces {
 		router = web.NewRouter()
 	}
-	router.Use(nosniff, refuseDotSegments)
+	router.Use(nosniff, endHop, refuseDotSegments)
 	upstream := proxy.Config{
 		Prefix:     apiPrefix,
 		Transport:  transport,
@@ -175,30 +175,30 @@ func newRouter(cfg config, transport http.RoundTripper, auth *identity.Verifier)
 			router.Handle(pattern, handler)
 		}
 	}
-	router.Method(http.MethodPost, "/orders", door.wrap(services["orders"].Handler(proxy.Route{
+	router.Method(http.MethodPost, "/orders", door.enter(door.held(services["orders"].Handler(proxy.Route{
 		Body: maxOrderBody,
 		Held: proxy.NewSlots(maxWaiting),
 		// An order is worth more than waiting for its end.
 		Hurry: func(h http.Header) { h.Set("Prefer", "respond-async") },
 		// Who asks again what came of an order is never refused.
 		Sheddable: func(r *http.Request) bool { return r.Header["Idempotency-Key"] == nil },
-	})))
+	}), true)))
 	router.Method(http.MethodGet, "/orders/{orderId}/events",
-		door.enter(services["orders"].Stream(proxy.NewSlots(maxStreams), door.hold)))
+		door.enter(services["orders"].Stream(proxy.NewSlots(maxStreams), door.holdStream)))
 	router.Method(http.MethodGet, "/orders/{orderId}/journey", door.wrap(locked(auth.Only(identity.Customers)(
 		journey.Handler(services["orders"], map[string]*proxy.Service{
 			"products": services["products"], "customers": services["customers"],
 		})))))
-	router.Get("/auth/config", locked(web.Handle(func(w http.ResponseWriter, _ *http.Request) error {
-		return web.Write(w, http.StatusOK, newSignIn(cfg))
-	})))
-	router.Get("/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/yaml")
-		_, _ = w.Write(contract) // a client that is gone needs no answer
-	})
+	router.Method(http.MethodGet, "/auth/config", door.held(locked(web.Handle(
+		func(w http.ResponseWriter, _ *http.Request) error { return web.Write(w, http.StatusOK, newSignIn(cfg)) })), false))
+	router.Method(http.MethodGet, "/openapi.yaml", door.held(http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/yaml")
+			_, _ = w.Write(contract) // a client that is gone needs no answer
+		}), false))
 	if len(cfg.Client) > 0 {
 		upstream.Name, upstream.Instances, upstream.Prefix, upstream.Modify = "client", cfg.Client, "", nil
-		router.Handle("/*", withoutToken(proxy.New(upstream).Handler(proxy.Route{Body: maxBody})))
+		router.Handle("/*", withoutToken(door.held(proxy.New(upstream).Handler(proxy.Route{Body: maxBody}), false)))
 	} else {
 		router.Get("/", web.Handle(func(w http.ResponseWriter, _ *http.Request) error {
 			return web.Write(w, http.StatusOK, map[string]string{"name": "Orderflow", "contract": "/openapi.yaml"})
@@ -252,12 +252,27 @@ func nosniff(next http.Handler) http.Handler {
 	})
 }
 
+// endHop takes away what was meant for this hop only (RFC 9110, section 7.6.1), before anything is read from or added
+// to a request's header: a name in Connection would make the proxy drop what was added.
+func endHop(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, list := range r.Header["Connection"] {
+			for name := range strings.SplitSeq(list, ",") {
+				r.Header.Del(strings.TrimSpace(name))
+			}
+		}
+		r.Header.Del("Connection")
+		r.Header.Del("Upgrade") // no route has another protocol
+		next.ServeHTTP(w, r)
+	})
+}
+
 // refuseDotSegments keeps a path from meaning one thing here and another
 // behind: dot segments, empty ones and backslashes, encoded or not, have no
-// place in our paths.
+// place in our paths. Nor has CONNECT, which means something to proxies alone.
 func refuseDotSegments(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !plainPath(r.URL.Path) {
+		if !plainPath(r.URL.Path) || r.Method == http.MethodConnect {
 			web.NotFound("There is nothing at this path.").Write(w)
 			return
 		}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -57,13 +59,13 @@ func newFixture(t testing.TB, withClient bool) *fixture {
 	if withClient {
 		cfg.Client = start("client")
 	}
-	f.open(t, cfg)
+	f.open(t, cfg, proxy.AnswerTimeout)
 	return f
 }
 
-func (f *fixture) open(t testing.TB, cfg config) {
+func (f *fixture) open(t testing.TB, cfg config, answerTimeout time.Duration) {
 	f.cfg = cfg
-	transport := proxy.NewTransport(50 * time.Millisecond)
+	transport := proxy.NewTransport(answerTimeout)
 	auth := identity.New(cfg.Auth)
 	f.routes, f.handler = newRouter(cfg, transport, auth), newHandler(cfg, transport, auth)
 	f.door = httptest.NewServer(f.handler)
@@ -203,6 +205,58 @@ func TestOtherPaths(t *testing.T) {
 }
 
 // What the gateway says itself is documented for every operation.
+// What a client says about its own hop changes nothing behind the gateway.
+func TestNothingOfAClientsHopIsPassedOn(t *testing.T) {
+	f := newFixture(t, true)
+	f.serve(func(w http.ResponseWriter, r *http.Request) {
+		web.Admission{Share: 0.9, RetryAfter: time.Second}.Tell(w.Header())
+		_, _ = fmt.Fprintf(w, "hop=%q upgrade=%q admitted=%q", r.Header.Get("X-Hop"), r.Header.Get("Upgrade"),
+			r.Header.Get(web.AdmittedHeader))
+	})
+	send := func(method, path, header string) (int, string) {
+		t.Helper()
+		conn, err := net.Dial("tcp", f.door.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, method+" "+path+" HTTP/1.1\r\nHost: x\r\n"+header+"\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	for _, target := range []string{"/orders", "/pages", "x:443"} {
+		if status, _ := send("CONNECT", target, ""); status != http.StatusNotFound {
+			t.Errorf("CONNECT %s: %d", target, status)
+		}
+	}
+	const nothing = `hop="" upgrade="" admitted=""`
+	if _, body := send("GET", "/orders", "Connection: Upgrade\r\nUpgrade: \xe9\r\n"); body != nothing {
+		t.Errorf("a protocol that nobody knows: %s", body)
+	}
+	if _, body := send("GET", "/orders", "Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\n"); body != nothing {
+		t.Errorf("a header of this hop: %s", body)
+	}
+	status, body := http.StatusServiceUnavailable, ""
+	for range 20 { // a tenth is refused
+		if status, body = send("POST", "/orders", "Connection: "+web.AdmittedHeader+"\r\n"); status == http.StatusOK {
+			break
+		}
+	}
+	if body != `hop="" upgrade="" admitted="0.9000"` {
+		t.Errorf("what the gateway adds: %d %s", status, body)
+	}
+}
+
 func TestOwnAnswersAreDocumented(t *testing.T) {
 	validator := webtest.New(t, "openapi.yaml")
 	f := newFixture(t, false)
@@ -227,6 +281,11 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 	}
 	for status, service := range statuses {
 		f.serve(service)
+		answerTimeout := proxy.AnswerTimeout
+		if status == http.StatusGatewayTimeout {
+			answerTimeout = 50 * time.Millisecond
+		}
+		f.open(t, f.cfg, answerTimeout)
 		for _, o := range operations(t) {
 			if resp, body := f.send(t, client, o.method, o.path, o.body()); resp.StatusCode != status {
 				t.Errorf("%s %s answers %d %s, want %d", o.method, o.path, resp.StatusCode, body, status)
@@ -234,6 +293,7 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 		}
 	}
 	f.serve(tell)
+	f.open(t, f.cfg, proxy.AnswerTimeout)
 	huge := `"` + strings.Repeat("x", maxOrderBody) + `"`
 	for _, o := range operations(t) {
 		if o.body() == "" {
@@ -250,7 +310,7 @@ func TestOwnAnswersAreDocumented(t *testing.T) {
 	}
 
 	nobody := []url.URL{{Scheme: "http", Host: "127.0.0.1:1"}}
-	f.open(t, config{Orders: nobody, Products: nobody, Customers: nobody, Deadletters: nobody})
+	f.open(t, config{Orders: nobody, Products: nobody, Customers: nobody, Deadletters: nobody}, proxy.AnswerTimeout)
 	for _, o := range operations(t) {
 		if resp, body := f.send(t, client, o.method, o.path, o.body()); resp.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("%s %s answers %d %s, want 503", o.method, o.path, resp.StatusCode, body)

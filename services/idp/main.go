@@ -1,5 +1,5 @@
 // Idp is an identity provider for development: OpenID Connect with a few demo
-// users whose passwords everybody knows. It serves the loopback address only.
+// users whose passwords everybody knows, so its issuer can only be a loopback URL.
 package main
 
 import (

@@ -30,6 +30,14 @@ annotations:
 {{- end }}
 {{- end -}}
 
+{{/* Annotations that keep the broker, and what it cannot do without, when the release is removed. */}}
+{{- define "messaging.kept" -}}
+{{- if .Values.global.rabbitmq.keepOnUninstall -}}
+helm.sh/resource-policy: keep
+argocd.argoproj.io/sync-options: Prune=false,Delete=false
+{{- end -}}
+{{- end -}}
+
 {{/* An image from the registry of all images, unless it names one itself: (list ROOT IMAGE). */}}
 {{- define "messaging.image" -}}
 {{- $first := splitList "/" (index . 1) | initial | first | default "" -}}

@@ -28,7 +28,7 @@ func (p program) definitions() *cobra.Command {
 		Use:   "definitions",
 		Short: "Print the broker's topology, to import it where no operator declares it",
 		Long: `Renders charts/orderflow with the values given and prints its virtual host, exchanges, queues, bindings,
-policies, users and permissions in the form that RabbitMQ imports (PUT /api/definitions, or "rabbitmqctl
+policies, users and permissions in the form that RabbitMQ imports (POST /api/definitions, or "rabbitmqctl
 import_definitions"). Each user gets a new password, which is in the Secrets that --secrets writes:
 <prefix><service>-broker, for <service>.broker.secret. An import changes nothing that is there already but policies,
 permissions and passwords.
@@ -58,9 +58,9 @@ func (f *definitions) run(ctx context.Context) error {
 		return err
 	}
 	passwords := map[string]string{}
-	text, err := stack.WithPasswords(*defs, func(user string) (string, error) {
+	text, err := stack.WithPasswords(*defs, func(user string) string {
 		passwords[user] = rand.Text()
-		return passwords[user], nil
+		return passwords[user]
 	}, "")
 	if err != nil {
 		return err

@@ -34,6 +34,10 @@ func (p program) down() *cobra.Command {
 			}
 			defer func() { err = errors.Join(err, held.Close()) }()
 			s, err := stack.Open(p.root, stack.Up)
+			if errors.Is(err, os.ErrNotExist) { // hack/up has failed before it started anything
+				p.Printf("Nothing was started here.")
+				return nil
+			}
 			if err != nil {
 				return err
 			}

@@ -319,18 +319,17 @@ func (f *kindUp) show(ctx context.Context, started time.Time) error {
 	if err != nil {
 		return err
 	}
-	var traced []string
-	if err := f.Step(limited, "find its trace in Jaeger", func(ctx context.Context) error {
-		return api.Retry(ctx, 2*time.Second, func() (err error) {
-			traced, err = way.trace(ctx, kindJaeger)
-			return err
-		})
-	}); err != nil {
+	issuer, err := api.Find(limited, kindGateway)
+	if err != nil {
 		return err
 	}
-	f.Printf("\nRunning after %.0f s\n\n%s\n", time.Since(started).Seconds(), way)
+	if way.ID != "" {
+		if err := f.showTrace(limited, way); err != nil {
+			return err
+		}
+	}
+	f.Printf("\nRunning after %.0f s\n", time.Since(started).Seconds())
 	line := func(what, where string) { f.Printf("  %-14s %s", what, where) }
-	line("its trace", kindJaeger+"/trace/"+way.TraceID+"  ("+strings.Join(traced, ", ")+")")
 	line("gateway", kindGateway+"/products  /orders  /customers")
 	line("Jaeger", kindJaeger)
 	line("RabbitMQ", kindRabbitMQ+"  user and password:")
@@ -338,6 +337,21 @@ func (f *kindUp) show(ctx context.Context, started time.Time) error {
                  --output go-template='{{.data.username | base64decode}} {{.data.password | base64decode}}{{"\n"}}'`,
 		f.cluster.Name, kindNamespace, kindRelease)
 	f.Printf("\nhack/e2e tests it, hack/bench loads it, hack/kind-down deletes the cluster.")
-	f.printCurl(kindGateway, true)
+	f.printCurl(kindGateway, issuer != nil)
+	return nil
+}
+
+// showTrace finds the order's trace and prints both.
+func (f *kindUp) showTrace(ctx context.Context, way journey) error {
+	var traced []string
+	if err := f.Step(ctx, "find its trace in Jaeger", func(ctx context.Context) error {
+		return api.Retry(ctx, 2*time.Second, func() (err error) {
+			traced, err = way.trace(ctx, kindJaeger)
+			return err
+		})
+	}); err != nil {
+		return err
+	}
+	f.Printf("\n%s\n  its trace: %s/trace/%s  (%s)", way, kindJaeger, way.TraceID, strings.Join(traced, ", "))
 	return nil
 }

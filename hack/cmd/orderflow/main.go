@@ -47,8 +47,8 @@ func run(ctx context.Context) error {
 		Short: "Run, test and measure Orderflow on this machine",
 		Long: `Run, test and measure Orderflow on this machine. Each command is a script: hack/up, hack/down and so on.
 
-Besides those below: hack/audit compares the books of all services, hack/tool runs a pinned tool (helm, kubectl, kind
-…), hack/changelog and hack/package-charts serve releases.`,
+Besides those below: hack/audit compares the books of all services, hack/tool runs a pinned tool (helm, kind …),
+hack/changelog and hack/package-charts serve releases.`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},

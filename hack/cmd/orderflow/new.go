@@ -51,6 +51,8 @@ its entries in the chart, Skaffold, compose.yaml and asyncapi.yaml. The local st
 			}
 			p.Printf("\nservices/%s is there, on port %d. Fill in services/%[1]s/internal/consumer/consumer.go "+
 				"and try it: hack/up\n"+
+				"With Compose: docker compose down --volumes && docker compose up --build  (deletes all data: the databases "+
+				"are created only on an empty volume)\n"+
 				"Its tests: hack/test unit --run TestAnEventOfAnOrderIsHandledOnce", name, s.Port)
 			return nil
 		},

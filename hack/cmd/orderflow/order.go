@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -28,8 +29,8 @@ func (p program) order() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "order",
 		Short: "Place an order in a running system",
-		Long: "Fills the catalog if it is empty, orders two keyboards, and prints the order's journey and, " +
-			"where traces are recorded, its trace id.",
+		Long: "Fills the catalog if it is empty, orders two keyboards, or of another product if they are sold out, and " +
+			"prints the order's journey and, where traces are recorded, its trace id.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, err := openShop(cmd.Context(), base, wait)
@@ -62,8 +63,8 @@ func (p program) gateway() string {
 //go:embed catalog.json
 var catalog []byte
 
-// fillCatalogue adds the products that are not there yet.
-func fillCatalogue(ctx context.Context, base string) error {
+// fillCatalog adds the products that are not there yet.
+func fillCatalog(ctx context.Context, base string) error {
 	var products []map[string]any
 	if err := json.Unmarshal(catalog, &products); err != nil {
 		return err
@@ -80,7 +81,8 @@ func fillCatalogue(ctx context.Context, base string) error {
 	return nil
 }
 
-// firstOrder places an order in a new system, which answers within the wait.
+// firstOrder places an order in a system that was started just now, which answers within the wait. An order that fails
+// is no reason to stop what runs: it is told about, and the journey has no id.
 func (p program) firstOrder(ctx context.Context, base string, wait time.Duration) (way journey, err error) {
 	var authorized context.Context
 	if err := p.Step(ctx, "fill the catalog", func(ctx context.Context) (err error) {
@@ -93,7 +95,11 @@ func (p program) firstOrder(ctx context.Context, base string, wait time.Duration
 		way, err = placeOrder(ctx, base)
 		return err
 	})
-	return way, err
+	if err == nil || ctx.Err() != nil {
+		return way, err
+	}
+	p.Printf("\nThe first order has failed; everything runs nevertheless, and hack/order places another one.\n%v", err)
+	return journey{}, nil
 }
 
 // openShop fills the catalog of a system that answers within the wait, and returns the context to order there with.
@@ -102,7 +108,7 @@ func openShop(ctx context.Context, base string, wait time.Duration) (authorized 
 		if authorized, err = api.Context(ctx, base); err != nil {
 			return err
 		}
-		return fillCatalogue(authorized, base)
+		return fillCatalog(authorized, base)
 	}
 	if err := open(); err == nil || wait == 0 {
 		return authorized, err
@@ -127,7 +133,43 @@ type journeyStep struct {
 	Detail  string    `json:"detail"`
 }
 
-// placeOrder orders two of the demonstration product, and returns when its journey is complete.
+// orderable is the demonstration product or, if it is sold out or was taken away, the first one of which there are
+// enough.
+func orderable(ctx context.Context, base string, quantity int64) (id string, err error) {
+	type product struct {
+		ID    string `json:"productId"`
+		Stock int64  `json:"stock"`
+	}
+	var demo product
+	err = api.Get(ctx, base+"/products/"+demoProduct, &demo)
+	if problem, ok := errors.AsType[*api.Problem](err); err != nil && (!ok || problem.Status != http.StatusNotFound) {
+		return "", err
+	}
+	if demo.Stock >= quantity {
+		return demoProduct, nil
+	}
+	for catalog := base + "/products?limit=200"; ; {
+		var page struct {
+			Products []product `json:"products"`
+			Next     string    `json:"next"`
+		}
+		if err := api.Get(ctx, catalog, &page); err != nil {
+			return "", err
+		}
+		for _, p := range page.Products {
+			if p.Stock >= quantity {
+				return p.ID, nil
+			}
+		}
+		if page.Next == "" {
+			return "", fmt.Errorf("nothing is left: restock a product or add one, on the page %s/stock or "+
+				"with POST /products", base)
+		}
+		catalog = base + "/products?limit=200&after=" + url.QueryEscape(page.Next)
+	}
+}
+
+// placeOrder orders two of a product, and returns when the order's journey is complete.
 func placeOrder(ctx context.Context, base string) (way journey, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -136,7 +178,12 @@ func placeOrder(ctx context.Context, base string) (way journey, err error) {
 		Status string `json:"status"`
 		Reason string `json:"reason"`
 	}
-	body := map[string]any{"customerId": demoCustomer, "productId": demoProduct, "quantity": 2}
+	const quantity = 2
+	product, err := orderable(ctx, base, quantity)
+	if err != nil {
+		return way, fmt.Errorf("find a product to order: %w", err)
+	}
+	body := map[string]any{"customerId": demoCustomer, "productId": product, "quantity": quantity}
 	header := http.Header{"Prefer": {"wait=20"}}
 	if err := api.Call(ctx, http.MethodPost, base+"/orders", header, body, &order); err != nil {
 		return way, fmt.Errorf("place an order: %w", err)

@@ -141,7 +141,7 @@ func (f upFlags) run(ctx context.Context, o stack.Options) (err error) {
 	return nil
 }
 
-// startServices starts the services and shows that they work.
+// startServices starts the services and shows an order's way through them.
 func (f upFlags) startServices(ctx context.Context, s *stack.Stack) error {
 	if err := s.WriteEnvironments(); err != nil || f.infra {
 		return err
@@ -152,6 +152,9 @@ func (f upFlags) startServices(ctx context.Context, s *stack.Stack) error {
 	way, err := f.firstOrder(ctx, s.BaseURL(), 0)
 	if err != nil {
 		return err
+	}
+	if way.ID == "" {
+		return nil
 	}
 	f.Printf("\n%s", way)
 	if s.Jaeger != nil && way.TraceID != "" {

@@ -29,7 +29,7 @@ type Problem struct {
 func (p *Problem) Error() string {
 	const most = 5
 	if p.Title == "" {
-		return fmt.Sprintf("status %d: %s", p.Status, p.Answer)
+		return fmt.Sprintf("status %d: %s", p.Status, bytes.TrimSpace(p.Answer))
 	}
 	text := fmt.Sprintf("status %d: %s", p.Status, p.Title)
 	if p.Detail != "" {

@@ -199,9 +199,9 @@ func (r *run) afterServices(ctx context.Context) error {
 	return nil
 }
 
-// Three system tests at a time: most of their time they wait for something. Those that last minutes hold the system to
+// Two system tests at a time: much of their time they wait for something. Those that last minutes hold the system to
 // shorter times, and run one by one.
-func system(ctx context.Context, r *run) error { return r.systemTests(ctx, "-parallel=3") }
+func system(ctx context.Context, r *run) error { return r.systemTests(ctx, "-parallel=2") }
 
 // endurance runs those system tests whose faults can last longer.
 func endurance(ctx context.Context, r *run) error {

@@ -4,15 +4,14 @@ package image
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/mod/sumdb/dirhash"
 
 	"orderflow.internal/hack/charts"
 	"orderflow.internal/hack/internal/pages"
@@ -75,34 +74,12 @@ func (b Builder) Compile(ctx context.Context, service, arch string) (folder stri
 
 // ContentTag is a tag for the image of what Compile put into a folder; it changes whenever the image would.
 func (b Builder) ContentTag(folder string) (string, error) {
-	sum := sha256.New()
-	if err := add(sum, b.dockerfile(), "Dockerfile"); err != nil {
+	packaging, err := os.ReadFile(b.dockerfile())
+	if err != nil {
 		return "", err
 	}
-	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		name, err := filepath.Rel(folder, path)
-		if err != nil {
-			return err
-		}
-		return add(sum, path, name)
-	})
-	return b.Version + "-" + hex.EncodeToString(sum.Sum(nil))[:12], err
-}
-
-// add adds a file and its name to a checksum.
-func add(sum io.Writer, path, name string) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	if _, err := fmt.Fprintf(sum, "%s\n", name); err != nil {
-		return errors.Join(err, file.Close())
-	}
-	_, err = io.Copy(sum, file)
-	return errors.Join(err, file.Close())
+	content, err := dirhash.HashDir(folder, "", dirhash.Hash1)
+	return fmt.Sprintf("%s-%.6x", b.Version, sha256.Sum256(append(packaging, content...))), err
 }
 
 // Package makes the local image ref of a binary that Compile built.

@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path"
 	"path/filepath"
@@ -17,6 +14,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"orderflow.internal/hack/internal/api"
 )
 
 // Collect reads what the kustomization in a folder lists, folders with one of their own included, and leaves its
@@ -70,33 +69,17 @@ func fetch(ctx context.Context, root, url, local string) (string, error) {
 	if _, err := os.Stat(kept); err == nil {
 		return kept, nil
 	}
-	text, err := get(ctx, url)
-	if err != nil {
-		return "", fmt.Errorf("%w\nWhere it cannot be downloaded, put it into a folder as %s and name that with --manifests",
-			err, path.Base(url))
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var text bytes.Buffer
+	if err := api.Get(ctx, url, &text); err != nil {
+		return "", fmt.Errorf("download %s: %w\nWhere it cannot be downloaded, put it into a folder as %s and name that "+
+			"with --manifests", url, err, path.Base(url))
 	}
 	if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
 		return "", err
 	}
-	return kept, os.WriteFile(kept, text, 0o644)
-}
-
-func get(ctx context.Context, url string) (text []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, res.Body.Close()) }()
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("download %s: %s", url, res.Status)
-	}
-	return io.ReadAll(res.Body)
+	return kept, os.WriteFile(kept, text.Bytes(), 0o644)
 }
 
 var imageLine = regexp.MustCompile(`\bimage:[ \t]+["']?([^\s"'}]+)`)

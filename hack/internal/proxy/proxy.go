@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -136,6 +137,13 @@ func (p *Proxy) Reset() {
 	}
 }
 
+// opened is closed while bytes may pass.
+func (p *Proxy) opened() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open
+}
+
 func (p *Proxy) accept() {
 	for {
 		client, err := p.listener.Accept()
@@ -149,13 +157,14 @@ func (p *Proxy) accept() {
 }
 
 func (p *Proxy) serve(client net.Conn) {
-	l := &link{proxy: p, client: client, ended: make(chan struct{}), stalled: make(chan struct{})}
+	l := &link{proxy: p, client: client.(*net.TCPConn), ended: make(chan struct{}), stalled: make(chan struct{})}
 	p.mu.Lock()
 	if p.closed || p.down {
 		p.mu.Unlock()
 		reset(client)
 		return
 	}
+	begun := p.open
 	if p.filter != nil {
 		l.filter = p.filter()
 	}
@@ -167,7 +176,8 @@ func (p *Proxy) serve(client net.Conn) {
 		p.mu.Unlock()
 	}()
 	defer l.cut()
-	if !l.passable() {
+	held, there := l.begin(begun)
+	if !there {
 		return
 	}
 	server, err := net.DialTimeout("tcp", p.target, 5*time.Second) //nolint:noctx // bounded
@@ -176,15 +186,59 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 	l.adopt(server)
 	var pumps sync.WaitGroup
-	pumps.Go(func() { l.pump(client, server, false) })
+	pumps.Go(func() {
+		if len(held) == 0 || l.forward(server, held, false) {
+			l.pump(client, server, false)
+		}
+	})
 	pumps.Go(func() { l.pump(server, client, true) })
 	pumps.Wait()
+}
+
+// begin waits until the connection can begin, and returns what the client has sent meanwhile. Through a black hole a
+// server never hears of a client that has given up by then. opened is closed from the start if there was none.
+func (l *link) begin(opened <-chan struct{}) (held []byte, there bool) {
+	select {
+	case <-opened:
+		return nil, l.passable()
+	default:
+	}
+	if !l.passable() {
+		return nil, false
+	}
+	held, ended := received(l.client)
+	return held, !ended
+}
+
+// received reads what has come and waits for nothing. ended says that the connection has.
+func received(c *net.TCPConn) (bytes []byte, ended bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, true
+	}
+	buf := make([]byte, 64<<10)
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			n, err := syscall.Read(int(fd), buf) // never blocks: Go's sockets do not
+			switch {
+			case errors.Is(err, syscall.EINTR):
+			case errors.Is(err, syscall.EAGAIN):
+				return true
+			case err != nil || n == 0:
+				ended = true
+				return true
+			default:
+				bytes = append(bytes, buf[:n]...)
+			}
+		}
+	})
+	return bytes, ended || err != nil
 }
 
 // link is one connection: its two halves and what happens in between.
 type link struct {
 	proxy   *Proxy
-	client  net.Conn
+	client  *net.TCPConn
 	filter  Filter
 	stalled chan struct{} // closed: nothing passes any more
 	ended   chan struct{}
@@ -257,11 +311,8 @@ func (l *link) forward(to net.Conn, chunk []byte, fromServer bool) bool {
 
 // passable waits until bytes may pass and reports false when the connection has ended instead.
 func (l *link) passable() bool {
-	l.proxy.mu.Lock()
-	open := l.proxy.open
-	l.proxy.mu.Unlock()
 	select {
-	case <-open:
+	case <-l.proxy.opened():
 	case <-l.ended:
 		return false
 	}

@@ -2,19 +2,16 @@ package proxy
 
 import (
 	"bufio"
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"orderflow.internal/kit/kittest"
 )
 
 // echo is a server that answers each line with itself.
@@ -44,6 +41,12 @@ type client struct {
 	*testing.T
 	net.Conn
 	lines *bufio.Reader
+}
+
+func (p *Proxy) connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.links)
 }
 
 func dial(t *testing.T, p *Proxy) *client {
@@ -109,6 +112,40 @@ func TestBlackholeHoldsBackAndHealDelivers(t *testing.T) {
 	p.Heal()
 	before.expect("two")
 	during.expect("three")
+}
+
+// A server hears nothing of clients that came and went while nothing passed.
+func TestBlackholeForgetsClientsThatHaveGone(t *testing.T) {
+	t.Parallel()
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	p := start(t, server.Addr().String())
+	p.Blackhole()
+	for range 20 {
+		gone := dial(t, p)
+		gone.say("gone")
+		_ = gone.Close() // that it is closed is all that matters
+	}
+	patient := dial(t, p)
+	patient.say("there")
+	patient.expectSilence()
+	kittest.Eventually(t, "all have been accepted", func() bool { return p.connections() == 21 })
+	p.Heal()
+	conn, err := server.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "there\n" {
+		t.Errorf("the server hears %q, %v", line, err)
+	}
+	_ = server.(*net.TCPListener).SetDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := server.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("another connection arrives: %v", err)
+	}
 }
 
 func TestStrandLeavesNewConnectionsAlone(t *testing.T) {
@@ -215,98 +252,5 @@ func TestAFilterCutsAndStalls(t *testing.T) {
 	p.Heal()
 	if got, err := c.hear(5 * time.Second); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("heard %q, %v, want a reset", got, err)
-	}
-}
-
-// frame is a message of PostgreSQL's.
-func frame(kind byte, body string) string {
-	n := len(body) + 4
-	return string([]byte{kind, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}) + body
-}
-
-func TestCommitsAreFound(t *testing.T) {
-	t.Parallel()
-	big := frame('D', strings.Repeat("x", 100_000))
-	for name, c := range map[string]struct {
-		stream string
-		want   int64
-	}{
-		"a query":                 {frame('C', "SELECT 1\x00") + frame('Z', "I"), 0},
-		"an implicit transaction": {frame('C', "INSERT 0 1\x00") + frame('C', "SELECT 1\x00") + frame('Z', "I"), 1},
-		"nothing changed":         {frame('C', "INSERT 0 0\x00") + frame('C', "UPDATE 0\x00") + frame('Z', "I"), 0},
-		"within a transaction":    {frame('C', "BEGIN\x00") + frame('C', "UPDATE 3\x00") + frame('Z', "T"), 0},
-		"an explicit commit": {
-			frame('C', "UPDATE 3\x00") + frame('Z', "T") + frame('C', "COMMIT\x00") + frame('Z', "I"), 1,
-		},
-		"rows before it":    {big + frame('C', "DELETE 5\x00") + big + frame('Z', "I"), 1},
-		"two after another": {strings.Repeat(frame('C', "DELETE 5\x00")+frame('Z', "I"), 2), 2},
-		"one, and then a question": {
-			frame('C', "DELETE 5\x00") + frame('Z', "I") + frame('C', "SELECT 1\x00") + frame('Z', "I"), 1,
-		},
-	} {
-		for _, size := range []int{1 << 20, 4096} {
-			t.Run(fmt.Sprintf("%s in pieces of %d", name, size), func(t *testing.T) {
-				commits := Commits{Decide: func(int64) Action { return Pass }}
-				filter := commits.Filter()
-				for at := 0; at < len(c.stream); at += size {
-					filter(true, []byte(c.stream[at:min(at+size, len(c.stream))]))
-				}
-				if n := commits.Count(); n != c.want {
-					t.Errorf("%d commits, want %d", n, c.want)
-				}
-			})
-		}
-	}
-}
-
-// The server has committed what the client does not hear of.
-func TestACutCommitHasTakenEffect(t *testing.T) {
-	raw := os.Getenv("ORDERFLOW_TEST_DATABASE_URL")
-	if raw == "" {
-		t.Fatal("ORDERFLOW_TEST_DATABASE_URL is not set: run the tests with hack/test, or point it at a server of your own")
-	}
-	u, err := url.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := start(t, u.Host)
-	commits := Commits{Decide: func(int64) Action { return Cut }}
-	direct, err := pgx.Connect(t.Context(), raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = direct.Close(context.WithoutCancel(t.Context())) })
-	table := fmt.Sprintf("commits_%d", time.Now().UnixNano())
-	if _, err := direct.Exec(t.Context(), "create table "+table+" (id int)"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = direct.Exec(context.WithoutCancel(t.Context()), "drop table "+table) })
-	p.Intercept(commits.Filter)
-	u.Host = p.Addr()
-	u.RawQuery = "sslmode=disable"
-	for want, write := range map[int]func(*pgx.Conn) error{
-		1: func(c *pgx.Conn) error {
-			_, err := c.Exec(t.Context(), "insert into "+table+" values ($1)", 1)
-			return err
-		},
-		2: func(c *pgx.Conn) error {
-			return pgx.BeginFunc(t.Context(), c, func(tx pgx.Tx) error {
-				_, err := tx.Exec(t.Context(), "insert into "+table+" values ($1)", 2)
-				return err
-			})
-		},
-	} {
-		conn, err := pgx.Connect(t.Context(), u.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := write(conn); err == nil {
-			t.Errorf("write %d: no error", want)
-		}
-		var there bool
-		err = direct.QueryRow(t.Context(), "select exists (select from "+table+" where id = $1)", want).Scan(&there)
-		if err != nil || !there {
-			t.Errorf("write %d: it is there: %t, %v", want, there, err)
-		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -190,7 +191,7 @@ func (q Question) check(known bool) error {
 			Detail: fmt.Sprintf("must have at most %d entries", MaxSubjects)})
 	}
 	for i, subject := range q.Subjects {
-		if _, err := uuid.Parse(subject); err != nil {
+		if id, err := uuid.Parse(subject); err != nil || !strings.EqualFold(id.String(), subject) {
 			faults = append(faults, web.FieldError{Field: "subjects[" + strconv.Itoa(i) + "]", Detail: "must be a UUID"})
 			break
 		}

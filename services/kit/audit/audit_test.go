@@ -113,6 +113,15 @@ func TestHandled(t *testing.T) {
 	}
 	question := `{"queue":"worker.thing.made","subjects":["` + lost + `","` + found + `"]}`
 
+	t.Run("refuses what PostgreSQL takes for no UUID", func(t *testing.T) {
+		for _, subject := range []string{"urn:uuid:" + lost, "{" + lost + "}", "xx"} {
+			w := ask(t, `{"queue":"worker.thing.made","subjects":["`+subject+`"]}`)
+			if w.Code != http.StatusUnprocessableEntity && w.Code != http.StatusBadRequest {
+				t.Errorf("%s: %d %s", subject, w.Code, w.Body)
+			}
+		}
+	})
+
 	t.Run("lists what was not handled, and what waits", func(t *testing.T) {
 		books.Waiting = func(_ context.Context, queue string) (int, error) { return len(queue), nil }
 		var answer audit.Answer

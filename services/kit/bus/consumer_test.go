@@ -152,7 +152,9 @@ func TestNothingIsPoisonousWhenEverythingFails(t *testing.T) {
 	var broken atomic.Bool
 	broken.Store(true)
 	var calls atomic.Int32
-	c, stop := consumer(t, v, func(_ context.Context, batch []bus.Delivery[thing]) error {
+	// No other one's delay is over before the breaker opens, however busy the machine.
+	slow := func(cfg *bus.Config, _ *bus.Consumer) { cfg.RetryDelay = 500 * time.Millisecond }
+	c, stop := consumerVia(t, v.AdminURL, slow, func(_ context.Context, batch []bus.Delivery[thing]) error {
 		calls.Add(1)
 		got.tried(batch)
 		if broken.Load() {

@@ -23,9 +23,9 @@ const (
 	answerTimeout = 5 * time.Second
 )
 
-// errUnconfirmed means that no confirm came in time. The message may or may not
+// ErrUnconfirmed means that no confirm came in time. The message may or may not
 // be in its queues.
-var errUnconfirmed = errors.New("the broker did not confirm")
+var ErrUnconfirmed = errors.New("the broker did not confirm")
 
 // errChannelClosed stands for the outcome of a message whose channel closed
 // before its confirm came, until somebody has found out more.
@@ -154,7 +154,7 @@ func (p *pipe) await(ctx context.Context, c *confirming, confirms []*amqp.Deferr
 			case <-ctx.Done():
 				failed = ctx.Err()
 			case <-timer.C:
-				failed = fmt.Errorf("%w within %s", errUnconfirmed, p.timeout)
+				failed = fmt.Errorf("%w within %s", ErrUnconfirmed, p.timeout)
 			case <-link.changed:
 				if link = p.link.state(); link.blocked != "" {
 					timer.Stop()

@@ -175,7 +175,7 @@ func TestMissingConfirmTimesOutItsOwnEventsAlone(t *testing.T) {
 	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	between, url := newProxy(t, v.AdminURL)
-	const patience = 3 * time.Second
+	const patience = 3 * time.Second // below the silence after which the connection is given up
 	p := publisherWith(t, url, patience)
 	publish(t, p, events(t, 0, 1)) // opens the channel
 	between.set(holds)

@@ -123,7 +123,7 @@ func errorType(err error) string {
 		return "unsendable"
 	case errors.As(err, &refused):
 		return "refused-" + strconv.Itoa(refused.Code)
-	case errors.Is(err, errUnconfirmed):
+	case errors.Is(err, ErrUnconfirmed):
 		return "unconfirmed"
 	case errors.As(err, &permanent):
 		return "permanent"

@@ -308,8 +308,8 @@ func (i *Issuer) Forgeries(t testing.TB, claims map[string]any) map[string]strin
 	now := time.Now()
 	return map[string]string{
 		"expired":                  i.Sign(t, "at+jwt", with(map[string]any{"exp": now.Add(-time.Minute).Unix()})),
-		"not yet valid":            i.Sign(t, "at+jwt", with(map[string]any{"nbf": now.Add(time.Minute).Unix()})),
-		"issued in the future":     i.Sign(t, "at+jwt", with(map[string]any{"iat": now.Add(time.Minute).Unix()})),
+		"not yet valid":            i.Sign(t, "at+jwt", with(map[string]any{"nbf": now.Add(10 * time.Minute).Unix()})),
+		"issued in the future":     i.Sign(t, "at+jwt", with(map[string]any{"iat": now.Add(10 * time.Minute).Unix()})),
 		"without an end":           i.Sign(t, "at+jwt", with(map[string]any{"exp": nil})),
 		"without a subject":        i.Sign(t, "at+jwt", with(map[string]any{"sub": nil})),
 		"without a client":         i.Sign(t, "at+jwt", with(map[string]any{"client_id": nil})),

@@ -34,10 +34,10 @@
 // # Failure handling
 //
 //   - The broker is away, or an alarm blocks it, or it is slower than we are:
-//     events wait in memory, at most handOver of them and what a sweep has added,
-//     the others in the table. After the broker came back each replica
-//     first publishes what it holds and what is owed; sweeps begin a few seconds
-//     later.
+//     events wait in memory, at most handOver of them, of one routing key half as
+//     many, and what a sweep has added, the others in the table. After the broker
+//     came back each replica first publishes what it holds and what is owed;
+//     sweeps begin a few seconds later.
 //   - The connection is lost while events are on their way: their outcome is
 //     unknown. They are published once more, and if it is unknown again they are
 //     owed.
@@ -51,7 +51,9 @@
 //     which routes by the queue's name; a queue that refuses gets none at first
 //     hand, only the retries of what it owes. The key returns to the exchange
 //     once all its queues have taken everything for some seconds.
-//   - A queue does not confirm in time: as if it refused.
+//   - A queue does not confirm in time: as if it refused. The only queue of a
+//     key is no exception: if each event waited for its timeout in memory, there
+//     would soon be no room for those of other keys.
 //   - A queue is gone, or its binding to the redelivery exchange: what it owes
 //     stays owed, under its name.
 //   - A row cannot be read: it is owed, with the reason; its neighbors are
@@ -79,7 +81,8 @@
 // knowing what was published. Half of each page is left free for that version,
 // which saves a third of the WAL. A search for unpublished rows costs the same
 // however many rows there are: they have small indexes of their own, and it
-// begins where the one before ended.
+// begins where the one before ended. So does a measurement,
+// which does not count beyond measureFresh and measureOwed.
 //
 // # Tables
 //

@@ -35,14 +35,15 @@ const (
 // waits for what is wrong with this one.
 //
 // As long as all is well, events go through the exchange. When one of several
-// queues refuses (a negative confirm), the others have the event already, and
-// nobody says which did: from then on each queue gets the events by itself,
-// except those that refuse; what they owe is kept in the rows, and tried again
-// by the retries.
+// queues refuses (a negative confirm, or none), the others have the event
+// already, and nobody says which did: from then on each queue gets the events by
+// itself, except those that refuse; what they owe is kept in the rows, and tried
+// again by the retries. A key's only queue is treated alike: fresh events must
+// not each wait for the confirm of a queue that gives none.
 type lane struct {
 	relay  *Relay
 	key    string
-	queues []string // of the key; fewer than two are never told apart
+	queues []string // of the key; none: it is only ever published through the exchange
 	wake   chan struct{}
 
 	// Each has a channel of its own: a message that makes the broker close it,
@@ -50,6 +51,8 @@ type lane struct {
 	publisher *bus.Publisher            // through the exchange, what is fresh
 	retrier   *bus.Publisher            // through the exchange, what was refused before
 	byQueue   map[string]*bus.Publisher // to a single queue
+
+	held int // events in memory; the relay's mu guards it
 
 	mu       sync.Mutex
 	waiting  []item
@@ -187,8 +190,12 @@ func (l *lane) publish(ctx context.Context, batch []item) {
 		events[i] = it.Event
 	}
 	sent := time.Now()
+	errs := l.publisher.Publish(ctx, events)
+	if len(l.queues) == 1 && !slices.ContainsFunc(errs, byExchange) {
+		l.judge(ctx, l.queues[0], sent, errs) // who else could it be?
+	}
 	var again []item
-	for i, err := range l.publisher.Publish(ctx, events) {
+	for i, err := range errs {
 		if l.mayBeLost(ctx, sent, err) && batch[i].unknown+1 < maxUnknown {
 			batch[i].unknown++
 			again = append(again, batch[i])
@@ -223,7 +230,7 @@ func (l *lane) repeat(again []item) {
 // exchange.
 func (l *lane) settle(e bus.Event, sent time.Time, err error) {
 	o := outcome{id: e.ID, key: l.key, sent: sent, err: err}
-	if err != nil && len(l.queues) > 1 && someHaveIt(err) {
+	if err != nil && len(l.queues) > 0 && !byExchange(err) {
 		o.queues = l.queues
 		l.mu.Lock()
 		l.refused = time.Now()
@@ -232,11 +239,11 @@ func (l *lane) settle(e bus.Event, sent time.Time, err error) {
 	l.relay.outcomes <- o
 }
 
-// someHaveIt reports whether some of an event's queues may have it although the
-// exchange's answer was no. Any other refusal is the exchange's own.
-func someHaveIt(err error) bool {
+// byExchange reports whether a refusal is the exchange's own. After any other
+// some of an event's queues may have it.
+func byExchange(err error) bool {
 	var refused *bus.RefusedError
-	return !errors.As(err, &refused) || refused.Code == 0
+	return errors.As(err, &refused) && refused.Code != 0
 }
 
 // publishApart publishes each event to those queues alone that owe it, and
@@ -325,7 +332,7 @@ func (l *lane) judge(ctx context.Context, queue string, sent time.Time, errs []e
 func (l *lane) targets() (open []string, refusing map[string]error, apart bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.refused.IsZero() || len(l.queues) < 2 {
+	if l.refused.IsZero() || len(l.queues) == 0 {
 		return nil, nil, false
 	}
 	if len(l.refusing) == 0 && time.Since(l.refused) > quietTime {

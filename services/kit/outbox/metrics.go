@@ -19,11 +19,12 @@ const queueKey = attribute.Key("orderflow.outbox.queue")
 func (r *report) observe() (stop func()) {
 	meter := otel.Meter("orderflow.internal/kit/outbox")
 	depth := telemetry.Made(meter.Int64ObservableGauge("orderflow.outbox.depth", metric.WithUnit("{event}"),
-		metric.WithDescription("Events that are not published yet, including those in flight.")))
+		metric.WithDescription("Events that are not published yet, including those in flight; at most 100000 that were "+
+			"never tried are counted, and 10000 others of each routing key.")))
 	age := telemetry.Made(meter.Float64ObservableGauge("orderflow.outbox.age", metric.WithUnit("s"),
-		metric.WithDescription("Age of the oldest event that is not published, 0 when there is none.")))
+		metric.WithDescription("Age of the oldest event that is not published, of those counted, 0 when there is none.")))
 	refused := telemetry.Made(meter.Int64ObservableGauge("orderflow.outbox.refused", metric.WithUnit("{event}"),
-		metric.WithDescription("Events that the broker refuses, by routing key and queue.")))
+		metric.WithDescription("Events that the broker refuses, by routing key and queue; at most 10000 of each key.")))
 	return telemetry.Observe(meter, func(_ context.Context, o metric.Observer) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()

@@ -479,3 +479,31 @@ func ids(events []bus.Event) []uuid.UUID {
 	}
 	return ids
 }
+
+// Who reads what was published up to 20 seconds ago, as the audit does, does not miss what was confirmed later than
+// that.
+func TestWhatIsConfirmedLateIsPublishedLate(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	r := outbox.NewRelay(f.pool, nil, week, routes)
+	late, soon := f.store(t, "thing.made", 0, 10), f.store(t, "thing.made", 10, 20)
+	f.exec(t, "update outbox_events set created_at = now() - interval '1 hour'")
+	for _, tt := range []struct {
+		events          []bus.Event
+		ago             time.Duration
+		youngest, elder int // seconds
+	}{{late, time.Minute, 9, 30}, {soon, 3 * time.Second, 3, 30}} {
+		if err := r.Record(t.Context(), ids(tt.events), tt.ago); err != nil {
+			t.Fatal(err)
+		}
+		if n := query[int](t, f, `
+select count(*)
+from outbox_events
+where id = any($1)
+  and published_at between now() - make_interval(secs => $3) and now() - make_interval(secs => $2)`,
+			ids(tt.events), tt.youngest, tt.elder); n != len(tt.events) {
+			t.Errorf("%d of %d events sent %s ago were published between %d and %d s ago", n, len(tt.events), tt.ago,
+				tt.youngest, tt.elder)
+		}
+	}
+}

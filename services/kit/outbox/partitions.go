@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -24,6 +25,9 @@ const (
 	// lockTimeout bounds how long everybody who stores events waits behind one
 	// who attaches or drops a partition.
 	lockTimeout = 200 * time.Millisecond
+	// moveTimeout bounds how long they wait while rows move out of the default
+	// partition. Where that takes longer the rows stay, and their day goes by.
+	moveTimeout = 2 * time.Second
 
 	parent      = "outbox_events"
 	partitionOf = parent + "_" // and the day
@@ -50,15 +54,12 @@ func (r *Relay) housekeepingLoop(ctx context.Context) {
 }
 
 // Housekeep creates the partitions of the days to come and removes what is
-// older than the retention. The relay does it by itself.
+// older than the retention. The relay does it by itself. Nothing of it waits for
+// the rest: a day that cannot be created must not keep those after it in the
+// default partition as well, nor the old ones on the disk.
 func Housekeep(ctx context.Context, pool *pgxpool.Pool, cfg Config) error {
-	if err := createPartitions(ctx, pool); err != nil {
-		return err
-	}
-	if err := dropPartitions(ctx, pool, cfg.Retention); err != nil {
-		return err
-	}
-	return deleteStrays(ctx, pool, cfg.Retention)
+	return errors.Join(createPartitions(ctx, pool), dropPartitions(ctx, pool, cfg.Retention),
+		deleteStrays(ctx, pool, cfg.Retention))
 }
 
 // exclusively runs fn in a transaction that only one replica has at a time and
@@ -136,6 +137,7 @@ func createDays(ctx context.Context, pool *pgxpool.Pool, there map[string]partit
 	first, last time.Time) (complete bool, err error) {
 	ctx = postgres.Patient(ctx)
 	complete = true
+	var errs []error
 	for day := first; !day.After(last); day = day.AddDate(0, 0, 1) {
 		p := partitionOn(day)
 		if _, is := there[p.name]; is {
@@ -143,16 +145,18 @@ func createDays(ctx context.Context, pool *pgxpool.Pool, there map[string]partit
 		}
 		ran, err := exclusively(ctx, pool, func(tx pgx.Tx) error { return p.create(ctx, tx) })
 		if err != nil {
-			return false, fmt.Errorf("create partition %s: %w", p.name, err)
+			errs = append(errs, fmt.Errorf("create partition %s: %w", p.name, err))
 		}
 		complete = complete && ran
 	}
-	return complete, nil
+	return complete, errors.Join(errs...)
 }
 
 // create makes the partition next to the table and attaches it then: that
 // excludes nobody from the table, but for a moment those who have to do with
-// the default partition. Rows that came too early move over from there.
+// the default partition. Rows that came too early move over from there. Nobody may
+// add one meanwhile: the attachment would fail, and each time again as long as
+// they come.
 func (p partition) create(ctx context.Context, tx pgx.Tx) error {
 	var is bool
 	if err := tx.QueryRow(ctx, "select to_regclass($1) is not null", p.name).Scan(&is); err != nil || is {
@@ -161,7 +165,7 @@ func (p partition) create(ctx context.Context, tx pgx.Tx) error {
 	from, to := oldest(p.from), oldest(p.to)
 	// Half of each page is left to the second version of its rows, the
 	// published one: found on the same page, it costs a third less WAL.
-	_, err := tx.Exec(ctx, fmt.Sprintf(`
+	if _, err := tx.Exec(ctx, fmt.Sprintf(`
 create table %[1]s (like %[2]s including defaults including constraints) with (fillfactor = 50);
 alter table %[1]s
   alter column id set statistics 10,
@@ -177,7 +181,12 @@ alter table %[1]s
   alter column attempts set statistics 0,
   alter column next_attempt_at set statistics 10,
   alter column last_error set statistics 0,
-  alter column queues set statistics 0;
+  alter column queues set statistics 0`, p.name, parent)); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, fmt.Sprintf(`
+set local statement_timeout = %[6]d;
+lock table %[3]s in access exclusive mode;
 with early as (
   delete from %[3]s
   where id >= '%[4]s' and id < '%[5]s'
@@ -186,7 +195,7 @@ with early as (
 insert into %[1]s
 select * from early;
 alter table %[2]s attach partition %[1]s for values from ('%[4]s') to ('%[5]s')`,
-		p.name, parent, defaultPart, from, to))
+		p.name, parent, defaultPart, from, to, moveTimeout.Milliseconds()))
 	return err
 }
 
@@ -196,6 +205,7 @@ func dropPartitions(ctx context.Context, pool *pgxpool.Pool, retention time.Dura
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, p := range there {
 		if !p.to.Before(now.Add(-retention)) {
 			continue
@@ -205,14 +215,15 @@ func dropPartitions(ctx context.Context, pool *pgxpool.Pool, retention time.Dura
 			needed, err = p.drop(ctx, tx, retention)
 			return err
 		}); err != nil {
-			return fmt.Errorf("drop partition %s: %w", p.name, err)
+			errs = append(errs, fmt.Errorf("drop partition %s: %w", p.name, err))
+			continue
 		}
 		if needed {
 			slog.InfoContext(ctx, "outbox partition kept past its retention, it holds unpublished or recent events",
 				"partition", p.name)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // drop removes the partition unless it is still needed. Its name tells the day

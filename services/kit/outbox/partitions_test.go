@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"orderflow.internal/kit/fault"
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/outbox"
 	"orderflow.internal/kit/postgres"
@@ -97,6 +100,67 @@ func TestEventsThatCameBeforeTheirPartitionMoveThere(t *testing.T) {
 	r.Committed(stored)
 	f.awaitUnpublished(t, 0)
 	once(t, f.consume(t, "things", 10))
+}
+
+// Events that come all the time do not keep their partition from being made. One that finds it made meanwhile is a
+// conflict: the next try stores it there.
+func TestAPartitionIsMadeWhileItsEventsCome(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for ahead := range 4 {
+		f.exec(t, "drop table "+day(ahead))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	defer writers.Wait()
+	defer cancel()
+	var stored atomic.Int64
+	for range 3 {
+		writers.Go(func() {
+			for ctx.Err() == nil {
+				b := &pgx.Batch{}
+				outbox.Insert(b, events(t, "thing.made", 0, 10))
+				switch err := f.pool.SendBatch(t.Context(), b).Close(); {
+				case err == nil:
+					stored.Add(10)
+				case postgres.Classify(err) != fault.Conflict:
+					t.Errorf("an event is not stored: %v", err)
+					return
+				}
+			}
+		})
+	}
+	eventually(t, "thousand events are in the default partition", func() bool { return stored.Load() > 1000 })
+	eventually(t, "today's partition is there", func() bool {
+		_ = outbox.Housekeep(t.Context(), f.pool, week) // it may find the table locked, and tries again
+		return slices.Contains(f.partitions(t), day(0))
+	})
+	before := stored.Load()
+	eventually(t, "events come again", func() bool { return stored.Load() > before })
+	cancel()
+	writers.Wait()
+	if n := query[int64](t, f, "select count(*) from "+day(0)); n != stored.Load() {
+		t.Errorf("%d events of %d are in today's partition", n, stored.Load())
+	}
+}
+
+// One day that cannot be made keeps neither the others from being made nor old ones from going.
+func TestADayThatCannotBeMadeKeepsNoOther(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for ahead := range 4 {
+		f.exec(t, "drop table "+day(ahead))
+	}
+	f.attach(t, -10)
+	f.store(t, "thing.made", 0, 10)
+	f.exec(t, "create function no() returns trigger language plpgsql as $$ begin raise 'no'; end $$")
+	f.exec(t, "create trigger no before delete on outbox_events_default for each row execute function no()")
+	if err := outbox.Housekeep(t.Context(), f.pool, week); err == nil || !strings.Contains(err.Error(), day(0)) {
+		t.Errorf("the day cannot be made, the error is %v", err)
+	}
+	if diff := cmp.Diff([]string{day(1), day(2), day(3), "outbox_events_default"}, f.partitions(t)); diff != "" {
+		t.Errorf("partitions (-want +got):\n%s", diff)
+	}
 }
 
 func TestDaysPastTheRetentionGo(t *testing.T) {

@@ -18,6 +18,11 @@ const (
 	// recordDelay lets outcomes gather: nobody waits for them.
 	recordDelay = 100 * time.Millisecond
 	recordBatch = 1_000
+
+	// latest is how far back a row's published_at may be when it gets it. Whoever
+	// reads what was published, up to some time ago and never again, must not miss
+	// what the broker has confirmed late, as after an alarm.
+	latest = 10 * time.Second
 )
 
 // outcome is what came of publishing an event. With err nil the broker has it.
@@ -114,7 +119,8 @@ func split(outcomes []outcome) (published, owed []outcome) {
 //
 // now is the database's clock, read just before. The time that its answer took
 // makes published_at too early, never too late: what consumers did with an event
-// must not seem to come before it was published.
+// must not seem to come before it was published. Only what has waited for longer
+// than latest, for its confirm or for this, may seem so.
 func queuePublished(b *pgx.Batch, published []outcome, now time.Time) {
 	if len(published) == 0 {
 		return
@@ -122,7 +128,7 @@ func queuePublished(b *pgx.Batch, published []outcome, now time.Time) {
 	ids, at := make([]uuid.UUID, len(published)), make([]time.Time, len(published))
 	for i, o := range published {
 		ids[i] = o.id
-		at[i] = now.Add(-time.Since(o.sent))
+		at[i] = now.Add(-min(time.Since(o.sent), latest))
 	}
 	b.Queue(`
 update outbox_events as e

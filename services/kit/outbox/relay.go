@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// handOver is how many events one process holds in memory; more are left to
-	// the sweep.
+	// handOver is how many events one process holds in memory, at most half of
+	// them with the same routing key: a queue that confirms nothing must leave
+	// room for the others. More are left to the sweep.
 	handOver = 8_192
 
 	// sweepRoom is how many more it holds so that a sweep always finds room: while
@@ -38,7 +39,7 @@ type Relay struct {
 	mu    sync.Mutex
 	lanes map[string]*lane // by routing key
 	start func(*lane)      // nil unless the relay runs
-	held  map[uuid.UUID]struct{}
+	held  map[uuid.UUID]*lane
 }
 
 // NewRelay makes a relay between a service's database and its publisher, both
@@ -54,7 +55,7 @@ func NewRelay(pool *pgxpool.Pool, publisher *bus.Publisher, cfg Config, routes m
 		report:    newReport(),
 		outcomes:  make(chan outcome, handOver),
 		lanes:     map[string]*lane{},
-		held:      map[uuid.UUID]struct{}{},
+		held:      map[uuid.UUID]*lane{},
 	}
 }
 
@@ -71,11 +72,13 @@ func (r *Relay) Committed(events []bus.Event) {
 func (r *Relay) handOver(e bus.Event, limit int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, is := r.held[e.ID]; is || len(r.held) >= limit {
+	l := r.laneLocked(e.RoutingKey)
+	if r.held[e.ID] != nil || len(r.held) >= limit || l.held >= limit/2 {
 		return
 	}
-	r.held[e.ID] = struct{}{}
-	r.laneLocked(e.RoutingKey).put(item{Event: e})
+	r.held[e.ID] = l
+	l.held++
+	l.put(item{Event: e})
 }
 
 func (r *Relay) lane(key string) *lane {
@@ -112,22 +115,32 @@ func (r *Relay) keys() []string {
 func (r *Relay) holds(id uuid.UUID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, is := r.held[id]
-	return is
+	return r.held[id] != nil
 }
 
-// room is how many events of a sweep can be handed over.
-func (r *Relay) room() int {
+// fitting are those events of a sweep that can be handed over.
+func (r *Relay) fitting(left []candidate) (ids []uuid.UUID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return handOver + sweepRoom - len(r.held)
+	const limit = handOver + sweepRoom
+	more := map[string]int{}
+	for _, c := range left {
+		if len(r.held)+len(ids) < limit && r.laneLocked(c.RoutingKey).held+more[c.RoutingKey] < limit/2 {
+			more[c.RoutingKey]++
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
 }
 
 func (r *Relay) forget(outcomes []outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, o := range outcomes {
-		delete(r.held, o.id)
+		if l := r.held[o.id]; l != nil {
+			l.held--
+			delete(r.held, o.id)
+		}
 	}
 }
 
@@ -139,6 +152,9 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(flushTimeout, cancel) })()
 
+	for key := range r.routes {
+		r.lane(key) // what it owes is retried, whether or not anybody finds out that it owes something
+	}
 	var publishing, rest sync.WaitGroup
 	r.open(func(l *lane) { publishing.Go(func() { l.run(ctx, work) }) })
 	publishing.Go(func() { r.sweepLoop(ctx, work) })

@@ -18,6 +18,12 @@ import (
 
 const (
 	measureInterval = 5 * time.Second
+	// measureFresh is how many events that were never tried a measurement
+	// counts, measureOwed how many others, of each routing key: to look at
+	// millions takes longer than a statement may, and nothing would be known
+	// about any. The others cost more: their rows have to be read.
+	measureFresh = 100_000
+	measureOwed  = 10_000
 	// reportInterval is how often what cannot be published is logged: once,
 	// however many events and attempts there are.
 	reportInterval = time.Minute
@@ -101,7 +107,7 @@ func (r *report) add(owed []outcome) {
 			queues = []string{""}
 		}
 		for _, queue := range queues {
-			i := slices.IndexFunc(r.parts, func(t trouble) bool { return t.RoutingKey == o.key && t.Queue == queue })
+			i := find(r.parts, o.key, queue)
 			switch {
 			case i >= 0:
 				r.parts[i].Error = reason(o.err)
@@ -128,24 +134,62 @@ func (r *Relay) measure(ctx context.Context) error {
 		r.report.fail()
 		return err
 	}
-	var parts []trouble
 	for _, row := range rows {
-		r.lane(row.RoutingKey) // the sweep retries for each lane, after a restart as well
-		if row.Error != "" {
-			parts = append(parts, row)
-		}
+		r.lane(row.RoutingKey) // the sweep retries for each lane, also for a key that no route names any more
 	}
+	parts := troubles(rows)
 	slices.SortFunc(parts, func(a, b trouble) int { return cmp.Compare(b.Events, a.Events) })
 	r.report.replace(m, parts[:min(len(parts), reportLines)])
 	return nil
 }
 
+// owing is what is left to a later attempt, of a routing key and to the same
+// queues.
+type owing struct {
+	RoutingKey string
+	Queues     []string
+	Events     int64
+	Refused    int64
+	Error      string // empty: none was refused
+	Age        float64
+}
+
+// troubles tells what was refused by routing key and queue.
+func troubles(rows []owing) (parts []trouble) {
+	for _, row := range rows {
+		if row.Error == "" {
+			continue
+		}
+		queues := row.Queues
+		if len(queues) == 0 {
+			queues = []string{""}
+		}
+		for _, queue := range queues {
+			i := find(parts, row.RoutingKey, queue)
+			if i < 0 {
+				i = len(parts)
+				parts = append(parts, trouble{RoutingKey: row.RoutingKey, Queue: queue})
+			}
+			parts[i].Events += row.Refused
+			parts[i].Error = max(parts[i].Error, row.Error)
+		}
+	}
+	return parts
+}
+
+func find(parts []trouble, key, queue string) int {
+	return slices.IndexFunc(parts, func(t trouble) bool { return t.RoutingKey == key && t.Queue == queue })
+}
+
 // measure counts fresh rows stored since a time, before which there are none,
-// and all others: those that are left to a later attempt, by routing key and
-// queue, without an error where none was refused.
-func measure(ctx context.Context, pool *pgxpool.Pool, since time.Time) (m measured, rows []trouble, err error) {
-	var seconds float64
+// and all others: those that are left to a later attempt. Of more
+// than measureFresh and measureOwed it takes those that are due first.
+func measure(ctx context.Context, pool *pgxpool.Pool, since time.Time) (m measured, rows []owing, err error) {
+	var oldest float64 // seconds
 	b := &pgx.Batch{}
+	// Before the table was analyzed, the planner takes what is owed for little,
+	// and would sort all of it.
+	b.Queue("select set_config('enable_sort', 'off', true)")
 	b.Queue(`
 select count(*), coalesce(extract(epoch from now() - min(created_at)), 0)::float8
 from (
@@ -154,25 +198,47 @@ from (
   where published_at is null
     and next_attempt_at is null
     and created_at >= $1
-  union all
-  select created_at
+  order by created_at
+  limit $2
+) as fresh`, since, measureFresh).QueryRow(func(row pgx.Row) error { return row.Scan(&m.depth, &oldest) })
+	b.Queue(`
+with recursive keys as (
+  select min(routing_key) as routing_key
   from outbox_events
   where next_attempt_at is not null
-) as unpublished`, since).QueryRow(func(row pgx.Row) error { return row.Scan(&m.depth, &seconds) })
-	b.Queue(`
-select routing_key, coalesce(queue, ''), count(*) filter (where attempts > 0),
-  coalesce(max(last_error) filter (where attempts > 0), '')
-from outbox_events
-left join unnest(queues) as queue on true
-where next_attempt_at is not null
-group by 1, 2`).Query(func(found pgx.Rows) error {
-		rows, err = pgx.CollectRows(found, pgx.RowToStructByPos[trouble])
+  union all
+  select (
+    select min(e.routing_key)
+    from outbox_events as e
+    where e.next_attempt_at is not null
+      and e.routing_key > keys.routing_key
+  )
+  from keys
+  where keys.routing_key is not null
+)
+select keys.routing_key, queues, count(*), count(*) filter (where attempts > 0),
+  coalesce(max(last_error) filter (where attempts > 0), ''), extract(epoch from now() - min(created_at))::float8
+from keys
+cross join lateral (
+  select created_at, attempts, last_error, queues
+  from outbox_events as e
+  where e.routing_key = keys.routing_key
+    and e.next_attempt_at is not null
+  order by e.next_attempt_at
+  limit $1
+) as owed
+group by 1, 2`, measureOwed).Query(func(found pgx.Rows) error {
+		rows, err = pgx.CollectRows(found, pgx.RowToStructByPos[owing])
 		return err
 	})
 	if err := pool.SendBatch(ctx, b).Close(); err != nil {
 		return m, nil, fmt.Errorf("measure outbox: %w", err)
 	}
-	m.at, m.age = time.Now(), max(0, time.Duration(seconds*float64(time.Second)))
+	for _, row := range rows {
+		m.depth += row.Events
+		oldest = max(oldest, row.Age)
+	}
+	m.at, m.age = time.Now(), max(0, time.Duration(oldest*float64(time.Second)))
 	return m, rows, nil
 }
 

@@ -127,7 +127,10 @@ func TestSearchesBeginWhereTheOneBeforeEnded(t *testing.T) {
 		}
 		<-time.After(boundTime + time.Second)
 		if !b.start().IsZero() {
-			t.Error("the bound is never forgotten")
+			t.Error("no search ever begins before the bound")
+		}
+		if got := b.start(); !got.Equal(until.Add(-boundMargin)) {
+			t.Errorf("after a search from the beginning that failed, the next begins at %s", got)
 		}
 	})
 }
@@ -149,11 +152,14 @@ func TestRetentionIsCheckedBeforeAnythingOpens(t *testing.T) {
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	r := NewRelay(nil, bus.NewPublisher(bus.Config{}, "test", "x", "y"), Config{}, nil)
-	for range handOver + 10 {
-		r.Committed([]bus.Event{{ID: uuid.New(), RoutingKey: "k"}})
+	for _, key := range []string{"one", "two", "three"} {
+		for range handOver {
+			r.Committed([]bus.Event{{ID: uuid.New(), RoutingKey: key}})
+		}
 	}
-	if l := r.lane("k"); len(l.waiting) != handOver || r.room() != sweepRoom {
-		t.Errorf("%d events wait, with room for %d more", len(l.waiting), r.room())
+	one, two, three := len(r.lane("one").waiting), len(r.lane("two").waiting), len(r.lane("three").waiting)
+	if one != handOver/2 || two != handOver/2 || three != 0 {
+		t.Errorf("%d, %d and %d events wait, want a half, a half and none of %d", one, two, three, handOver)
 	}
 }
 
@@ -162,8 +168,8 @@ func TestMemoryIsBounded(t *testing.T) {
 func TestASweepFindsRoomInAFullMemory(t *testing.T) {
 	t.Parallel()
 	r := NewRelay(nil, bus.NewPublisher(bus.Config{}, "test", "x", "y"), Config{}, nil)
-	for range handOver + 10 {
-		r.Committed([]bus.Event{{ID: uuid.New(), RoutingKey: "k"}})
+	for i := range 2 * handOver {
+		r.Committed([]bus.Event{{ID: uuid.New(), RoutingKey: []string{"k", "l"}[i%2]}})
 	}
 	old := stored{Event: bus.Event{ID: uuid.New(), RoutingKey: "k"}}
 	(&sweeper{relay: r}).take([]stored{old})

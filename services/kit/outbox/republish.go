@@ -348,6 +348,29 @@ func (s selectedSpan) read(ctx context.Context, pool *pgxpool.Pool, sql string, 
 	return rows(found)
 }
 
+// first returns a time before which the span has nothing, if its first event is not on its first day: years may lie
+// before that.
+func (s selectedSpan) first(ctx context.Context, pool *pgxpool.Pool) (time.Time, error) {
+	empty, some := s.since, s.until // nothing is before the one, and the first event is before the other if there is any
+	for some.Sub(empty) > longestSpan {
+		s.since, s.until = empty, empty.Add(some.Sub(empty)/2)
+		var found bool
+		if err := s.read(ctx, pool, "select exists (select from outbox_events where "+spanCondition+")",
+			func(rows pgx.Rows) (err error) {
+				found, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+				return err
+			}); err != nil {
+			return empty, err
+		}
+		if found {
+			some = s.until
+		} else {
+			empty = s.until
+		}
+	}
+	return empty, nil
+}
+
 // spans walks through the selection. do returns the length of the next span; a
 // negative one means that this one is to be repeated with that length.
 func (s Selection) spans(ctx context.Context, pool *pgxpool.Pool,
@@ -369,8 +392,12 @@ func (s Selection) spans(ctx context.Context, pool *pgxpool.Pool,
 		}
 		return nil
 	}
+	at, err := whole.first(ctx, pool)
+	if err != nil {
+		return err
+	}
 	step := time.Second
-	for at := s.Since; at.Before(until); {
+	for at.Before(until) {
 		span := whole
 		span.since, span.step = at, step
 		if span.until = at.Add(step); span.until.After(until) {

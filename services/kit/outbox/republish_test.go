@@ -66,6 +66,8 @@ func TestRepublish(t *testing.T) {
 		things, left, right map[string]int
 	}{
 		"everything since a moment": {"", []string{"--since", "150m"}, nothing, from(10, 40), from(10, 40)},
+		"everything": {"", []string{"--since", "1970-01-01T00:00:00Z"}, from(0, 20), from(10, 40),
+			from(10, 40)},
 		"a range of time": {"", []string{"--since", "4h", "--until", "90m"}, from(0, 20), from(10, 30),
 			from(10, 30)},
 		"one key":            {"", []string{"--since", "24h", "--key", "thing.made"}, from(0, 20), nothing, nothing},

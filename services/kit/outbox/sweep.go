@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -38,7 +39,16 @@ const (
 
 	// statementTimeout bounds each statement that runs in the background.
 	statementTimeout = 5 * time.Second
+	// surveyTimeout bounds each statement of a survey.
+	surveyTimeout = time.Second
+	// surveyRest is how long a survey rests after a slice, as a multiple of what that took.
+	surveyRest = 3
+	// firstSlice is how much of the retention a survey begins with, if it needs slices.
+	firstSlice = time.Hour
 )
+
+// endless is later than any row.
+var endless = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // sweeper finds the rows that no hand-over takes care of.
 type sweeper struct {
@@ -46,6 +56,8 @@ type sweeper struct {
 	started   time.Time
 	connected bool      // at some time
 	down      time.Time // when the broker was last seen to be away
+
+	survey survey
 
 	mu   sync.Mutex
 	due  map[string]*bound // by routing key
@@ -64,12 +76,12 @@ func newSweeper(r *Relay) *sweeper {
 // bound is a time by the database's clock before which there is nothing more
 // to find, so that a search does not walk through the index entries of rows
 // that are long published, which vacuum may not have removed yet. Now and then
-// it is forgotten: a database's clock can be set back, and a commit can take
-// longer than the margin to become visible.
+// a search begins before it: a database's clock can be set back, and a commit can
+// take longer than the margin to become visible.
 type bound struct {
-	mu     sync.Mutex
-	since  time.Time
-	forget time.Time
+	mu    sync.Mutex
+	since time.Time
+	all   time.Time // when one search is to begin before it
 }
 
 const (
@@ -77,12 +89,14 @@ const (
 	boundTime   = 10 * time.Minute
 )
 
-// start returns where to begin.
+// start returns where to begin. A search from the very beginning may have so much
+// to walk through that it fails: the next begins at the bound again.
 func (b *bound) start() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if now := time.Now(); now.After(b.forget) {
-		b.since, b.forget = time.Time{}, now.Add(boundTime)
+	if now := time.Now(); now.After(b.all) {
+		b.all = now.Add(boundTime)
+		return time.Time{}
 	}
 	return b.since
 }
@@ -139,65 +153,167 @@ func (s *sweeper) broker(ctx context.Context) (ready, settled bool) {
 // sweep hands over the rows that were stored a while ago and never published:
 // their process has crashed, or its memory was full.
 func (s *sweeper) sweep(ctx context.Context) error {
-	after := candidate{Created: s.relay.fresh.start()}
-	// oldest is the first row that this process still has in its memory, or that
-	// it did not get: somebody may have locked it, and let go of it.
-	var oldest time.Time
-	for {
-		page, now, err := s.candidates(ctx, after)
+	if since := s.relay.fresh.now(); !since.IsZero() { // or a survey has to find out
+		found, err := s.search(ctx, since, endless, statementTimeout)
 		if err != nil {
 			return fmt.Errorf("sweep outbox: %w", err)
 		}
-		var left []uuid.UUID
+		s.relay.fresh.done(found.until)
+	}
+	if time.Now().Before(s.survey.next) {
+		return nil
+	}
+	if err := s.goOn(ctx); err != nil {
+		return fmt.Errorf("survey outbox: %w", err)
+	}
+	return nil
+}
+
+// survey is a search of all that lies before the bound. While an old snapshot is
+// open that can be too much to walk through for one statement: it is then done in
+// slices of time, from the oldest on, and takes but a share of the time.
+type survey struct {
+	begun       bool
+	from, until time.Time // of the next slice
+	to          time.Time // the end of the last one
+	left        bool      // somebody else may still have one of the rows that it passed
+	next        time.Time // when it begins or goes on
+}
+
+// goOn begins a survey, or looks at its next slice.
+func (s *sweeper) goOn(ctx context.Context) error {
+	v := &s.survey
+	if !v.begun {
+		to := s.relay.fresh.now()
+		if to.IsZero() {
+			to = endless
+		}
+		*v = survey{begun: true, until: to, to: to}
+	}
+	began := time.Now()
+	found, err := s.search(ctx, v.from, v.until, surveyTimeout)
+	v.next = time.Now().Add(surveyRest * time.Since(began))
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		return s.narrow(ctx)
+	case err != nil:
+		return err
+	case v.to.Equal(endless):
+		s.relay.fresh.done(found.until)
+	case found.full:
+		v.from = found.until // there will be room
+		return nil
+	default:
+		v.left = v.left || found.until.Before(v.until)
+	}
+	if v.until.Before(v.to) {
+		width := firstSlice
+		if !v.from.IsZero() {
+			width = 2 * v.until.Sub(v.from)
+		}
+		v.from, v.until = v.until, v.until.Add(width)
+		if v.to.Before(v.until) {
+			v.until = v.to
+		}
+		return nil
+	}
+	v.begun = false
+	if !v.left {
+		v.next = time.Now().Add(boundTime)
+	}
+	return nil
+}
+
+// narrow makes slices of a survey that takes too long, or smaller ones.
+func (s *sweeper) narrow(ctx context.Context) error {
+	v := &s.survey
+	if !v.from.IsZero() {
+		v.until = v.from.Add(max(v.until.Sub(v.from)/2, time.Second))
+		return nil
+	}
+	if v.to.Equal(endless) { // what is stored from now on need not wait for it
+		var now time.Time
+		if err := s.relay.pool.QueryRow(ctx, "select now()").Scan(&now); err != nil {
+			return err
+		}
+		v.to = now
+		s.relay.fresh.done(now)
+	}
+	// Of what is older only that is left which could not be published.
+	v.until = v.to.Add(-s.relay.retention)
+	return nil
+}
+
+// found is what a search has found.
+type found struct {
+	// until is when the first row was stored that this process still has in its
+	// memory, has no room for, or did not get: somebody may have locked it, and let
+	// go of it. If there is none it is the end of what was searched.
+	until time.Time
+	full  bool // the lanes have enough to do
+}
+
+// search hands over the rows that were stored from one time to another.
+func (s *sweeper) search(ctx context.Context, from, to time.Time, limit time.Duration) (f found, err error) {
+	after := candidate{Created: from}
+	for {
+		page, now, err := s.candidates(ctx, after, to, limit)
+		if err != nil {
+			return f, err
+		}
+		var left []candidate
 		for _, c := range page {
 			if !s.relay.holds(c.ID) {
-				left = append(left, c.ID)
+				left = append(left, c)
 			}
 		}
-		if s.relay.room() < len(left) {
-			return nil // the lanes have enough to do
-		}
-		claimed, err := s.claimFresh(ctx, left)
+		fitting := s.relay.fitting(left)
+		claimed, err := s.claimFresh(ctx, fitting)
 		if err != nil {
-			return fmt.Errorf("sweep outbox: %w", err)
+			return f, err
 		}
 		for _, c := range page {
-			if !claimed[c.ID] && oldest.IsZero() {
-				oldest = c.Created
+			if !claimed[c.ID] && f.until.IsZero() {
+				f.until = c.Created
 			}
 		}
-		if len(page) < sweepPage {
-			if oldest.IsZero() {
-				oldest = now
+		f.full = len(left) > 0 && len(fitting) == 0
+		if f.full || len(page) < sweepPage {
+			if f.until.IsZero() {
+				f.until = to
+				if now.Before(to) {
+					f.until = now
+				}
 			}
-			s.relay.fresh.done(oldest)
-			return nil
+			return f, nil
 		}
 		after = page[len(page)-1]
 	}
 }
 
 type candidate struct {
-	Created time.Time
-	ID      uuid.UUID
+	Created    time.Time
+	ID         uuid.UUID
+	RoutingKey string
 }
 
-func (s *sweeper) candidates(ctx context.Context, after candidate) (page []candidate, now time.Time, err error) {
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+func (s *sweeper) candidates(ctx context.Context, after candidate, until time.Time,
+	limit time.Duration) (page []candidate, now time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	b := &pgx.Batch{}
 	b.Queue("select now() - make_interval(secs => $1)", sweepAge.Seconds()).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&now) })
 	b.Queue(`
-select created_at, id
+select created_at, id, routing_key
 from outbox_events
 where published_at is null
   and next_attempt_at is null
   and created_at >= $1
   and (created_at, id) > ($1, $2)
-  and created_at < now() - make_interval(secs => $3)
+  and created_at < least($3, now() - make_interval(secs => $4))
 order by created_at, id
-limit $4`, after.Created, after.ID, sweepAge.Seconds(), sweepPage).Query(func(rows pgx.Rows) error {
+limit $5`, after.Created, after.ID, until, sweepAge.Seconds(), sweepPage).Query(func(rows pgx.Rows) error {
 		page, err = pgx.CollectRows(rows, pgx.RowToStructByPos[candidate])
 		return err
 	})
@@ -286,12 +402,11 @@ func (s *sweeper) retryDue(ctx, work context.Context, key string, due *bound) er
 		if err != nil {
 			return err
 		}
-		took := s.publish(work, s.relay.lane(key), rows)
-		if len(rows) < size {
-			due.done(first)
-			return nil
-		}
-		if !took {
+		// After each page: the next must not walk through what this one has left
+		// behind, nor must the next run. The margin is the next run's.
+		due.done(first)
+		since = first
+		if took := s.publish(work, s.relay.lane(key), rows); !took || len(rows) < size {
 			return nil
 		}
 	}

@@ -49,6 +49,11 @@ func Classify(err error) fault.Kind {
 			// and this connection's next try prepares it again.
 			return fault.Conflict
 		}
+		if pg.Code == "23514" && pg.Routine == "ExecPartitionCheckEmitError" {
+			// A partition was attached while the row waited to get into the default
+			// one: the next try finds it.
+			return fault.Conflict
+		}
 		return classifyCode(pg.Code)
 	case errors.As(err, &connect), errors.As(err, new(waited)):
 		return fault.Unavailable

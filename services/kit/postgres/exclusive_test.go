@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -73,16 +74,54 @@ end $$`); err != nil {
 	if off := time.Until(clock.Now()).Abs(); off > time.Second {
 		t.Errorf("before it is synchronized, off by %s", off)
 	}
+	began := time.Now()
 	if err := clock.Sync(ctx); err != nil {
 		t.Fatal(err)
 	}
+	tolerance := 50*time.Millisecond + time.Since(began)/2
 	for range 2 {
 		before, now := clock.Now(), scan[time.Time](t, pool, "select clock_timestamp()")
-		if after := clock.Now(); now.Before(before.Add(-50*time.Millisecond)) || now.After(after.Add(50*time.Millisecond)) {
+		if after := clock.Now(); now.Before(before.Add(-tolerance)) || now.After(after.Add(tolerance)) {
 			t.Errorf("the database's %s is not between %s and %s", now, before, after)
 		}
 		if ahead := time.Until(clock.Now()); ahead < 59*time.Minute {
 			t.Errorf("only %s ahead", ahead)
 		}
+	}
+}
+
+// On a host that slept, or whose clock was set, it asks the database before it says the time.
+func TestClockIsRightAfterASleep(t *testing.T) {
+	t.Parallel()
+	pool := open(t)
+	for name, disturb := range map[string]func(*postgres.Clock){
+		"slept":             func(c *postgres.Clock) { c.Sleep(time.Hour) },
+		"was set ahead":     func(c *postgres.Clock) { c.Step(time.Hour) },
+		"was set back":      func(c *postgres.Clock) { c.Step(-time.Hour) },
+		"slept for seconds": func(c *postgres.Clock) { c.Sleep(2 * time.Second) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			clock := postgres.NewClock(pool)
+			if err := clock.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			disturb(clock)
+			asked := time.Now()
+			got, err := clock.Time(t.Context())
+			within := time.Since(asked)
+			now := scan[time.Time](t, pool, "select clock_timestamp()")
+			if off := now.Sub(got); err != nil || off < -within || off > within+time.Since(asked) {
+				t.Errorf("late by %s, error %v", off, err)
+			}
+			cancelled, cancel := context.WithCancel(t.Context())
+			cancel() // nobody can be asked
+			if _, err := clock.Time(cancelled); err != nil {
+				t.Errorf("it asks again: %v", err)
+			}
+			disturb(clock)
+			if got, err := clock.Time(cancelled); err == nil {
+				t.Errorf("it says %s without asking", got)
+			}
+		})
 	}
 }

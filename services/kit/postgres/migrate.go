@@ -66,13 +66,10 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, fsys fs.FS) error {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	wait := 100 * time.Millisecond
+	began, told := time.Now(), false
 	for {
 		ran, err := Exclusive(ctx, pool, "migrations", func(tx pgx.Tx) error {
-			// The lock is kept by a transaction that has nothing to do meanwhile.
-			if _, err := tx.Exec(ctx, "set local idle_in_transaction_session_timeout = 0"); err != nil {
-				return err
-			}
-			if err := migrate(ctx, pool, files); err != nil {
+			if err := WhileAlive(ctx, tx, func(ctx context.Context) error { return migrate(ctx, pool, files) }); err != nil {
 				return err
 			}
 			return applyRoleSettings(ctx, tx)
@@ -87,6 +84,9 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, fsys fs.FS) error {
 			return fmt.Errorf("migrate: %w%s", err, poolerHint(err))
 		case err != nil:
 			slog.InfoContext(ctx, "migrations wait and try again", "reason", Classify(err).String(), "error", err)
+		case !told && time.Since(began) > keepAlive:
+			slog.InfoContext(ctx, "waiting for another replica to finish the migrations")
+			told = true
 		}
 		select {
 		case <-ctx.Done():

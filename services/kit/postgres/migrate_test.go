@@ -260,3 +260,40 @@ func TestMigrateWaitsForTheDatabase(t *testing.T) {
 		t.Error("gave up instead of waiting")
 	}
 }
+
+// A host that lost its power while it was migrating keeps others waiting for half a
+// minute, not until its connections time out.
+func TestMigrateTakesOverFromAHostThatHasGone(t *testing.T) {
+	t.Parallel()
+	proxy, through, past := kittest.PostgresProxy(t)
+	var pools [2]*pgxpool.Pool
+	for i, at := range []string{through, past} {
+		var err error
+		if pools[i], err = postgres.Open(t.Context(), postgres.Config{URL: at, MaxConns: 4}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { postgres.Close(pools[i]) })
+	}
+	const things = "create table things (id int);"
+	ctx, stop := context.WithCancel(t.Context())
+	gone := make(chan error, 1)
+	go func() {
+		gone <- postgres.Migrate(ctx, pools[0], files(t, "001_things.sql", things, "002_slow.sql", "select pg_sleep(3600);"))
+	}()
+	t.Cleanup(func() { stop(); <-gone })
+	kittest.Eventually(t, "it is migrating", func() bool {
+		return scan[bool](t, pools[1], `
+select exists (
+  select from pg_stat_activity
+  where datname = current_database()
+    and query like '%pg_sleep(3600)%'
+    and state = 'active'
+    and pid <> pg_backend_pid())`)
+	})
+	proxy.Drop()
+	waiting, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := postgres.Migrate(waiting, pools[1], files(t, "001_things.sql", things)); err != nil {
+		t.Error(err)
+	}
+}

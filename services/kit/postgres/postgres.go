@@ -103,7 +103,7 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 			if err != nil {
 				return fmt.Errorf("connect to database: %w", err)
 			}
-			fresh.ConnConfig.Tracer = cc.Tracer
+			fresh.ConnConfig.Tracer, fresh.ConnConfig.DialFunc = cc.Tracer, cc.DialFunc
 			*cc = *fresh.ConnConfig
 			return nil
 		}

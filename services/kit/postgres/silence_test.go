@@ -297,8 +297,30 @@ func TestNothingIsSentAtConnectThatPoolersRefuse(t *testing.T) {
 // that are given up, which pgx takes 15 seconds for.
 func TestConnectionsThatAreGivenUpMakeRoomSoon(t *testing.T) {
 	t.Parallel()
-	const conns = 3
-	proxy, pool, _ := behindProxy(t, conns)
+	for _, from := range []string{"a variable", "a file"} {
+		t.Run("the URL comes from "+from, func(t *testing.T) {
+			t.Parallel()
+			proxy, through, _ := kittest.PostgresProxy(t)
+			cfg := postgres.Config{URL: through, MaxConns: 3}
+			if from == "a file" {
+				cfg.URL, cfg.URLFile = "", filepath.Join(t.TempDir(), "url")
+				if err := os.WriteFile(cfg.URLFile, []byte(through), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pool, err := postgres.Open(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { postgres.Close(pool) })
+			makesRoomSoon(t, proxy, pool)
+		})
+	}
+}
+
+func makesRoomSoon(t *testing.T, proxy *kittest.Proxy, pool *pgxpool.Pool) {
+	t.Helper()
+	conns := int(pool.Config().MaxConns)
 	var busy sync.WaitGroup
 	began := make(chan struct{}, conns)
 	for range conns {

@@ -17,18 +17,19 @@ func TestEveryKeepsItsIntervalAndItsLimit(t *testing.T) {
 		var starts []time.Duration
 		began := time.Now()
 		err := Every(ctx,
-			Job{Name: "sweep", Interval: 10 * time.Second, Timeout: 3 * time.Second, Do: func(ctx context.Context) error {
-				starts = append(starts, time.Since(began))
-				if len(starts) == 20 {
-					cancel()
-				}
-				<-ctx.Done() // forever, but for its limit
-				return ctx.Err()
-			}})
+			Job{Name: "sweep", Interval: 10 * time.Second, Timeout: 3 * time.Second, Delay: 5 * time.Second,
+				Do: func(ctx context.Context) error {
+					starts = append(starts, time.Since(began))
+					if len(starts) == 20 {
+						cancel()
+					}
+					<-ctx.Done() // forever, but for its limit
+					return ctx.Err()
+				}})
 		if err != nil {
 			t.Errorf("ended with %v", err)
 		}
-		if starts[0] != 0 {
+		if starts[0] != 5*time.Second {
 			t.Errorf("first run after %s", starts[0])
 		}
 		seen := map[time.Duration]bool{}
@@ -73,6 +74,42 @@ func TestEveryLogsWhenAJobBeginsToFailAndWhenItWorksAgain(t *testing.T) {
 	}
 }
 
+func TestEverySaysNothingOfFailuresAtTheStart(t *testing.T) {
+	var log bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	t.Cleanup(func() { slog.SetDefault(before) })
+	for _, tt := range []struct {
+		name  string
+		works func(run int) bool
+		lines int
+	}{
+		{"works at last", func(run int) bool { return run > 3 }, 0},
+		{"never works", func(int) bool { return false }, 1},
+		{"works and then fails", func(run int) bool { return run == 2 }, 1},
+	} {
+		log.Reset()
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+			defer cancel()
+			runs, began := 0, time.Now()
+			_ = Every(ctx, Job{Name: "audit", Interval: time.Minute, Timeout: time.Second, Startup: time.Minute,
+				Do: func(context.Context) error {
+					if runs++; tt.works(runs) {
+						return nil
+					}
+					if runs == 3 && tt.name != "works and then fails" && time.Since(began) > 3*time.Second {
+						t.Errorf("%s: third run after %s", tt.name, time.Since(began))
+					}
+					return errors.New("not there")
+				}})
+		})
+		if lines := strings.Count(log.String(), "\n"); lines != tt.lines {
+			t.Errorf("%s: logged:\n%s", tt.name, log.String())
+		}
+	}
+}
+
 // Whatever moment the stop comes at, in a run or between two, the loop ends at
 // once.
 func TestEveryMayBeStoppedAtAnyMoment(t *testing.T) {
@@ -90,5 +127,19 @@ func TestEveryMayBeStoppedAtAnyMoment(t *testing.T) {
 				t.Errorf("told to stop after %d00 ms, ended after %s with %v", moment, took, err)
 			}
 		})
+	}
+}
+
+// A panic of any job reaches the group, which stops its loops in order.
+func TestEveryPassesPanicsOn(t *testing.T) {
+	still := Job{Name: "still", Interval: time.Hour, Timeout: time.Second, Do: func(context.Context) error { return nil }}
+	wild := still
+	wild.Do = func(context.Context) error { panic("wild") }
+	for name, jobs := range map[string][]Job{"the first": {wild, still}, "another": {still, wild, still}} {
+		var group Group
+		group.Add("jobs", func(ctx context.Context) error { return Every(ctx, jobs...) })
+		if err := group.Run(t.Context(), time.Minute); err == nil || !strings.Contains(err.Error(), "panic: wild") {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }

@@ -17,6 +17,9 @@ type Checks map[string]func(context.Context) error
 // stays below one second, which probes wait for at most.
 const checkLimit = 800 * time.Millisecond
 
+// publicPort is what a [Server] is not ready without, besides its checks.
+const publicPort = "public port"
+
 // Admin is the handler of the admin port, which is not for the public:
 // /livez (200 while the process runs), /readyz and /metrics.
 //
@@ -34,6 +37,9 @@ func Admin(metrics http.Handler, checks, notes Checks) http.Handler {
 		defer cancel()
 		notReady, degraded := run(ctx, &looks, checks, "check "), run(ctx, &looks, notes, "note ")
 		answer, status := readiness{Status: "ready", NotReady: notReady(), Degraded: degraded()}, http.StatusOK
+		if r.Context().Value(startingKey{}) != nil { // whoever is sent here now would be refused
+			answer.NotReady[publicPort] = "not open yet"
+		}
 		if len(answer.NotReady) > 0 {
 			answer.Status, status = "not ready", http.StatusServiceUnavailable
 		}

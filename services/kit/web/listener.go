@@ -22,29 +22,47 @@ type listener struct {
 	name   string
 	socket net.Listener
 	server *http.Server
-	ended  chan error // the end of Serve
+	ended  chan error    // the end of Serve
+	grace  time.Duration // see restGrace
 
 	most  int // connections; 0: no limit
 	mu    sync.Mutex
-	conns map[net.Conn]http.ConnState
+	conns map[net.Conn]*use
 	gone  chan struct{} // closed when there are no connections any more; nil unless stopping
 }
+
+// use is what a connection is used for.
+type use struct {
+	state    http.ConnState
+	answered time.Time     // when the handler of its request returned; zero before
+	evicted  chan struct{} // closed when the connection was, to make room
+}
+
+// lingers is how long after the handler's return a connection may still be busy with its request: what is left of the
+// answer is taken, and what is left of the body is sent, within a moment by clients that mean well.
+const lingers = time.Second
 
 // track is the http.Server's ConnState.
 func (l *listener) track(c net.Conn, state http.ConnState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if state != http.StateClosed && state != http.StateHijacked {
-		if state == http.StateNew && l.most > 0 && len(l.conns) >= l.most {
+	switch state {
+	case http.StateNew:
+		if l.most > 0 && len(l.conns) >= l.most {
 			l.makeRoom(c)
 		}
-		l.conns[c] = state
-		return
-	}
-	delete(l.conns, c)
-	if len(l.conns) == 0 && l.gone != nil {
-		close(l.gone)
-		l.gone = nil
+		l.conns[c] = &use{state: state, evicted: make(chan struct{})}
+	case http.StateActive, http.StateIdle:
+		// One that was closed to make room may have had a request read from it just before: it stays closed.
+		if u, open := l.conns[c]; open {
+			u.state, u.answered = state, time.Time{}
+		}
+	case http.StateClosed, http.StateHijacked:
+		delete(l.conns, c)
+		if len(l.conns) == 0 && l.gone != nil {
+			close(l.gone)
+			l.gone = nil
+		}
 	}
 }
 
@@ -62,35 +80,59 @@ func (l *listener) remember(ctx context.Context, c net.Conn) context.Context {
 }
 
 // Spare offers the connection of a request that only waits to [Server.Limit], as
-// one that may be closed to make room for another. keep takes the offer back and
-// returns false when it was closed: then do nothing for the request. ctx is the
-// request's; outside a [Server] there is nothing to close.
-func Spare(ctx context.Context) (keep func() bool) {
+// one that may be closed to make room for another; evicted is closed when it was.
+// keep takes the offer back and returns false when it was closed: then do nothing
+// for the request. ctx is the request's; outside a [Server] there is nothing to
+// close.
+func Spare(ctx context.Context) (evicted <-chan struct{}, keep func() bool) {
 	own, ok := ctx.Value(connectionKey{}).(connection)
 	if !ok {
-		return func() bool { return true }
+		return nil, func() bool { return true }
 	}
-	own.listener.track(own.conn, http.StateIdle)
-	return func() bool { return own.listener.keep(own.conn) }
+	return own.listener.spare(own.conn), func() bool { return own.listener.keep(own.conn) }
+}
+
+func (l *listener) spare(c net.Conn) (evicted <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	u, open := l.conns[c]
+	if !open {
+		closed := make(chan struct{})
+		close(closed)
+		return closed
+	}
+	u.state = http.StateIdle
+	return u.evicted
 }
 
 func (l *listener) keep(c net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, open := l.conns[c]
+	u, open := l.conns[c]
 	if open {
-		l.conns[c] = http.StateActive
+		u.state = http.StateActive
 	}
 	return open
 }
 
-// makeRoom closes a connection that carries no whole request, or a spare one, else the new one.
+// answered notes that the handler of the connection's request has returned. From then on the server sends what it has
+// kept of the answer and reads what is left of the request, at the client's pace.
+func (l *listener) answered(c net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if u, open := l.conns[c]; open {
+		u.answered = time.Now()
+	}
+}
+
+// makeRoom closes a connection that carries no whole request, a spare one, or one that lingers, else the new one.
 // Which one is left to chance (a map has no order): one of a crowd that holds
 // most of them.
 func (l *listener) makeRoom(fresh net.Conn) {
-	for c, state := range l.conns {
-		if state != http.StateActive {
+	for c, u := range l.conns {
+		if u.state != http.StateActive || !u.answered.IsZero() && time.Since(u.answered) > lingers {
 			delete(l.conns, c)
+			close(u.evicted)
 			_ = c.Close() // its client sends again what is on its way
 			return
 		}
@@ -101,7 +143,7 @@ func (l *listener) makeRoom(fresh net.Conn) {
 	_ = fresh.Close()
 }
 
-// rest waits until there is no connection, or restGrace is over. One with a
+// rest waits until there is no connection, or its grace is over. One with a
 // request counts as well: it may have been answered just before the stop began and
 // be kept for the next.
 func (l *listener) rest(ctx context.Context) {
@@ -113,7 +155,7 @@ func (l *listener) rest(ctx context.Context) {
 		l.gone = gone
 	}
 	l.mu.Unlock()
-	grace := time.NewTimer(restGrace)
+	grace := time.NewTimer(l.grace)
 	defer grace.Stop()
 	select {
 	case <-gone:
@@ -127,8 +169,8 @@ func (l *listener) rest(ctx context.Context) {
 func (l *listener) closeNew() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for c, state := range l.conns {
-		if state == http.StateNew {
+	for c, u := range l.conns {
+		if u.state == http.StateNew {
 			_ = c.Close()
 		}
 	}

@@ -19,6 +19,9 @@ const (
 	MaxLimit     = 200
 )
 
+// maxFaults is how many parameters CheckQuery refuses at a time.
+const maxFaults = 10
+
 // PathUUID returns the UUID in the path parameter name: 36 characters, in upper
 // case, too (RFC 9562, section 4).
 func PathUUID(r *http.Request, name string) (uuid.UUID, error) {
@@ -39,7 +42,8 @@ func WithID(name string,
 }
 
 // CheckQuery refuses, with a 400 that names it, each query parameter that is
-// not one of known, is empty, is given twice or cannot be read. What net/http
+// not one of known, is empty, is given twice or cannot be read, up to ten of
+// them: an answer must not be much larger than its question. What net/http
 // cannot read it leaves out: a filter with a slip in it would list everything.
 func CheckQuery(r *http.Request, known ...string) error {
 	if r.URL.RawQuery == "" {
@@ -69,6 +73,9 @@ func CheckQuery(r *http.Request, known ...string) error {
 		seen[name] = true
 		if fault != "" {
 			faults = append(faults, FieldError{Field: name, Detail: fault})
+		}
+		if len(faults) == maxFaults {
+			break
 		}
 	}
 	if faults == nil {

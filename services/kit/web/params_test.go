@@ -60,6 +60,8 @@ func TestCheckQuery(t *testing.T) {
 			"b is not a parameter of this request",
 		"limit;x=1":                  "limit;x is not a parameter of this request",
 		"customerId=550e8400%2De29b": "",
+		strings.Repeat("&", 10_000): strings.Repeat(" is not a parameter of this request, ", maxFaults-1) +
+			" is not a parameter of this request",
 	} {
 		err := CheckQuery(httptest.NewRequest(http.MethodGet, "/?"+query, nil), "limit", "customerId")
 		got := ""

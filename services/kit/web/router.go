@@ -215,16 +215,19 @@ func (o *observer) options(key series) []metric.RecordOption {
 // origin is the context that the request comes from, and what its span links to.
 func (o *observer) origin(r *http.Request) (context.Context, []trace.Link) {
 	ctx := r.Context()
-	if !carriesContext(r.Header) {
-		return ctx, nil
-	}
 	if !o.public {
+		if !carriesContext(r.Header) {
+			return ctx, nil
+		}
 		return o.propagator.Extract(ctx, propagation.HeaderCarrier(r.Header)), nil
 	}
-	stranger := trace.SpanContextFromContext(o.propagator.Extract(context.Background(),
-		propagation.HeaderCarrier(r.Header)))
+	var stranger trace.SpanContext
+	if carriesContext(r.Header) {
+		stranger = trace.SpanContextFromContext(o.propagator.Extract(context.Background(),
+			propagation.HeaderCarrier(r.Header)))
+	}
 	for _, name := range []string{"Traceparent", "Tracestate", "Baggage"} {
-		r.Header.Del(name) // it would be passed on
+		r.Header.Del(name) // each would be passed on, even alone
 	}
 	switch {
 	case !stranger.IsValid():

@@ -329,6 +329,10 @@ func TestTracesOfStrangersAreLinkedTo(t *testing.T) {
 			if bag != "" || header.Get("Traceparent")+header.Get("Tracestate")+header.Get("Baggage") != "" {
 				t.Errorf("passed on: %q, %v", bag, header)
 			}
+			serve(router, "GET", "/", "tracestate", "a=b")
+			if got := header.Get("Tracestate"); got != "" {
+				t.Errorf("passed on alone: %q", got)
+			}
 		})
 	}
 }

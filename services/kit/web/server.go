@@ -41,12 +41,14 @@ func (c Config) Validate() error {
 
 // Limits for clients that are slow or keep connections for nothing. There is no
 // limit on the time of an answer: long polls and event streams need it. The
-// read timeout does not touch them, it ends when the body has been read.
+// read timeout does not touch them, it ends when the body has been read, nor does
+// the write timeout, which is for each piece of an answer.
 const (
 	// HeaderTimeout is for the headers of a request, and for the first request of
 	// a connection to come.
 	HeaderTimeout  = 5 * time.Second
 	readTimeout    = 10 * time.Second // headers and body
+	writeTimeout   = 30 * time.Second // for the client to take a piece of what is sent
 	idleTimeout    = 75 * time.Second
 	maxHeaderBytes = 32 << 10
 )
@@ -56,6 +58,7 @@ type Server struct {
 	cfg       Config
 	handler   http.Handler
 	admin     http.Handler
+	serving   atomic.Bool     // since the public port is open
 	notReady  atomic.Bool     // since the drain began
 	finishing context.Context // done when requests that wait should end
 	finish    context.CancelFunc
@@ -63,8 +66,10 @@ type Server struct {
 	maxConns       int // 0: no limit
 	maxHeaderBytes int
 
-	readTimeout time.Duration // shorter in tests
-	listening   chan net.Addr // told the address of each listener
+	readTimeout  time.Duration // these two are shorter in tests
+	writeTimeout time.Duration
+	restGrace    time.Duration // longer in a test
+	listening    chan net.Addr // told the address of each listener
 }
 
 // NewServer returns a server of handler at cfg.Addr (Run) and admin, usually
@@ -72,18 +77,24 @@ type Server struct {
 func NewServer(cfg Config, handler, admin http.Handler) *Server {
 	finishing, finish := context.WithCancel(context.Background())
 	return &Server{cfg: cfg, handler: handler, admin: admin, finishing: finishing, finish: finish,
-		maxHeaderBytes: maxHeaderBytes, readTimeout: readTimeout, listening: make(chan net.Addr, 2)}
+		maxHeaderBytes: maxHeaderBytes, readTimeout: readTimeout, writeTimeout: writeTimeout, restGrace: restGrace,
+		listening: make(chan net.Addr, 2)}
 }
 
 // Limit bounds, before Run, what clients can make the public port hold: the
 // connections and the bytes of a request's header. One connection more takes
 // the place of one that carries no request, or only a part of its header, or is
-// spare ([Spare]); when there is none, it is told 503 and closed.
+// spare ([Spare]), or whose request was answered a second ago and still keeps it;
+// when there is none, it is told 503 and closed.
 func (s *Server) Limit(conns, headerBytes int) {
 	s.maxConns, s.maxHeaderBytes = conns, headerBytes
 }
 
 type drainingKey struct{}
+
+// startingKey marks the context of a request at the admin port while the public
+// one is not open.
+type startingKey struct{}
 
 // Draining returns a channel that is closed when the server wants requests that
 // wait to end, nil outside a [Server]. ctx is that of the request.
@@ -113,6 +124,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.serving.Store(true)
 	select {
 	case err := <-l.ended:
 		return err
@@ -161,8 +173,8 @@ func (s *Server) listen(base context.Context, variable, addr string, most int, h
 		}
 		return nil, fmt.Errorf("%s: %w", variable, err)
 	}
-	l := &listener{name: variable, socket: socket, most: most, ended: make(chan error, 1),
-		conns: map[net.Conn]http.ConnState{}}
+	l := &listener{name: variable, socket: socket, most: most, ended: make(chan error, 1), grace: s.restGrace,
+		conns: map[net.Conn]*use{}}
 	l.server = &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: HeaderTimeout,
@@ -174,7 +186,7 @@ func (s *Server) listen(base context.Context, variable, addr string, most int, h
 		ConnState:         l.track,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}
-	go func() { l.ended <- l.server.Serve(socket) }()
+	go func() { l.ended <- l.server.Serve(timedListener{socket, s.writeTimeout}) }()
 	slog.Info("listening", "addr", socket.Addr().String(), "setting", variable)
 	s.listening <- socket.Addr()
 	return l, nil
@@ -185,12 +197,18 @@ func (s *Server) public(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 	}
 	s.handler.ServeHTTP(w, r)
+	if own, ok := r.Context().Value(connectionKey{}).(connection); ok && own.listener.most > 0 {
+		own.listener.answered(own.conn)
+	}
 }
 
 func (s *Server) private(w http.ResponseWriter, r *http.Request) {
 	if s.notReady.Load() && r.URL.Path == "/readyz" {
 		_ = Write(w, http.StatusServiceUnavailable, readiness{Status: "stopping"})
 		return
+	}
+	if !s.serving.Load() {
+		r = r.WithContext(context.WithValue(r.Context(), startingKey{}, true))
 	}
 	if s.cfg.Profiling && strings.HasPrefix(r.URL.Path, "/debug/pprof/") {
 		profiles().ServeHTTP(w, r)

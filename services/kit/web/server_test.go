@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,19 +19,23 @@ import (
 
 // start runs a server with both ports until the test ends. stop begins the
 // drain and returns what Run returned.
-func start(t *testing.T, cfg Config,
-	handler http.Handler) (s *Server, public, admin string, begin context.CancelFunc, ended <-chan error) {
+func start(t *testing.T, cfg Config, handler http.Handler,
+	change ...func(*Server)) (s *Server, public, admin string, begin context.CancelFunc, ended <-chan error) {
 	t.Helper()
-	return startLimited(t, cfg, handler, 0, maxHeaderBytes)
+	return startLimited(t, cfg, handler, 0, maxHeaderBytes, change...)
 }
 
 func startLimited(t *testing.T, cfg Config, handler http.Handler,
-	conns, headerBytes int) (s *Server, public, admin string, begin context.CancelFunc, ended <-chan error) {
+	conns, headerBytes int, change ...func(*Server)) (s *Server, public, admin string,
+	begin context.CancelFunc, ended <-chan error) {
 	t.Helper()
 	captureLog(t)
 	cfg.Addr, cfg.AdminAddr = "127.0.0.1:0", "127.0.0.1:0"
 	s = NewServer(cfg, handler, Admin(http.NotFoundHandler(), nil, nil))
 	s.Limit(conns, headerBytes)
+	for _, f := range change {
+		f(s)
+	}
 
 	adminCtx, stopAdmin := context.WithCancel(context.Background())
 	adminEnded := make(chan error, 1)
@@ -43,11 +48,16 @@ func startLimited(t *testing.T, cfg Config, handler http.Handler,
 		}
 	})
 
+	if status, body, _ := get(t, client(t), admin+"/readyz"); status != http.StatusServiceUnavailable ||
+		!strings.Contains(body, `{"public port":"not open yet"}`) {
+		t.Errorf("readyz before the public port is open: %d %s", status, body)
+	}
 	ctx, begin := context.WithCancel(context.Background())
 	end := make(chan error, 1)
 	go func() { end <- s.Run(ctx); close(end) }()
 	public = "http://" + (<-s.listening).String()
 	t.Cleanup(func() { begin(); <-end })
+	kittest.Eventually(t, "it serves", s.serving.Load)
 	return s, public, admin, begin, end
 }
 
@@ -153,7 +163,8 @@ func TestDrain(t *testing.T) {
 func TestDrainAnswersOnOpenConnections(t *testing.T) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "quick") })
 	_, public, _, begin, ended := start(t,
-		Config{DrainDelay: 10 * time.Millisecond, ShutdownTimeout: time.Minute}, handler)
+		Config{DrainDelay: 10 * time.Millisecond, ShutdownTimeout: 2 * time.Minute}, handler,
+		func(s *Server) { s.restGrace = time.Minute })
 	unused, kept := dial(t, public), dial(t, public)
 	request := func(conn net.Conn) *http.Response {
 		t.Helper()
@@ -187,7 +198,7 @@ func TestDrainAnswersOnOpenConnections(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(began); took >= restGrace {
+	if took := time.Since(began); took >= time.Minute {
 		t.Errorf("with no connection left the server ended after %s", took)
 	}
 }
@@ -213,15 +224,24 @@ func TestConnectionLimit(t *testing.T) {
 	var taken atomic.Int64
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/spare" {
-			keep := Spare(r.Context())
-			<-r.Context().Done() // closed
+			evicted, keep := Spare(r.Context())
+			select {
+			case <-evicted:
+			case <-r.Context().Done():
+				if r.ContentLength > 0 {
+					t.Error("net/http watches a connection whose body is not read")
+				}
+			}
 			if !keep() {
 				taken.Add(1)
 			}
 			return
 		}
-		if !Spare(r.Context())() {
-			t.Error("a connection that is open is said to be closed")
+		if _, keep := Spare(r.Context()); !keep() {
+			if r.URL.Path != "/" { // one of the crowd, closed while its request was read
+				t.Error("a connection that is open is said to be closed")
+			}
+			return
 		}
 		if r.URL.Path == "/held" {
 			arrived <- struct{}{}
@@ -239,13 +259,14 @@ func TestConnectionLimit(t *testing.T) {
 	}
 	for _, left := range []string{
 		"", "GET / HTTP/1.1\r\nHost:", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET /spare HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST /spare HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n",
 	} {
 		for range 3 * limit {
 			if _, err := io.WriteString(dial(t, public), left); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if resp, err := ask(dial(t, public), "/"); err != nil || resp.StatusCode != http.StatusOK {
+		if resp, err := ask(dial(t, public), "/last"); err != nil || resp.StatusCode != http.StatusOK {
 			t.Errorf("after %q: %v, %v", left, resp, err)
 		}
 	}
@@ -286,6 +307,96 @@ func TestConnectionLimit(t *testing.T) {
 	}
 	if taken.Load() == 0 {
 		t.Error("no request learned that its connection was taken")
+	}
+}
+
+// Clients that do not take their answers, or keep back what is left of their requests, are busy for a moment only.
+func TestAnsweredRequestsKeepNobodyOut(t *testing.T) {
+	const limit = 4
+	var handled atomic.Int64
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		handled.Add(1)
+		io.WriteString(w, "quick")
+	})
+	for name, text := range map[string]string{
+		"body kept back":    "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+		"answers not taken": strings.Repeat("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			handled.Store(0)
+			_, public, _, _, _ := startLimited(t, Config{ShutdownTimeout: time.Second}, handler, limit, maxHeaderBytes)
+			for range limit {
+				conn := dial(t, public)
+				go func() { _, _ = io.WriteString(conn, text) }() // until the server closes
+			}
+			before := int64(-1)
+			kittest.Eventually(t, "the server waits for its clients", func() bool {
+				stuck := handled.Load() >= limit && handled.Load() == before
+				before = handled.Load()
+				<-time.After(200 * time.Millisecond)
+				return stuck
+			})
+			began := time.Now()
+			kittest.Eventually(t, "somebody else is served", func() bool {
+				resp, err := client(t).Get(public)
+				if err != nil {
+					return false
+				}
+				resp.Body.Close()
+				return resp.StatusCode == http.StatusOK
+			})
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("after %s: that is the end of their time for the body or for the answer", took)
+			}
+		})
+	}
+}
+
+// A client that does not read loses its connection, one that reads slowly does not, nor the next request on it.
+func TestClientDoesNotRead(t *testing.T) {
+	captureLog(t)
+	const limit = 200 * time.Millisecond
+	gaveUp := make(chan error, 1)
+	s := NewServer(Config{Addr: "127.0.0.1:0", ShutdownTimeout: time.Second},
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/events" {
+				for range 3 {
+					_, _ = io.WriteString(w, "id: 1\n")
+					if err := http.NewResponseController(w).Flush(); err != nil {
+						t.Errorf("flush: %v", err)
+					}
+					<-time.After(limit * 2 / 3) // a stream that is slow, but not too slow
+				}
+				return
+			}
+			for {
+				if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+					gaveUp <- err
+					return
+				}
+			}
+		}), nil)
+	s.writeTimeout = limit
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- s.Run(ctx) }()
+	addr := "http://" + (<-s.listening).String()
+	defer func() { cancel(); <-ended }()
+
+	c := client(t)
+	for range 2 { // the second on the same connection, after the limit has passed
+		if status, body, _ := get(t, c, addr+"/events"); status != 200 || len(body) != 18 {
+			t.Errorf("read %d %q", status, body)
+		}
+		<-time.After(2 * limit)
+	}
+	resp, err := c.Get(addr + "/endless")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := <-gaveUp; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the write ended with %v, want the deadline", err)
 	}
 }
 

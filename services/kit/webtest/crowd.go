@@ -71,8 +71,8 @@ func (c *Crowd) Answers() map[int]int {
 	return maps.Clone(c.answers)
 }
 
-// Await returns when done is true of the answers, and fails the test when it
-// does not become so in 20 s.
+// Await returns when done is true of the answers, and fails the test when
+// no further answer comes for 20 s.
 func (c *Crowd) Await(t testing.TB, done func(answers map[int]int) bool) {
 	t.Helper()
 	late := time.NewTimer(20 * time.Second)
@@ -80,6 +80,7 @@ func (c *Crowd) Await(t testing.TB, done func(answers map[int]int) bool) {
 	for !done(c.Answers()) {
 		select {
 		case <-c.answered:
+			late.Reset(20 * time.Second)
 		case <-late.C:
 			t.Fatalf("the crowd got %v", c.Answers())
 		}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,8 +21,11 @@ import (
 
 const (
 	callTimeout = 10 * time.Second // for one question: above the services' own limit
+	lineTimeout = time.Minute      // for the next line of an answer: the services write one a second
 	maxAnswer   = 8 << 20          // bytes of an answer
 )
+
+var errStalled = errors.New("the answer has stalled")
 
 // Names of the services that keep books.
 const (
@@ -51,6 +55,8 @@ func Queues(routes map[string][]string) (asked map[string][]string, others []str
 type Client struct {
 	base url.URL
 	http *http.Client
+
+	lineTimeout time.Duration // shorter in a test
 }
 
 // Transport is the one to ask with: digests do not shrink, and compressing them
@@ -63,7 +69,9 @@ func Transport() http.RoundTripper {
 
 // NewClient returns a client of the gateway at base. The requests are sent by
 // sender, which knows how to show who asks.
-func NewClient(base url.URL, sender *http.Client) *Client { return &Client{base: base, http: sender} }
+func NewClient(base url.URL, sender *http.Client) *Client {
+	return &Client{base: base, http: sender, lineTimeout: lineTimeout}
+}
 
 // Service is one that keeps books.
 type Service struct {
@@ -138,6 +146,10 @@ func Entries[E any](ctx context.Context, s Service, ids []uuid.UUID) ([]E, error
 // each of them.
 func (s Service) Lines(ctx context.Context, question string, query url.Values,
 	read func(line json.RawMessage) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stall := time.AfterFunc(s.client.lineTimeout, func() { cancel(errStalled) })
+	defer stall.Stop()
 	resp, err := s.send(ctx, http.MethodGet, question, query, nil)
 	if err != nil {
 		return err
@@ -151,7 +163,11 @@ func (s Service) Lines(ctx context.Context, question string, query url.Values,
 			return nil
 		}
 		if err == nil {
+			stall.Reset(s.client.lineTimeout)
 			err = read(line)
+		}
+		if errors.Is(context.Cause(ctx), errStalled) {
+			err = errStalled
 		}
 		if err != nil {
 			return fmt.Errorf("ask %s: %s: %w", s.Name, question, err)

@@ -61,7 +61,7 @@ type Report struct {
 	// InFlight counts orders on which the services do not agree yet: they change,
 	// or their events wait in an outbox or a queue.
 	InFlight int64 `json:"inFlight"`
-	// Unread counts suspects beyond the number that is looked at.
+	// Unread counts suspects beyond the number that is looked at, and wrong products beyond those that are named.
 	Unread int64 `json:"unread"`
 }
 
@@ -109,20 +109,29 @@ func (a *Audit) Run(ctx context.Context, progress func(Report)) (Report, error) 
 	var stock stockReport
 	var stockErr error
 	var side sync.WaitGroup
+	beside, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if a.cfg.Since.IsZero() {
-		side.Go(func() { stock, stockErr = a.checkStock(ctx) })
+		side.Go(func() { stock, stockErr = a.checkStock(beside) })
 	}
 	err := a.walk(ctx)
 	if err == nil {
 		err = a.verify(ctx)
 	}
+	if err != nil {
+		cancel() // products need not read on for an audit that has failed
+	}
 	side.Wait()
+	if err != nil && errors.Is(stockErr, context.Canceled) {
+		stockErr = nil
+	}
 	a.report.Products = stock.Products
 	for _, wrong := range stock.Wrong {
 		for _, d := range compareStock(wrong) {
 			a.found(d)
 		}
 	}
+	a.report.Unread += stock.WrongInAll - int64(len(stock.Wrong))
 	a.report.Seconds = time.Since(a.started).Seconds()
 	return a.report, errors.Join(err, stockErr)
 }

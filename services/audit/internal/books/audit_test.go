@@ -33,6 +33,7 @@ type keepers struct {
 	histories    map[uuid.UUID]wire.History
 	waiting      map[string]int  // messages, by queue
 	stock        string          // products' lines
+	endless      bool            // products never ends its lines
 	down         string          // a service that is away
 	reread       func(times int) // before the entries are read for the nth time
 	reads        int
@@ -149,6 +150,12 @@ func (k *keepers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = audit.Answer{Unhandled: []string{}, Depth: audit.Depth{Waiting: k.waiting[q.Queue]}}
 	case "stock":
 		_, _ = fmt.Fprintln(w, k.stock)
+		if k.endless {
+			_ = http.NewResponseController(w).Flush()
+			k.mu.Unlock()
+			<-r.Context().Done()
+			k.mu.Lock()
+		}
 		return
 	}
 	_ = json.NewEncoder(w).Encode(answer)
@@ -375,5 +382,17 @@ func TestAuditKeepsItsRate(t *testing.T) {
 	}
 	if took := time.Since(began); took < 500*time.Millisecond {
 		t.Errorf("4,000 orders at 8,000 a second took %s", took)
+	}
+}
+
+// Nobody reads a stock to its end for an audit that has failed already.
+func TestAnAuditThatFailedWaitsForNothing(t *testing.T) {
+	t.Parallel()
+	k, client := newKeepers(t)
+	k.endless, k.down = true, ask.Orders
+	_, err := books.New(books.Config{Rate: 1000, Grace: time.Millisecond, Named: 10}, client).
+		Run(t.Context(), func(books.Report) {})
+	if err == nil || !strings.Contains(err.Error(), "orders") || strings.Contains(err.Error(), "stock") {
+		t.Errorf("got %v", err)
 	}
 }

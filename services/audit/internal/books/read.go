@@ -92,10 +92,11 @@ func (a *Audit) lookAtQueues(ctx context.Context) error {
 
 // stockReport is the last line of products' answer.
 type stockReport struct {
-	Products int64         `json:"products"`
-	Wrong    []books.Stock `json:"wrong"`
-	Done     bool          `json:"done"`
-	Error    string        `json:"error"`
+	Products   int64         `json:"products"`
+	Wrong      []books.Stock `json:"wrong"`
+	WrongInAll int64         `json:"wrongInAll"` // more than are named, perhaps
+	Done       bool          `json:"done"`
+	Error      string        `json:"error"`
 }
 
 // checkStock has products compare its numbers.

@@ -35,7 +35,8 @@ const (
 // Config says how often and how far back the watch looks.
 type Config struct {
 	// Grace is how old an event is before it is asked for: consumers need a
-	// moment, and a retried message some more.
+	// moment, and a retried message some more. An outbox may say of an event up to
+	// ten seconds late that it was published.
 	Grace time.Duration
 	// Window is how far back the watch looks when it starts.
 	Window time.Duration
@@ -139,11 +140,16 @@ func (w *Watch) Check(ctx context.Context) error {
 		}
 	}
 	var findings []Finding
+	before, _ := w.Findings()
 	for _, name := range slices.Sorted(maps.Keys(w.queues)) {
 		q := w.queues[name]
 		answer, err := w.ask(ctx, q)
 		if err != nil {
 			problems[consumerOf(name)] = err
+			// What was lost is not handled because nobody answers.
+			if i := slices.IndexFunc(before, func(f Finding) bool { return f.Queue == name }); i >= 0 {
+				findings = append(findings, before[i])
+			}
 			continue
 		}
 		if finding, found := q.finding(answer); found {
@@ -166,7 +172,7 @@ func (w *Watch) note(findings []Finding, problems map[string]error) {
 }
 
 // Findings returns what the last round found, and which services it could not
-// ask.
+// ask. Of those it is what was found when they last answered.
 func (w *Watch) Findings() ([]Finding, map[string]string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

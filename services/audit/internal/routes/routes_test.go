@@ -217,6 +217,25 @@ func TestWatch(t *testing.T) {
 			t.Errorf("found %v, want no queue", found)
 		}
 	})
+	t.Run("forgets nothing while a consumer cannot be asked", func(t *testing.T) {
+		t.Parallel()
+		b, w := setup(t)
+		b.lose(events.QueueCustomersOrderCreated, b.publish(events.OrderCreatedKey, time.Minute))
+		check(t, w)
+		b.set(func() { b.down["customers"] = true })
+		for range 2 {
+			if err := w.Check(t.Context()); err == nil {
+				t.Error("no error although customers is down")
+			}
+			if found, _ := w.Findings(); len(found) != 1 || found[0].Queue != events.QueueCustomersOrderCreated {
+				t.Errorf("found %v", found)
+			}
+		}
+		b.set(func() { b.down["customers"] = false; clear(b.unhandled) })
+		if found := check(t, w); len(found) != 0 {
+			t.Errorf("found %v after it was handled", found)
+		}
+	})
 	t.Run("names the services that it could not ask, and asks the others", func(t *testing.T) {
 		t.Parallel()
 		b, w := setup(t)

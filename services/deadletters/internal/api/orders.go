@@ -41,19 +41,22 @@ const (
 // askAbout asks orders, in the caller's name, about the orders of a plan. asked
 // is how many it has answered for within its time, final how many of those were
 // Confirmed or Cancelled. An order that it does not know counts as asked.
-func (a *api) askAbout(ctx context.Context, plan uuid.UUID, authorization string) (asked, final int, err error) {
+func (a *api) askAbout(ctx context.Context, plan uuid.UUID, authorization string) (asked, final int) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var after uuid.UUID
 	for {
+		var ended int
 		ids, err := a.store.OrdersOf(ctx, plan, after, askAtOnce)
-		if err != nil || len(ids) == 0 {
-			return asked, final, err
+		if err == nil && len(ids) == 0 {
+			return asked, final
 		}
-		ended, err := a.orders.ended(ctx, ids, authorization)
+		if err == nil {
+			ended, err = a.orders.ended(ctx, ids, authorization)
+		}
 		if err != nil {
 			slog.InfoContext(ctx, "plan made without all that orders could say", "redrive_id", plan, "error", err)
-			return asked, final, nil
+			return asked, final
 		}
 		asked, final, after = asked+len(ids), final+ended, ids[len(ids)-1]
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -126,12 +127,10 @@ func (a *api) plan(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answered, final, err := a.askAbout(r.Context(), id, r.Header.Get("Authorization"))
-	if err == nil {
-		err = a.store.Asked(r.Context(), id, answered, final)
-	}
-	if err != nil {
-		return err
+	// The plan is stored: what fails from here on must not invite anybody to make it again.
+	answered, final := a.askAbout(r.Context(), id, r.Header.Get("Authorization"))
+	if err := a.store.Asked(r.Context(), id, answered, final); err != nil {
+		slog.WarnContext(r.Context(), "plan made without what orders said", "redrive_id", id, "error", err)
 	}
 	w.Header().Set("Location", "/api/deadletters/redrives/"+id.String())
 	return a.writeRedrive(w, r, http.StatusCreated, id)

@@ -143,7 +143,7 @@ func TestNothingIsLostWhileAServerIsAway(t *testing.T) {
 			o.die(0, n, uuid.Nil)
 			o.await(letter.Waiting, n)
 			o.leave()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			_, err := o.service.Plan(ctx, everything, "tester", "the handler is repaired", 1000)
 			if (err != nil) != (what == "database") {
@@ -214,7 +214,7 @@ func TestNothingIsLostWhileAServerIsAway(t *testing.T) {
 			o.die(0, n, uuid.Nil)
 			o.await(letter.Waiting, n)
 			o.leave()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			some := letter.Filter{Text: `"number":1}`}
 			if _, err := o.service.Discard(ctx, some, "tester", "not needed"); (err != nil) != (what == "database") {

@@ -13,6 +13,7 @@ import (
 	"orderflow.internal/deadletters/internal/store"
 	"orderflow.internal/events"
 	"orderflow.internal/kit/bus"
+	"orderflow.internal/kit/kittest"
 )
 
 // ingest puts letters into the store, each with the order and the error that
@@ -45,11 +46,23 @@ func (e *env) advance(id uuid.UUID) []letter.Sending {
 			e.t.Fatal(err)
 		}
 	}
-	sending, err := e.store.Unsent(e.t.Context())
+	sending, err := e.store.Unsent(e.t.Context(), []string{})
 	if err != nil {
 		e.t.Fatal(err)
 	}
 	return sending
+}
+
+// sent has a redrive of one letter, which the broker has.
+func (e *env) sent() (redrive uuid.UUID, sending letter.Sending) {
+	e.t.Helper()
+	e.ingest(1, func(int) (uuid.UUID, string) { return uuid.New(), "cured" })
+	redrive = e.start(everything, 1000)
+	sending = e.advance(redrive)[0]
+	if err := e.store.Sent(e.t.Context(), []uuid.UUID{sending.Attempt}); err != nil {
+		e.t.Fatal(err)
+	}
+	return redrive, sending
 }
 
 func (e *env) handled(sending []letter.Sending) {
@@ -165,5 +178,124 @@ func TestTwoReplicasSendEachLetterOnce(t *testing.T) {
 		if got := handled[id]; len(got) != n/len(order) || !slices.IsSorted(got) {
 			t.Errorf("the letters about an order were handled as %v", got)
 		}
+	}
+}
+
+// Who sends letters is alone for as long as that takes, and not only until the server ends a transaction that has
+// nothing to do.
+func TestWhoSendsLettersIsAloneUntilTheEnd(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	if _, err := e.pool.Exec(t.Context(), `
+do $$
+begin
+  execute format('alter role session_user in database %I set idle_in_transaction_session_timeout = 100',
+    current_database());
+end $$`); err != nil {
+		t.Fatal(err)
+	}
+	e.pool.Reset()
+	err := e.store.Alone(t.Context(), "send letters", func() error {
+		if _, err := e.pool.Exec(t.Context(), "select pg_sleep(0.5)"); err != nil {
+			return err
+		}
+		return e.store.Alone(t.Context(), "send letters", func() error {
+			t.Error("somebody else sends letters, too")
+			return nil
+		})
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// A letter from a host whose clock is behind has just come, whatever it says itself.
+func TestAWrongClockForgetsNoLetter(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	e.store = store.New(e.pool, store.Config{Retention: time.Hour, Waiting: time.Hour, Silence: time.Hour, Rate: 10})
+	e.ingest(3, func(i int) (uuid.UUID, string) { return uuid.New(), fmt.Sprint(i) })
+	for _, statement := range []string{
+		"update letters set last_died_at = now() - interval '1 year', first_died_at = now() - interval '1 year'",
+		"update letters set stored_at = now() - interval '1 year' where letter_id > 1",
+		// the second one was sent back, and has died again
+		`insert into redrives (redrive_id, state, why, planned_by, rate, total)
+		values (gen_random_uuid(), 'stopped', '', '', 1, 1)`,
+		`insert into redrive_letters (redrive_id, letter_id, queue, group_id, outcome, ended_at)
+		select redrive_id, 2, 'q', 1, 'died', now() from redrives`,
+	} {
+		if _, err := e.pool.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	left := func() (ids []int64) {
+		if err := e.pool.QueryRow(t.Context(), "select array_agg(letter_id order by letter_id) from letters").
+			Scan(&ids); err != nil {
+			t.Fatal(err)
+		}
+		return ids
+	}
+	e.run(e.store.Run)
+	kittest.Eventually(t, "the old letter is gone", func() bool { return !slices.Contains(left(), 3) })
+	if got := left(); !slices.Equal(got, []int64{1, 2}) {
+		t.Errorf("the letters %v are left, want 1 and 2", got)
+	}
+}
+
+// Nothing can be heard of a letter while outcomes are not, nor before it was sent.
+func TestSilenceCountsWhileOutcomesAreHeardOf(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	id, _ := e.sent()
+	long, now := time.Now().Add(-2*time.Minute), time.Now()
+	for _, step := range []struct {
+		what      string
+		confirmed string
+		listening time.Time
+		want      letter.RedriveState
+	}{
+		{"it was decided long ago and sent just now", "0", long, letter.Running},
+		{"outcomes are not heard of", "2 hours", time.Time{}, letter.Running},
+		{"outcomes are heard of again since a moment", "2 hours", now, letter.Running},
+		{"it stayed silent", "2 hours", long, letter.Stopped},
+	} {
+		if _, err := e.pool.Exec(t.Context(), `
+update redrive_letters
+set sent_at = now() - interval '3 hours', confirmed_at = now() - $1::interval`, step.confirmed); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.store.Silent(t.Context(), step.listening); err != nil {
+			t.Fatal(err)
+		}
+		if got := e.redrive(id).State; got != step.want {
+			t.Errorf("%s: the redrive is %s", step.what, got)
+		}
+	}
+}
+
+// A letter whose outcome stayed unknown until it was forgotten may die again.
+func TestALetterThatDiesAgainAfterItWasForgottenIsStored(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	id, sending := e.sent()
+	if _, err := e.pool.Exec(t.Context(),
+		"update redrive_letters set confirmed_at = now() - interval '2 hours'"); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.store.Silent(t.Context(), time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	e.await(letter.Unknown, 1)
+	if _, err := e.pool.Exec(t.Context(), "delete from letters"); err != nil {
+		t.Fatal(err)
+	}
+	again := sending.Letter
+	again.Attempt = &sending.Attempt
+	if err := e.store.Ingest(t.Context(), []letter.Letter{again}); err != nil {
+		t.Fatal(err)
+	}
+	e.await(letter.Waiting, 1)
+	if r := e.redrive(id); r.Counts[letter.OutcomeDied] != 1 {
+		t.Errorf("%+v", r)
 	}
 }

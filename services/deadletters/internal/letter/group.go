@@ -44,15 +44,18 @@ func Normalize(text string) string {
 		}
 	}
 	b.WriteString(text[end:])
-	normal := b.String()
-	if len(normal) <= maxNormalized {
-		return normal
+	return shorten(b.String(), maxNormalized)
+}
+
+// shorten cuts a text that has more bytes than most.
+func shorten(text string, most int) string {
+	if len(text) <= most {
+		return text
 	}
-	cut := maxNormalized
-	for cut > 0 && !utf8.RuneStart(normal[cut]) {
-		cut--
+	for most > 0 && !utf8.RuneStart(text[most]) {
+		most--
 	}
-	return normal[:cut] + "…"
+	return text[:most] + "…"
 }
 
 // Group is all letters of one cause, counted by state.

@@ -73,6 +73,10 @@ type Letter struct {
 	BodyBytes   int64      `json:"bodyBytes"`
 }
 
+// maxReason is in bytes. What we and brokers give as a reason is a word or two;
+// groups are found by it, and an index takes no long text.
+const maxReason = 100
+
 // Read makes a letter of a message that was found in the dead-letter queue of
 // queue. It takes any message there is. now is when it died if the message does
 // not say.
@@ -103,6 +107,7 @@ func Read(queue string, m bus.Message, now time.Time) Letter {
 			l.DiedAt = at
 		}
 	}
+	l.Reason = shorten(l.Reason, maxReason)
 	// A clock that is wrong must not make a time that nothing can hold, nor one to come.
 	if l.DiedAt.After(now) || l.DiedAt.Year() < 2000 {
 		l.DiedAt = now

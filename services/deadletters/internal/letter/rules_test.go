@@ -4,9 +4,11 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"orderflow.internal/deadletters/internal/letter"
+	"orderflow.internal/kit/bus"
 )
 
 func TestErrorsOfOneCauseReadTheSame(t *testing.T) {
@@ -38,6 +40,16 @@ func TestLongErrorsAreCutBetweenCharacters(t *testing.T) {
 	got := letter.Normalize("x" + strings.Repeat("é", 400))
 	if !utf8.ValidString(got) || len(got) > 300+len("…") || !strings.HasSuffix(got, "é…") {
 		t.Errorf("got %d bytes: %q", len(got), got)
+	}
+}
+
+func TestLongReasonsAreCut(t *testing.T) {
+	t.Parallel()
+	l := letter.Read("q", bus.Message{Headers: []bus.Field{
+		{Name: bus.HeaderDeadLetterReason, Type: "string", Value: strings.Repeat("é", 4000)},
+	}}, time.Now())
+	if !utf8.ValidString(l.Reason) || len(l.Reason) > 100+len("…") || len(l.Reason) < 90 {
+		t.Errorf("got %d bytes: %q", len(l.Reason), l.Reason)
 	}
 }
 

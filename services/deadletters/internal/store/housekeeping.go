@@ -23,7 +23,9 @@ func (s *Store) Run(ctx context.Context) error {
 // forgetAtOnce bounds what one transaction deletes.
 const forgetAtOnce = 1000
 
-// forget deletes what was kept for long enough, on one replica at a time.
+// forget deletes what was kept for long enough, on one replica at a time. When a
+// letter died says the host where it did; that it lies here for long is for the
+// database's clock to say: since it came, and since it came back.
 func (s *Store) forget(ctx context.Context) error {
 	ctx = postgres.Patient(ctx)
 	never := 100 * 365 * 24 * time.Hour
@@ -48,8 +50,10 @@ delete from letters
 where letter_id in (
   select letter_id from letters l
   where last_died_at < now() - $1::interval
+    and stored_at < now() - $1::interval
     and state in ('waiting', 'unknown')
-    and not exists (select from redrive_letters r where r.letter_id = l.letter_id and r.active)
+    and not exists (select from redrive_letters r
+      where r.letter_id = l.letter_id and (r.active or r.ended_at >= now() - $1::interval))
   order by last_died_at
   limit $2
   for update skip locked)`, waiting},

@@ -123,8 +123,12 @@ func (s *Store) diedAgain(ctx context.Context, tx pgx.Tx,
 		if try.outcome != letter.OutcomeSent && try.outcome != letter.OutcomeUnknown {
 			continue
 		}
-		if err := bury(ctx, tx, attempt, try, &l); err != nil {
+		there, err := bury(ctx, tx, attempt, try, &l)
+		if err != nil {
 			return nil, 0, err
+		}
+		if !there { // forgotten while its outcome was unknown: this is all that is left of it
+			fresh = append(fresh, l)
 		}
 		died++
 	}
@@ -162,9 +166,12 @@ order by letter_id
 for update`, attempts)
 }
 
-// bury notes that a letter has died again, and stops its redrive.
-func bury(ctx context.Context, tx pgx.Tx, attempt uuid.UUID, t try, l *letter.Letter) error {
+// bury notes that a letter has died again, and stops its redrive. there says
+// whether the letter is still stored.
+func bury(ctx context.Context, tx pgx.Tx, attempt uuid.UUID, t try, l *letter.Letter) (there bool, err error) {
 	batch := &pgx.Batch{}
+	batch.Queue("select exists (select from letters where letter_id = $1 for update)", t.letterID).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&there) })
 	batch.Queue(`
 update redrive_letters
 set outcome = 'died', ended_at = clock_timestamp(), active = false
@@ -179,18 +186,21 @@ where letter_id = $7
 	batch.Queue(`
 insert into letter_history (by, action, detail, redrive_id, letter_id, group_id, letters)
 values ($1, 'died', $2, $3, $4, $5, 1)`, letter.Itself, l.Reason+" "+l.Error, t.redriveID, t.letterID, l.GroupID)
-	err := tx.SendBatch(ctx, batch).Close()
+	err = tx.SendBatch(ctx, batch).Close()
 	if err == nil {
 		err = stop(ctx, tx, t, "letter died again: "+l.Reason)
 	}
 	if err != nil {
-		return fmt.Errorf("note that letter %d died again: %w", t.letterID, err)
+		return there, fmt.Errorf("note that letter %d died again: %w", t.letterID, err)
 	}
-	return nil
+	return there, nil
 }
 
 // maxStatement bounds the bodies of one statement, in bytes.
 const maxStatement = 8 << 20
+
+// maxHurried is how many bytes any database takes within the limit of a statement, 4 s.
+const maxHurried = 1 << 20
 
 // insert stores letters that are not there yet, and returns how many those were.
 func insert(ctx context.Context, tx pgx.Tx, letters []letter.Letter) (int, error) {
@@ -201,7 +211,11 @@ func insert(ctx context.Context, tx pgx.Tx, letters []letter.Letter) (int, error
 			bytes += len(letters[n].Message.Body)
 			n++
 		}
-		added, err := insertSome(ctx, tx, letters[:n])
+		limited := ctx
+		if bytes > maxHurried {
+			limited = postgres.Patient(ctx) // or a large letter stops its queue wherever the database is slow
+		}
+		added, err := insertSome(limited, tx, letters[:n])
 		if err != nil {
 			return 0, err
 		}

@@ -56,7 +56,7 @@ func where(f *letter.Filter, args []any) (string, []any) {
 	}
 	if f.Text != "" {
 		add("(position(convert_to(?, 'UTF8') in l.body) > 0 or "+
-			"l.error ilike '%' || replace(replace(?, '%', '\\%'), '_', '\\_') || '%' or l.message_id = ?)", f.Text)
+			"position(lower(?) in lower(l.error)) > 0 or l.message_id = ?)", f.Text)
 	}
 	if len(all) == 0 {
 		return "true", args

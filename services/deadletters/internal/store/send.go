@@ -101,9 +101,10 @@ where redrive_id = $1`, id); err != nil {
 	return note(ctx, tx, letter.Entry{By: letter.Itself, Action: "done", RedriveID: &id, Letters: handled})
 }
 
-// decide marks up to size letters as sent, each with an attempt of its own.
-func decide(ctx context.Context, tx pgx.Tx, id uuid.UUID, size int) (int, error) {
-	chosen, err := postgres.All(ctx, tx, pgx.RowTo[int64], `
+// choose returns up to size letters whose turn it is: of an order one at a time, and of a cause only one until
+// that was handled.
+func choose(ctx context.Context, tx pgx.Tx, id uuid.UUID, size int) ([]int64, error) {
+	return postgres.All(ctx, tx, pgx.RowTo[int64], `
 with trusted as (
   select distinct r.group_id
   from redrive_letters r
@@ -130,7 +131,20 @@ where of_order = 1
   and (of_group = 1 or group_id in (select group_id from trusted))
 order by letter_id
 limit $2`, id, size, max(2000, 4*size))
+}
+
+// decide marks up to size letters as sent, each with an attempt of its own.
+func decide(ctx context.Context, tx pgx.Tx, id uuid.UUID, size int) (int, error) {
+	chosen, err := choose(ctx, tx, id, size)
 	if err != nil {
+		return 0, err
+	}
+	// Whoever handles or discards one of them at this moment is waited for.
+	if _, err := tx.Exec(ctx, `
+select from letters
+where letter_id = any($1)
+order by letter_id
+for update`, chosen); err != nil {
 		return 0, err
 	}
 	// One that was handled or discarded meanwhile, or whose retention is over, is
@@ -154,7 +168,7 @@ with decided as (
   returning letter_id, attempt
 )
 update letters l
-set state = 'redriving', redrive_id = $1, attempt = d.attempt
+set state = 'redriving', redrive_id = $1, attempt = d.attempt, settled_at = null
 from decided d
 where l.letter_id = d.letter_id`, id, chosen)
 	if err != nil {
@@ -164,11 +178,11 @@ where l.letter_id = d.letter_id`, id, chosen)
 }
 
 // Unsent reads letters that are to be published and of which the broker has not
-// confirmed it, whatever the state of their redrive is now: as many as fit into
-// some megabytes, one at least while there are any.
-func (s *Store) Unsent(ctx context.Context) (list []letter.Sending, err error) {
+// confirmed it, whatever the state of their redrive is now, but for those of some
+// queues: as many as fit into some megabytes, one at least while there are any.
+func (s *Store) Unsent(ctx context.Context, without []string) (list []letter.Sending, err error) {
 	defer fault.Wrap(&err, "list letters to send")
-	return postgres.All(ctx, s.pool, func(row pgx.CollectableRow) (letter.Sending, error) {
+	return postgres.All(postgres.Patient(ctx), s.pool, func(row pgx.CollectableRow) (letter.Sending, error) {
 		var l letter.Sending
 		err := row.Scan(&l.RedriveID, &l.Attempt, &l.Rate, &l.Letter.ID, &l.Letter.Queue, &l.Letter.Message.Headers,
 			&l.Letter.Message.Properties, &l.Letter.Message.Body)
@@ -184,6 +198,7 @@ from (
     join letters l using (letter_id)
     where r.outcome = 'sent'
       and r.confirmed_at is null
+      and l.queue <> all($2)
     order by r.letter_id
     limit 500
   ) waiting
@@ -193,16 +208,23 @@ join letters l using (letter_id)
 join redrives d on d.redrive_id = r.redrive_id
 where r.number = 1
    or r.bytes <= $1
-order by r.letter_id`, maxStatement)
+order by r.letter_id`, maxStatement, without)
 }
 
 // Sent notes attempts that the broker has confirmed.
 func (s *Store) Sent(ctx context.Context, attempts []uuid.UUID) error {
 	if _, err := s.pool.Exec(ctx, `
-update redrive_letters
+with mine as materialized ( -- in the order in which their outcomes lock them
+  select attempt
+  from redrive_letters
+  where attempt = any($1)
+  order by letter_id
+  for update)
+update redrive_letters r
 set confirmed_at = clock_timestamp()
-where attempt = any($1)
-  and confirmed_at is null`, attempts); err != nil {
+from mine
+where r.attempt = mine.attempt
+  and r.confirmed_at is null`, attempts); err != nil {
 		return fmt.Errorf("note %d letters as sent: %w", len(attempts), err)
 	}
 	return nil
@@ -260,15 +282,22 @@ where redrive_id = $1
 		LetterID: &t.letterID, Letters: 1})
 }
 
+// catchUp is how long outcomes that waited may take to be read.
+const catchUp = time.Minute
+
 // Silent gives up waiting for the outcome of letters of which nothing was heard
-// for long, and stops their redrives.
-func (s *Store) Silent(ctx context.Context) error {
+// for long after the broker had them, and stops their redrives. listening is since
+// when outcomes are heard of, zero while they are not: what waits after an outage
+// is heard first.
+func (s *Store) Silent(ctx context.Context, listening time.Time) error {
+	if listening.IsZero() || time.Since(listening) < min(s.cfg.Silence, catchUp) {
+		return nil
+	}
 	attempts, err := postgres.All(ctx, s.pool, pgx.RowTo[uuid.UUID], `
 select attempt
 from redrive_letters
 where outcome = 'sent'
-  and confirmed_at is not null
-  and sent_at < now() - $1::interval
+  and confirmed_at < now() - $1::interval
 order by sent_at
 limit 1000`, s.cfg.Silence)
 	if err != nil {

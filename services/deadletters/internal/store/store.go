@@ -65,12 +65,23 @@ func New(pool *pgxpool.Pool, cfg Config) *Store {
 }
 
 // Alone runs fn unless another replica is running something of this name. When
-// its connection is lost, another one may run beside it until fn returns: letters
-// are then sent twice, with the same attempt.
+// its connection is lost, or fn takes longer than 30 s, another one may run beside it
+// until fn returns: letters are then sent twice, with the same attempt.
 func (s *Store) Alone(ctx context.Context, name string, fn func() error) error {
-	_, err := postgres.Exclusive(ctx, s.pool, name, func(pgx.Tx) error { return fn() })
+	_, err := postgres.Exclusive(ctx, s.pool, name, func(tx pgx.Tx) error {
+		// The lock is kept by a transaction that has nothing to do meanwhile, for longer
+		// than the role allows.
+		if _, err := tx.Exec(ctx, fmt.Sprintf("set local idle_in_transaction_session_timeout = %d",
+			aloneLimit.Milliseconds())); err != nil {
+			return err
+		}
+		return fn()
+	})
 	return err
 }
+
+// aloneLimit is when the lock of a replica that has vanished is free again.
+const aloneLimit = 30 * time.Second
 
 // Work receives when there may be something to send.
 func (s *Store) Work() <-chan struct{} { return s.wake }

@@ -15,7 +15,7 @@ import (
 type Config struct {
 	Reads   Quota `env:"LIMIT_READS" help:"most GET requests of one caller, as in 2000/10s; none: no limit (default 2000/10s with AUTH_ISSUER, else none)"`
 	Writes  Quota `env:"LIMIT_WRITES" help:"most other requests of one caller (default 500/10s with AUTH_ISSUER, else none)"`
-	Waiting Quota `env:"LIMIT_WAITING" help:"most requests and event streams of one caller in progress at once (default 400 with AUTH_ISSUER, else none)"`
+	Waiting Quota `env:"LIMIT_WAITING" help:"most requests and event streams of one caller in progress at once, of which at most 128 may be anything but POST /orders and event streams (default 400 with AUTH_ISSUER, else none)"`
 
 	TrustedProxies []netip.Prefix `env:"TRUSTED_PROXIES" help:"networks, separated by commas, of the proxies before the gateway: from them X-Forwarded-For is believed, to tell callers without a token apart"`
 }

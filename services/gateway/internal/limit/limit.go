@@ -58,11 +58,14 @@ type Limiter struct {
 	trusted []netip.Prefix
 	reads   *windows
 	writes  *windows
-	waiting *crowd
+	waiting *crowd // all that are in hand
+	short   *crowd // those that wait for nothing
 }
 
-// New returns a limiter; open tells that there is no issuer.
-func New(cfg Config, open bool) *Limiter {
+// New returns a limiter; open tells that there is no issuer. share is the most
+// requests of one caller in hand that do not wait for anything, where there is a
+// limit at all.
+func New(cfg Config, open bool, share int) *Limiter {
 	reads, writes, waiting := cfg.Reads, cfg.Writes, cfg.Waiting
 	if !open {
 		reads, writes, waiting = reads.or(defaultReads), writes.or(defaultWrites), waiting.or(defaultWaiting)
@@ -72,6 +75,7 @@ func New(cfg Config, open bool) *Limiter {
 		reads:   newWindows("reads", reads),
 		writes:  newWindows("writes", writes),
 		waiting: &crowd{most: waiting.Requests, inHand: map[caller]int{}},
+		short:   &crowd{most: min(waiting.Requests, share), inHand: map[caller]int{}},
 	}
 }
 
@@ -112,31 +116,37 @@ func pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return true
 	}
-	keep := web.Spare(ctx)
+	evicted, keep := web.Spare(ctx)
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
+	case <-evicted: // unseen by ctx while there is a body to be read
 	}
 	return keep()
 }
 
 // Hold takes a request in hand until release is called, or returns the 429 when
-// the caller has too many there.
-func (l *Limiter) Hold(w http.ResponseWriter, r *http.Request, from identity.Caller) (release func(), err error) {
+// the caller has too many there. waits tells that it may stay for long, as an
+// event stream does or an order whose end is waited for.
+func (l *Limiter) Hold(w http.ResponseWriter, r *http.Request, from identity.Caller,
+	waits bool) (release func(), err error) {
 	who := l.callerOf(r, from)
 	if !l.waiting.enter(who) {
-		return nil, l.crowded(w)
+		return nil, l.waiting.refuse(w)
 	}
-	return func() { l.waiting.leave(who) }, nil
-}
-
-func (l *Limiter) crowded(w http.ResponseWriter) error {
-	most := strconv.Itoa(l.waiting.most)
-	w.Header().Add("RateLimit-Policy", `"waiting";q=`+most+`;qu="concurrent-requests"`)
-	w.Header().Add("RateLimit", `"waiting";r=0`)
-	return web.TooManyRequests("Too many requests of this caller are in hand: at most " + most + ".").RetryIn(time.Second)
+	if waits {
+		return func() { l.waiting.leave(who) }, nil
+	}
+	if !l.short.enter(who) {
+		l.waiting.leave(who)
+		return nil, l.short.refuse(w)
+	}
+	return func() {
+		l.short.leave(who)
+		l.waiting.leave(who)
+	}, nil
 }
 
 // callerOf tells callers apart. An X-Forwarded-For counts as far as trusted
@@ -278,4 +288,11 @@ func (c *crowd) leave(who caller) {
 	if c.inHand[who]--; c.inHand[who] == 0 {
 		delete(c.inHand, who)
 	}
+}
+
+func (c *crowd) refuse(w http.ResponseWriter) error {
+	most := strconv.Itoa(c.most)
+	w.Header().Add("RateLimit-Policy", `"waiting";q=`+most+`;qu="concurrent-requests"`)
+	w.Header().Add("RateLimit", `"waiting";r=0`)
+	return web.TooManyRequests("Too many requests of this caller are in hand: at most " + most + ".").RetryIn(time.Second)
 }

@@ -27,7 +27,7 @@ func count(l *Limiter, r *http.Request, from identity.Caller) (int, http.Header)
 
 func TestAQuotaIsExactToTheRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := New(Config{Writes: Quota{Requests: 5, Window: 10 * time.Second}}, false)
+		l := New(Config{Writes: Quota{Requests: 5, Window: 10 * time.Second}}, false, 128)
 		ada, ben := identity.Caller{ID: uuid.New()}, identity.Caller{ID: uuid.New()}
 		post := httptest.NewRequest(http.MethodPost, "/orders", nil)
 		get := httptest.NewRequest(http.MethodGet, "/orders", nil)
@@ -63,7 +63,7 @@ func TestAQuotaIsExactToTheRequest(t *testing.T) {
 
 func TestManyAtOnceGetExactlyTheQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := New(Config{Reads: Quota{Requests: 1000, Window: time.Hour}}, false)
+		l := New(Config{Reads: Quota{Requests: 1000, Window: time.Hour}}, false, 128)
 		ada := identity.Caller{ID: uuid.New()}
 		var passed atomic.Int64
 		var all sync.WaitGroup
@@ -92,7 +92,7 @@ func TestAFloodIsAnsweredAtThePace(t *testing.T) {
 		{1800, 2000, 600}, // three seconds for each, though the pace is 400
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			l := New(Config{Reads: Quota{Requests: test.quota, Window: 10 * time.Second}}, false)
+			l := New(Config{Reads: Quota{Requests: test.quota, Window: 10 * time.Second}}, false, 128)
 			ada, ben := identity.Caller{ID: uuid.New()}, identity.Caller{ID: uuid.New()}
 			get := httptest.NewRequest(http.MethodGet, "/products", nil)
 			const lasts = 9900 * time.Millisecond
@@ -143,7 +143,7 @@ func TestAFloodIsAnsweredAtThePace(t *testing.T) {
 }
 
 func TestOperationsMaySendAsManyAsTheyLike(t *testing.T) {
-	l := New(Config{Writes: Quota{Requests: 1, Window: time.Second}, Waiting: Quota{Requests: 1}}, false)
+	l := New(Config{Writes: Quota{Requests: 1, Window: time.Second}, Waiting: Quota{Requests: 1}}, false, 128)
 	machine := identity.Caller{ID: uuid.New(), Operations: true}
 	r := httptest.NewRequest(http.MethodPost, "/orders", nil)
 	for range 3 {
@@ -151,23 +151,23 @@ func TestOperationsMaySendAsManyAsTheyLike(t *testing.T) {
 			t.Errorf("%d with RateLimit %q", code, header.Get("RateLimit"))
 		}
 	}
-	if _, err := l.Hold(httptest.NewRecorder(), r, machine); err != nil {
+	if _, err := l.Hold(httptest.NewRecorder(), r, machine, true); err != nil {
 		t.Error(err)
 	}
-	if _, err := l.Hold(httptest.NewRecorder(), r, machine); err == nil {
+	if _, err := l.Hold(httptest.NewRecorder(), r, machine, true); err == nil {
 		t.Error("holds more at a time than others")
 	}
 }
 
 func TestACallerHoldsNoMoreThanItsShare(t *testing.T) {
-	l := New(Config{Waiting: Quota{Requests: 2}}, false)
+	l := New(Config{Waiting: Quota{Requests: 2}}, false, 128)
 	ada, ben := identity.Caller{ID: uuid.New()}, identity.Caller{ID: uuid.New()}
 	r := httptest.NewRequest(http.MethodGet, "/orders/1/events", nil)
 	hold := func(c identity.Caller) (func(), int, http.Header) {
 		w := httptest.NewRecorder()
 		var release func()
 		web.Handle(func(w http.ResponseWriter, r *http.Request) (err error) {
-			release, err = l.Hold(w, r, c)
+			release, err = l.Hold(w, r, c, true)
 			return err
 		})(w, r)
 		return release, w.Code, w.Header()
@@ -190,10 +190,39 @@ func TestACallerHoldsNoMoreThanItsShare(t *testing.T) {
 	}
 }
 
+// What waits for nothing takes a service's few slots, of which a caller must leave some to others.
+func TestACallerHoldsFewerRequestsThatWaitForNothing(t *testing.T) {
+	l := New(Config{Waiting: Quota{Requests: 4}}, false, 2)
+	ada := identity.Caller{ID: uuid.New()}
+	r := httptest.NewRequest(http.MethodGet, "/orders", nil)
+	var releases []func()
+	hold := func(waits bool, want int, limit string) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+			release, err := l.Hold(w, r, ada, waits)
+			releases = append(releases, release)
+			return err
+		})(w, r)
+		if w.Code != want || w.Header().Get("RateLimit") != limit {
+			t.Errorf("%d with RateLimit %q, want %d with %q", w.Code, w.Header().Get("RateLimit"), want, limit)
+		}
+	}
+	hold(false, 200, "")
+	hold(false, 200, "")
+	hold(false, 429, `"waiting";r=0`)
+	hold(true, 200, "")
+	hold(true, 200, "")
+	hold(true, 429, `"waiting";r=0`)
+	releases[0]()
+	hold(false, 200, "")
+	hold(false, 429, `"waiting";r=0`)
+}
+
 func TestCallersWithoutATokenAreAddresses(t *testing.T) {
 	l := New(Config{
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
-	}, false)
+	}, false, 128)
 	of := func(remote string, forwarded ...string) caller {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.RemoteAddr = remote
@@ -270,14 +299,15 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%s is not named in: %v", name, err)
 		}
 	}
-	if open := New(Config{}, true); open.reads.quota.limited() || open.writes.quota.limited() || open.waiting.most != 0 {
+	if open := New(Config{}, true, 128); open.reads.quota.limited() || open.writes.quota.limited() ||
+		open.waiting.most != 0 || open.short.most != 0 {
 		t.Error("there are limits without an issuer")
 	}
-	if l := New(Config{}, false); l.reads.quota != defaultReads || l.writes.quota != defaultWrites ||
+	if l := New(Config{}, false, 128); l.reads.quota != defaultReads || l.writes.quota != defaultWrites ||
 		l.waiting.most != defaultWaiting.Requests {
 		t.Error("there are no limits with an issuer")
 	}
-	if l := New(Config{Reads: Quota{None: true}}, false); l.reads.quota.limited() {
+	if l := New(Config{Reads: Quota{None: true}}, false, 128); l.reads.quota.limited() {
 		t.Error("none is a limit")
 	}
 }

@@ -30,9 +30,6 @@ import (
 	"orderflow.internal/kit/web"
 )
 
-// writeTimeout is what a client has to take what was sent to it.
-const writeTimeout = 30 * time.Second
-
 // Config is what leads to a service.
 type Config struct {
 	Name      string    // for logs and problems
@@ -132,9 +129,7 @@ func (s *Service) Handler(route Route) http.Handler {
 			return s.crowded("The gateway has too many such requests in hand.")
 		}
 		defer slots.leave()
-		timed := &timedWriter{ResponseWriter: w, control: http.NewResponseController(w), timeout: writeTimeout}
-		defer timed.done()
-		s.reverse.ServeHTTP(timed, r)
+		s.reverse.ServeHTTP(w, r)
 		return nil
 	})
 }
@@ -242,49 +237,6 @@ func (s *Service) problem(err error) error {
 			" It is unknown whether the request took effect.").Because(err)
 	}
 }
-
-// timedWriter gives what reaches the client's connection a time limit, so that
-// a client that does not read cannot hold a stream forever.
-type timedWriter struct {
-	http.ResponseWriter
-	control *http.ResponseController
-	timeout time.Duration
-	written int
-	limited bool
-}
-
-// buffered is what net/http keeps back until the handler returns or flushes.
-// Most answers are smaller and need no limit.
-const buffered = 2 << 10
-
-func (w *timedWriter) Write(b []byte) (int, error) {
-	if w.written += len(b); w.written > buffered {
-		w.limit()
-	}
-	return w.ResponseWriter.Write(b)
-}
-
-// FlushError is what http.ResponseController looks for.
-func (w *timedWriter) FlushError() error {
-	w.limit()
-	return w.control.Flush()
-}
-
-func (w *timedWriter) limit() {
-	w.limited = true
-	// Not every ResponseWriter has deadlines; those of net/http do.
-	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout))
-}
-
-// done lifts the limit, which would otherwise hit the connection's next
-// request.
-func (w *timedWriter) done() {
-	if w.limited {
-		_ = w.control.SetWriteDeadline(time.Time{})
-	}
-}
-
-func (w *timedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // bufferPool spares a buffer of 32 KiB for each answer.
 type bufferPool struct{ pool sync.Pool }

@@ -181,7 +181,7 @@ func TestNoAnswerInTime(t *testing.T) {
 	service := newUpstream(t, func(http.ResponseWriter, *http.Request) { <-release })
 	t.Cleanup(func() { close(release) }) // before the server is closed, which waits
 	door := newDoor(t, func(cfg *Config) {
-		cfg.Transport = NewTransport(20 * time.Millisecond)
+		cfg.Transport = NewTransport(time.Second)
 	}, service.URL, service.URL)
 	resp, body := send(t, door, "GET", "/orders", "")
 	wantStatus(t, resp, body, http.StatusGatewayTimeout, "/problems/upstream-timeout")

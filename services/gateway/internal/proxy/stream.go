@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"time"
 
 	"orderflow.internal/kit/web"
 )
@@ -36,20 +35,25 @@ func (s *Service) Stream(slots *Slots,
 			slots.leave()
 			release()
 		}
+		relayed := false
+		defer func() {
+			if !relayed {
+				end() // after a panic, too: that is how the proxy ends an answer that broke off
+			}
+		}()
 		unlink := context.AfterFunc(r.Context(), cancel)
 		answer := &streamAnswer{ResponseWriter: w}
 		s.reverse.ServeHTTP(answer, r.WithContext(context.WithValue(ctx, streamKey{}, answer)))
 		unlink()
 		if answer.events == nil {
-			end()
 			return nil
 		}
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			_ = answer.events.Close() // nobody reads it
-			end()
 			return err
 		}
+		relayed = true
 		header := w.Header()
 		answer.ResponseWriter = nil // and with it the connection's buffers
 		undrain := web.OnDrain(ctx, func() { _ = answer.events.Close() })
@@ -95,7 +99,8 @@ func takeEvents(resp *http.Response) {
 }
 
 // relay writes the answer to a client's connection until either side ends, and
-// closes both. A client that does not read what was sent is given up.
+// closes both. A client that does not read what was sent is given up: the
+// connection is one of a [web.Server].
 func relay(conn net.Conn, header http.Header, events io.ReadCloser, cancel context.CancelFunc) {
 	defer events.Close()
 	defer func() { _ = conn.Close() }() // the client may have closed it
@@ -107,25 +112,14 @@ func relay(conn net.Conn, header http.Header, events io.ReadCloser, cancel conte
 			}
 		}
 	}()
-	out := timedConn{conn}
 	// Without a length the body ends with the connection.
 	header.Set("Connection", "close")
 	var head bytes.Buffer
 	head.WriteString("HTTP/1.1 200 OK\r\n")
 	_ = header.Write(&head) // a buffer takes all
 	head.WriteString("\r\n")
-	if _, err := out.Write(head.Bytes()); err != nil {
+	if _, err := conn.Write(head.Bytes()); err != nil {
 		return
 	}
-	_, _ = io.CopyBuffer(out, struct{ io.Reader }{events}, make([]byte, bufferSize)) // whatever ends it, ends both
-}
-
-// timedConn gives each write a time limit.
-type timedConn struct{ conn net.Conn }
-
-func (c timedConn) Write(b []byte) (int, error) {
-	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
-	}
-	return c.conn.Write(b)
+	_, _ = io.CopyBuffer(conn, struct{ io.Reader }{events}, make([]byte, bufferSize)) // whatever ends it, ends both
 }

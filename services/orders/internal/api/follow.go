@@ -15,10 +15,7 @@ import (
 	"orderflow.internal/orders/internal/order"
 )
 
-const (
-	heartbeat    = 15 * time.Second
-	writeTimeout = 10 * time.Second // for one event: a client that does not read is cut off
-)
+const heartbeat = 15 * time.Second
 
 // follow serves GET /api/orders/{orderId}/events: it streams an order's versions
 // as Server-Sent Events (WHATWG HTML, section 9.2), the present one unless the
@@ -49,7 +46,6 @@ func (h *handlers) follow(w http.ResponseWriter, r *http.Request, id uuid.UUID) 
 		return nil
 	}
 	s := stream{w, http.NewResponseController(w)}
-	defer s.close()
 	if o.Version > seen {
 		err = s.send(&o)
 	} else {
@@ -99,7 +95,7 @@ func expiry(r *http.Request) (expired <-chan time.Time, stop func() bool) {
 	return timer.C, timer.Stop
 }
 
-// stream writes Server-Sent Events, each at once and in bounded time.
+// stream writes Server-Sent Events, each at once.
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -119,13 +115,7 @@ func (s stream) send(o *order.Order) error {
 // connection and finds out when the client is gone.
 func (s stream) comment() error { return s.write([]byte(":\n\n")) }
 
-// close lifts the deadline: the connection may serve other requests.
-func (s stream) close() { _ = s.control.SetWriteDeadline(time.Time{}) } // fails only with the connection
-
 func (s stream) write(text []byte) error {
-	if err := s.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
-	}
 	if _, err := s.w.Write(text); err != nil {
 		return err
 	}

@@ -56,7 +56,11 @@ func (h *handlers) place(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	o, err := order.New(customerID, items, h.store.Now())
+	now, err := h.store.Now(r.Context())
+	if err != nil {
+		return err
+	}
+	o, err := order.New(customerID, items, now)
 	if err != nil {
 		return err
 	}

@@ -136,7 +136,7 @@ func (s *Store) runAdmission(ctx context.Context) {
 	_ = run.Every(ctx, run.Job{
 		Name:     "measure pending orders",
 		Interval: max(min(time.Second, s.deadline/64), 10*time.Millisecond),
-		Timeout:  workTimeout,
+		Timeout:  searchTimeout,
 		Do:       s.measurePending,
 	})
 }
@@ -238,9 +238,7 @@ func tolerated(deadline time.Duration) time.Duration { return max(deadline/16, t
 //
 // It returns for how long the oldest order has waited and a new one would.
 func (a *admission) measure(now time.Time, oldest *time.Time, deadline time.Duration) (age, wait time.Duration) {
-	if oldest != nil {
-		age = max(0, now.Sub(*oldest))
-	}
+	age = since(now, oldest)
 	few := tolerated(deadline)
 	wait = a.backlog.wait(now, oldest, few)
 	switch {
@@ -254,45 +252,72 @@ func (a *admission) measure(now time.Time, oldest *time.Time, deadline time.Dura
 	return age, wait
 }
 
+// lostOrders is how many pending orders are passed over, as they may have been
+// lost: their messages were dead-lettered or purged.
+const lostOrders = 16
+
+// since is 0 for nil.
+func since(now time.Time, then *time.Time) time.Duration {
+	if then == nil {
+		return 0
+	}
+	return max(0, now.Sub(*then))
+}
+
 // measurePending sets which share of the new orders is taken. Taking more than
 // can be worked off would cost ever more work for orders that are cancelled, and
-// never end. An order that others have long overtaken does not count. It does not
-// wait for its turn, it was lost, and the others need not suffer for that.
+// never end. An order that others have long overtaken does not count: it does not
+// wait for its turn, it was lost, and the others need not suffer for that. Which
+// order was answered last is told by ids, which are hosts' times: one of a host
+// that was ahead may hide all that came since, so the last one that is not from
+// the future counts as well. Nor may it hide that the others wait too long, so the first few are passed over where
+// more than those wait.
 func (s *Store) measurePending(ctx context.Context) error {
 	var now, due time.Time
-	var oldest *time.Time
+	var oldest, waiting *time.Time
 	var overtaken bool
-	err := s.pool.QueryRow(ctx, `
-select now(), p.created_at,
+	from := s.pending.start(s.limits.bound)
+	var took time.Duration
+	err := s.pool.QueryRow(searching(ctx, from), `
+select now(), p.oldest, p.waiting,
        coalesce((
-         select o.created_at > p.created_at + $1::interval
-         from orders o
-         where o.status = 'Confirmed'
-         order by o.order_id desc
-         limit 1), false),
-       coalesce(p.due, now() + $2::interval)
-from (select) as always
-left join (
-  select due, created_at
-  from pending_orders
-  where due >= $3
-  order by due
-  limit 1) as p on true`, s.deadline/4, s.deadline, s.pending.start(s.limits.bound)).
-		Scan(&now, &oldest, &overtaken, &due)
+         select max(last.created_at) > p.waiting + $1::interval
+         from (values ($5::uuid), ('ffffffff-ffff-ffff-ffff-ffffffffffff')) as ids (until),
+         lateral (
+           select o.created_at
+           from orders o
+           where o.status = 'Confirmed'
+             and o.order_id < ids.until
+           order by o.order_id desc
+           limit 1) as last), false),
+       coalesce(p.due, now() + $2::interval), clock_timestamp() - now()
+from (
+  select min(due) as due, min(created_at) as oldest,
+         case when count(*) > $4 then max(created_at) else min(created_at) end as waiting
+  from (
+    select due, created_at
+    from pending_orders
+    where due >= $3
+    order by due
+    limit $4 + 1) as first) as p`, s.deadline/4, s.deadline, from, lostOrders,
+		idAt(s.clock.Now().Add(time.Second))).
+		Scan(&now, &oldest, &waiting, &overtaken, &due, &took)
+	s.pending.searched(from, took, err)
 	if err != nil {
 		return fmt.Errorf("measure pending orders: %w", err)
 	}
 	s.pending.first(due)
-	age, wait := s.admission.measure(now, oldest, s.deadline)
+	s.overdue.first(due)
+	age, wait := s.admission.measure(now, waiting, s.deadline)
 	if overtaken {
 		s.admission.setShare(1)
 	}
 	share := s.admission.share()
-	s.saga.admission(ctx, age, share)
+	s.saga.admission(ctx, since(now, oldest), share)
 	switch now := time.Now(); {
 	case share < 1 && s.behind.note(now):
 		slog.WarnContext(ctx, "refusing new orders: the pending ones wait too long for their stock answer",
-			"oldest_for", age.String(), "new_one_for", wait.String(), "share_taken", share)
+			"pending_for", age.String(), "new_one_for", wait.String(), "share_taken", share)
 	case share == 1 && s.behind.over(now):
 		slog.InfoContext(ctx, "accepting all new orders again")
 	}

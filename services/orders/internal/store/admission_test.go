@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"orderflow.internal/kit/identity"
+	"orderflow.internal/orders/internal/order"
 )
 
 // age makes an order look as if it had been placed some time ago.
@@ -83,17 +84,67 @@ func TestAdmissionStaysOpenForAnOrderThatOthersOvertook(t *testing.T) {
 	pool := openDatabase(t)
 	const deadline = time.Hour
 	r := newReplicaUntil(t, pool, deadline).run(t)
-	lost, served := mustPlace(t, r, newOrder(t)), mustPlace(t, r, newOrder(t))
-	age(t, pool, deadline*5/8, lost.ID)
+	lost, served, late := mustPlace(t, r, newOrder(t)), mustPlace(t, r, newOrder(t)), mustPlace(t, r, newOrder(t))
+	age(t, pool, deadline*5/8, lost.ID) // from now on the replica may refuse orders by itself
 	age(t, pool, deadline*4/8, served.ID)
 	mustAnswer(t, r, reserved(served))
 	mustMeasure(t, r)
 	if err := r.admit(1); !errors.Is(err, ErrBehind) {
 		t.Errorf("served close after the oldest one: %v", err)
 	}
-	r.admission.setShare(1)
-	late := mustPlace(t, r, newOrder(t))
 	mustAnswer(t, r, reserved(late))
+	mustMeasure(t, r)
+	if err := r.admit(1); err != nil {
+		t.Errorf("served long after the oldest one: %v", err)
+	}
+}
+
+// Orders that were lost say nothing about those that wait: an overload is still one.
+func TestAdmissionLooksPastOrdersThatWereLost(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	const deadline = time.Hour
+	r := newReplicaUntil(t, pool, deadline).run(t)
+	var lost []order.Order
+	for range lostOrders {
+		lost = append(lost, mustPlace(t, r, newOrder(t)))
+	}
+	served, waiting := mustPlace(t, r, newOrder(t)), mustPlace(t, r, newOrder(t))
+	for _, o := range lost { // from now on the replica may refuse orders by itself
+		age(t, pool, deadline*59/60, o.ID)
+	}
+	age(t, pool, deadline*41/60, served.ID)
+	age(t, pool, deadline*40/60, waiting.ID)
+	mustAnswer(t, r, reserved(served))
+	mustMeasure(t, r)
+	if err := r.admit(1); !errors.Is(err, ErrBehind) {
+		t.Errorf("another waits for more than half the deadline as well: %v", err)
+	}
+	mustAnswer(t, r, reserved(waiting))
+	mustMeasure(t, r)
+	if err := r.admit(1); err != nil {
+		t.Errorf("nothing waits but those that were lost: %v", err)
+	}
+}
+
+// An order whose host's clock was ahead stays the last one by its id for long, and hides nothing.
+func TestAdmissionStaysOpenAfterAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	const deadline = time.Hour
+	r := newReplicaUntil(t, pool, deadline).run(t)
+	ahead := newOrder(t)
+	ahead.ID = idAt(time.Now().Add(2 * time.Hour))
+	ahead = mustPlace(t, r, ahead)
+	lost, served := mustPlace(t, r, newOrder(t)), mustPlace(t, r, newOrder(t))
+	age(t, pool, deadline*50/60, ahead.ID)
+	age(t, pool, deadline*40/60, lost.ID)
+	mustAnswer(t, r, reserved(ahead))
+	mustMeasure(t, r)
+	if err := r.admit(1); !errors.Is(err, ErrBehind) {
+		t.Errorf("nothing was served since the oldest one: %v", err)
+	}
+	mustAnswer(t, r, reserved(served))
 	mustMeasure(t, r)
 	if err := r.admit(1); err != nil {
 		t.Errorf("served long after the oldest one: %v", err)

@@ -166,6 +166,35 @@ cross join generate_series(1, 4499)`)
 	}
 }
 
+// An order that was lost while it was Pending is made again from its event, and has a deadline.
+func TestRepairOfALostPendingOrder(t *testing.T) {
+	t.Parallel()
+	for name, lost := range map[string]string{
+		"order":                  "delete from orders",
+		"order and its deadline": "with p as (delete from pending_orders) delete from orders",
+	} {
+		pool := openDatabase(t)
+		r := newReplica(t, pool).run(t)
+		o := mustPlace(t, r, newOrder(t))
+		if _, err := pool.Exec(t.Context(), lost); err != nil {
+			t.Fatal(err)
+		}
+		repair, err := audit.ParseRepair(run.Call{Args: []string{"--yes", "--order", o.ID.String()}, Stdout: io.Discard},
+			"orders repair", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := r.Repair(t.Context(), repair); err != nil || changed != 1 {
+			t.Errorf("%s lost: %d changed, %v", name, changed, err)
+		}
+		var pending int
+		if err := pool.QueryRow(t.Context(), "select count(*) from pending_orders join orders using (order_id) "+
+			"where status = 'Pending' and due > now()").Scan(&pending); err != nil || pending != 1 {
+			t.Errorf("%s lost: %d orders are Pending, %v", name, pending, err)
+		}
+	}
+}
+
 // A repair changes nothing before it is confirmed, and nothing the second time.
 func TestRepairIsPreviewedAndIdempotent(t *testing.T) {
 	t.Parallel()

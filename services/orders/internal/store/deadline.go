@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -44,9 +45,10 @@ func (s *Store) TimeOut(ctx context.Context) (int, error) {
 func (s *Store) timeOutSome(ctx context.Context) (timedOut int, more bool, err error) {
 	forgotten := 0
 	first := &pgx.Batch{}
-	from := s.pending.start(s.limits.bound)
+	from := s.overdue.start(s.limits.bound)
 	due := findDue(first, from)
 	overdue := lockDue(first, from)
+	took := readTook(first)
 	var changes []change
 	var spans []trace.Span
 	defer func() {
@@ -54,7 +56,7 @@ func (s *Store) timeOutSome(ctx context.Context) (timedOut int, more bool, err e
 			span.End()
 		}
 	}()
-	err = postgres.TxBatch(ctx, s.pool, first, func() (*pgx.Batch, error) {
+	err = postgres.TxBatch(searching(ctx, from), s.pool, first, func() (*pgx.Batch, error) {
 		for i := range overdue.orders {
 			o := &overdue.orders[i].order
 			if !o.TimeOut(overdue.at) {
@@ -73,6 +75,7 @@ func (s *Store) timeOutSome(ctx context.Context) (timedOut int, more bool, err e
 		}
 		return last, writeChanges(last, changes)
 	})
+	s.overdue.searched(from, *took, err)
 	if err != nil {
 		return 0, false, err
 	}
@@ -90,12 +93,12 @@ func (s *Store) timeOutSome(ctx context.Context) (timedOut int, more bool, err e
 // bound is when the first order becomes due, or somewhat earlier: a search that
 // begins there does not walk through the index entries of orders that were
 // pending once. Vacuum cannot remove those while a transaction is old, and then
-// there are millions. Now and then the bound is forgotten: hands change due
+// there are millions. Now and then a search begins before it: hands change due
 // times, and other replicas may have a shorter deadline.
 type bound struct {
-	mu     sync.Mutex
-	since  time.Time
-	forget time.Time
+	mu    sync.Mutex
+	since time.Time
+	all   time.Time // when one search is to begin before it
 }
 
 // boundMargin is more than any transaction takes that adds pending orders.
@@ -106,10 +109,52 @@ const boundMargin = time.Minute
 func (b *bound) start(believed time.Duration) time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if now := time.Now(); now.After(b.forget) {
-		b.since, b.forget = time.Time{}, now.Add(believed)
+	if now := time.Now(); believed == 0 || now.After(b.all) {
+		b.all = now.Add(believed)
+		return time.Time{}
 	}
 	return b.since
+}
+
+const (
+	// searchShare: at most a hundredth of the time goes into searches from the very beginning.
+	searchShare   = 100
+	longestBelief = 10 * time.Minute
+	// searchTimeout is what such a search may take, with all that vacuum cannot remove.
+	searchTimeout = 20 * time.Second
+)
+
+// searching gives a search that begins at from the time that it may need.
+func searching(ctx context.Context, from time.Time) context.Context {
+	if !from.IsZero() {
+		return ctx
+	}
+	return postgres.Patient(ctx)
+}
+
+// searched notes how long a search that began at from took the server, which
+// says so itself: an answer that was long on its way, or that never came, cost it nothing.
+func (b *bound) searched(from time.Time, took time.Duration, err error) {
+	if !from.IsZero() {
+		return
+	}
+	rest := min(searchShare*took, longestBelief)
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "57014" { // the server's statement_timeout
+		rest = longestBelief
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if again := time.Now().Add(rest); again.After(b.all) {
+		b.all = again
+	}
+}
+
+// readTook queues the reading of how long the transaction has taken, which is 0 where it fails.
+func readTook(b *pgx.Batch) *time.Duration {
+	took := new(time.Duration)
+	b.Queue("select clock_timestamp() - now()").QueryRow(func(row pgx.Row) error { return row.Scan(took) })
+	return took
 }
 
 // first notes when the first order becomes due.
@@ -209,7 +254,7 @@ func (s *Store) runTimeOuts(ctx context.Context) {
 	_ = run.Every(ctx, run.Job{
 		Name:     "time out orders",
 		Interval: max(min(time.Second, s.deadline/4), 10*time.Millisecond),
-		Timeout:  workTimeout,
+		Timeout:  searchTimeout,
 		Do: func(ctx context.Context) error {
 			_, err := s.TimeOut(ctx)
 			return err

@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/propagation"
@@ -159,7 +161,7 @@ where order_id = $1`, o.ID).Scan(&wait); err != nil {
 func TestHostsClocksDoNotDecide(t *testing.T) {
 	t.Parallel()
 	pool := openDatabase(t)
-	const deadline = 2 * time.Second
+	const deadline = 5 * time.Second
 	r := newReplicaUntil(t, pool, deadline)
 	placing := newReplicaUntil(t, pool, deadline)
 	ctx, stop := context.WithCancel(t.Context())
@@ -310,6 +312,42 @@ where order_id in (select order_id from orders where items = '[]' limit 3)
 	check("timed out")
 }
 
+// Nor may they make searches from the very beginning, which are long then, use up a processor.
+func TestSearchesFromTheVeryBeginningAreAsRareAsTheyAreLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const believed = 5 * time.Second
+		var b bound
+		b.first(time.Now().Add(time.Hour))
+		limited := &pgconn.PgError{Code: "57014"}
+		for _, c := range []struct {
+			what        string
+			took, rests time.Duration
+			err         error
+		}{
+			{"a millisecond", time.Millisecond, believed, nil},
+			{"a second", time.Second, 100 * time.Second, nil},
+			{"a minute", time.Minute, longestBelief, nil},
+			{"more than the server allows", 0, longestBelief, limited},
+			{"no answer", 0, believed, context.DeadlineExceeded},
+		} {
+			from := b.start(believed)
+			if !from.IsZero() {
+				t.Fatalf("before %s: it begins at %s", c.what, from)
+			}
+			b.searched(from, c.took, c.err)
+			<-time.After(c.rests - time.Millisecond)
+			if b.start(believed).IsZero() {
+				t.Errorf("one of %s is repeated sooner than after %s", c.what, c.rests)
+			}
+			<-time.After(2 * time.Millisecond)
+		}
+		if from := b.start(believed); !from.IsZero() {
+			t.Errorf("after one without an answer: it begins at %s", from)
+		}
+	})
+}
+
 // Index entries of orders that were pending once stay while a transaction is
 // old. The search begins behind them.
 func TestTheSearchForOverdueOrdersBeginsWhereThereAreSome(t *testing.T) {
@@ -318,6 +356,9 @@ func TestTheSearchForOverdueOrdersBeginsWhereThereAreSome(t *testing.T) {
 	r := newReplicaUntil(t, pool, 10*time.Minute)
 	r.limits.bound = time.Hour // longer than this test takes
 	r.run(t)
+	if from := r.overdue.start(r.limits.bound); !from.IsZero() {
+		t.Errorf("the first search begins at %s", from)
+	}
 	mustPlace(t, r, newOrder(t))
 	if err := r.measurePending(t.Context()); err != nil {
 		t.Fatal(err)
@@ -336,9 +377,9 @@ func TestTheSearchForOverdueOrdersBeginsWhereThereAreSome(t *testing.T) {
 	if n, err := r.TimeOut(t.Context()); err != nil || n != 0 {
 		t.Errorf("%d orders timed out, error %v: the search began too early", n, err)
 	}
-	r.pending.mu.Lock()
-	r.pending.forget = time.Time{}
-	r.pending.mu.Unlock()
+	r.overdue.mu.Lock()
+	r.overdue.all = time.Time{}
+	r.overdue.mu.Unlock()
 	if n, err := r.TimeOut(t.Context()); err != nil || n != 1 {
 		t.Errorf("%d orders timed out, error %v", n, err)
 	}

@@ -36,25 +36,38 @@ from pending_orders`).Scan(&n); err != nil {
 // keysAtOnce bounds the idempotency keys that one transaction forgets.
 const keysAtOnce = 1000
 
-// forgetKeys forgets expired idempotency keys, on one replica at a time.
+// forgetKeys forgets expired idempotency keys and their copies in
+// idempotency_keys, on one replica at a time.
 func (s *Store) forgetKeys(ctx context.Context) error {
 	ctx = postgres.Patient(ctx)
-	for forgotten := int64(keysAtOnce); forgotten == keysAtOnce; {
+	for forgotten := keysAtOnce; forgotten == keysAtOnce; {
 		forgotten = 0
 		_, err := postgres.Exclusive(ctx, s.pool, "forget idempotency keys", func(tx pgx.Tx) error {
-			// A key that is being claimed again right now is locked and left alone.
+			// A key that is being claimed again right now is locked and left alone, in
+			// both tables: the release before locks them the other way round. A copy may
+			// belong to a customer whose key is younger, and goes with that one then.
 			// Locked rows stay where they are: no plan but to fetch them.
-			tag, err := tx.Exec(ctx, `
-delete from order_keys
-where ctid = any(array(
-  select ctid
-  from order_keys
-  where created_at < now() - $1::interval
-  order by created_at
-  limit $2
-  for update skip locked))`, KeyLifetime, keysAtOnce)
-			forgotten = tag.RowsAffected()
-			return err
+			return tx.QueryRow(ctx, `
+with forgotten as (
+  delete from order_keys
+  where ctid = any(array(
+    select ctid
+    from order_keys
+    where created_at < now() - $1::interval
+    order by created_at
+    limit $2
+    for update skip locked))
+  returning key),
+copies as (
+  delete from idempotency_keys
+  where ctid = any(array(
+    select k.ctid
+    from idempotency_keys k
+    where k.key in (select key from forgotten)
+      and k.created_at < now() - $1::interval
+    for update skip locked)))
+select count(*)
+from forgotten`, KeyLifetime, keysAtOnce).Scan(&forgotten)
 		})
 		if err != nil {
 			return fmt.Errorf("forget idempotency keys: %w", err)

@@ -286,7 +286,7 @@ func (s *Store) place(ctx context.Context, batch []*placement) error {
 	ctx, cancel := context.WithTimeout(ctx, s.limits.transaction)
 	defer cancel()
 	claim, claimed := claimKeys(batch)
-	begun := s.Now()
+	begun := s.clock.Now()
 	var created []bus.Event
 	err := postgres.TxBatch(ctx, s.pool, claim, func() (*pgx.Batch, error) {
 		fresh := make([]*placement, 0, len(batch))

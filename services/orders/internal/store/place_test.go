@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"orderflow.internal/kit/bus"
 	"orderflow.internal/kit/identity"
 	"orderflow.internal/kit/kittest"
+	"orderflow.internal/kit/postgres"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -468,17 +471,99 @@ func TestForgetKeys(t *testing.T) {
 	t.Parallel()
 	pool := openDatabase(t)
 	r := newReplica(t, pool)
+	// The second customer's key 1 is old, but the copy is that of the first one's.
 	if _, err := pool.Exec(t.Context(), `
 insert into order_keys (customer_id, key, request_hash, order_id, created_at)
 select gen_random_uuid(), n::text, '', gen_random_uuid(), now() - n * interval '1 minute'
 from generate_series(1, 4000) as n`); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := pool.Exec(t.Context(), `
+insert into order_keys (customer_id, key, request_hash, order_id, created_at)
+values (gen_random_uuid(), '1', '', gen_random_uuid(), now() - interval '5 days')`); err != nil {
+		t.Fatal(err)
+	}
 	if err := r.forgetKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := count(t, pool, `select count(*) from order_keys`); n < 1439 || n > 1440 {
-		t.Errorf("%d keys left, want those of 24 hours", n)
+	for _, table := range []string{"order_keys", "idempotency_keys"} {
+		if n := count(t, pool, `select count(*) from `+table); n < 1439 || n > 1440 {
+			t.Errorf("%d keys left in %s, want those of 24 hours", n, table)
+		}
+		if n := count(t, pool, `select count(*) from `+table+` where key = '1'`); n != 1 {
+			t.Errorf("key 1 is %d times in %s", n, table)
+		}
+	}
+}
+
+// A replica of the release before locks a key and, when it commits, its copy in
+// order_keys: forgetting keys waits for neither.
+func TestForgettingKeysWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	r := newReplica(t, pool)
+	if _, err := pool.Exec(t.Context(), `
+insert into order_keys (customer_id, key, request_hash, order_id, created_at)
+values (gen_random_uuid(), 'old', '', gen_random_uuid(), now() - interval '25 hours')`); err != nil {
+		t.Fatal(err)
+	}
+	claiming, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = claiming.Rollback(t.Context()) }()
+	if _, err := claiming.Exec(t.Context(), `
+update idempotency_keys
+set created_at = now()
+where key = 'old'`); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // less than the claim may stay idle
+	defer cancel()
+	if err := r.forgetKeys(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := claiming.Commit(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := count(t, pool, `select count(*) from idempotency_keys where key = 'old'`); n != 1 {
+		t.Errorf("the key that was claimed meanwhile is there %d times", n)
+	}
+}
+
+// Copies of keys that were forgotten before copies were, too, go with the upgrade.
+func TestExpiredCopiesOfKeysGoWithTheUpgrade(t *testing.T) {
+	t.Parallel()
+	before := fstest.MapFS{}
+	names, err := fs.Glob(Migrations(), "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		text, err := fs.ReadFile(Migrations(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name < "011" {
+			before[name] = &fstest.MapFile{Data: text}
+		}
+	}
+	pool := open(t, kittest.Postgres(t))
+	if err := postgres.Migrate(t.Context(), pool, before); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `
+insert into idempotency_keys (key, request_hash, order_id, created_at)
+values ('expired', '', gen_random_uuid(), now() - interval '25 hours'),
+       ('valid', '', gen_random_uuid(), now() - interval '23 hours')`); err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.Migrate(t.Context(), pool, Migrations()); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, pool, `select count(*) filter (where key = 'valid') - count(*) filter (where key = 'expired') `+
+		`from idempotency_keys`); n != 1 {
+		t.Errorf("valid minus expired copies: %d", n)
 	}
 }
 

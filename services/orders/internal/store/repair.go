@@ -184,5 +184,6 @@ func (s *Store) setPending(ctx context.Context, tx pgx.Tx, id uuid.UUID, pending
 	return due, tx.QueryRow(ctx, `
 insert into pending_orders (order_id, due)
 values ($1, now() + $2::interval)
+on conflict (order_id) do update set due = excluded.due -- it is there, or came with the order by a trigger
 returning due`, id, s.deadline).Scan(&due)
 }

@@ -64,7 +64,8 @@ type Store struct {
 	admission  admission
 	waiters    waiters
 	saga       *sagaMetrics
-	pending    bound // of the search for orders that are due
+	pending    bound // of the search for the first order that is pending
+	overdue    bound // of the search for orders that are due
 }
 
 // New makes a store on pool. An order without a stock answer is timed out
@@ -84,8 +85,12 @@ func New(pool *pgxpool.Pool, deadline time.Duration, committed func([]bus.Event)
 	return s
 }
 
-// Now is the time by the database's clock, once that was synchronized.
-func (s *Store) Now() time.Time { return s.clock.Now() }
+// Now is the time by the database's clock, once that was synchronized. It asks the
+// database when this host may have slept since.
+func (s *Store) Now(ctx context.Context) (now time.Time, err error) {
+	defer fault.Wrap(&err, "ask for the time")
+	return s.clock.Time(ctx)
+}
 
 // Synchronize sets the clock before the store is used. While the database is
 // away it waits and tries again, until ctx is done.

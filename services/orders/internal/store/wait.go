@@ -23,7 +23,8 @@ const (
 	pollAge        = 20 * time.Millisecond // younger waiters are not polled for: most hear from this process before
 	pollInterval   = 10 * time.Millisecond // after a poll that found something
 	pollIntervalNo = 200 * time.Millisecond
-	pollShare      = 10 // a poll is followed by at least this many times its own duration
+	pollShare      = 10          // a poll is followed by this many times its own duration
+	maxPollPause   = time.Second // but by no more: others wait, and the trouble may be over
 	pollTimeout    = 5 * time.Second
 )
 
@@ -157,7 +158,7 @@ func (s *Store) runPolls(ctx context.Context) {
 		} else {
 			interval = min(2*interval, pollIntervalNo)
 		}
-		interval = max(interval, pollShare*time.Since(began))
+		interval = max(interval, min(pollShare*time.Since(began), maxPollPause))
 	}
 }
 

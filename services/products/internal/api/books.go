@@ -15,8 +15,11 @@ import (
 )
 
 const (
-	maxStockRate   = 1_000_000 // reservations a second
-	stockCheckTime = 15 * time.Minute
+	maxStockRate = 1_000_000 // reservations a second
+	// stockCheckTime is for all reservations, however many there are and whatever rate was asked for; stockCheckLimit
+	// is when a check is given up, for it keeps a snapshot open.
+	stockCheckTime  = 10 * time.Minute
+	stockCheckLimit = 15 * time.Minute
 	// stockProgress is the time between two lines: the gateway waits for the
 	// first one for half a minute.
 	stockProgress = time.Second
@@ -47,7 +50,7 @@ func (a *api) checkStock(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return web.Unavailable("The stock is being checked for somebody else.")
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), stockCheckTime)
+	ctx, cancel := context.WithTimeout(r.Context(), stockCheckLimit)
 	defer cancel()
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	write := func(line stockLine) error {
@@ -57,7 +60,7 @@ func (a *api) checkStock(w http.ResponseWriter, r *http.Request) error {
 		return http.NewResponseController(w).Flush()
 	}
 	var told time.Time
-	check, err := a.store.CheckStock(ctx, rate, func(so store.StockCheck) error {
+	check, err := a.store.CheckStock(ctx, rate, stockCheckTime, func(so store.StockCheck) error {
 		if time.Since(told) < stockProgress {
 			return nil
 		}

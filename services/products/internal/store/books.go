@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -97,9 +96,13 @@ func missing(e books.Reservation, created, updated bool) []string {
 	return keys
 }
 
-// stockPage is how many reservations are added up in one statement at most: some
+// stockPage is how many reservations, or products, one statement reads at most: some
 // milliseconds' worth, so that nobody waits long behind it.
 const stockPage = 4_000
+
+// stockSpare is what a check of the stock may take beyond the time that is meant for
+// its reservations.
+const stockSpare = 15 * time.Minute
 
 // StockCheck is how far a check of the stock has come.
 type StockCheck struct {
@@ -109,21 +112,30 @@ type StockCheck struct {
 }
 
 // CheckStock compares what each product says with what all reservations say,
-// both of one moment. It reads at most rate reservations a second and calls
-// progress after each of its pages.
+// both of one moment. It reads at most rate reservations a second, more only if it
+// would not end within a time otherwise, and calls progress after each of its
+// pages.
 //
 // All is read in one snapshot, in short statements: so long the tables keep what
 // was deleted in them, which costs less than one statement that takes a whole
 // processor for as long.
-func (s *Store) CheckStock(ctx context.Context, rate int,
+func (s *Store) CheckStock(ctx context.Context, rate int, within time.Duration,
 	progress func(StockCheck) error) (check StockCheck, err error) {
 	defer fault.Wrap(&err, "check the stock")
-	ctx = postgres.Patient(ctx)
+	ctx, cancel := context.WithTimeout(postgres.Patient(ctx), within+stockSpare)
+	defer cancel()
 	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return check, err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it has written nothing
+
+	var reservations float64 // about; 0 or less before the first vacuum
+	if err := tx.QueryRow(ctx, "select reltuples from pg_class where oid = 'reservations'::regclass").
+		Scan(&reservations); err != nil {
+		return check, err
+	}
+	rate = max(rate, int(reservations/within.Seconds()))
 	held := map[uuid.UUID]int64{}
 	page := min(int64(stockPage), int64(rate))
 	started := time.Now()
@@ -142,7 +154,7 @@ func (s *Store) CheckStock(ctx context.Context, rate int,
 			return check, ctx.Err()
 		}
 	}
-	check.Wrong, check.Products, err = compareStock(ctx, tx, held)
+	err = compareStock(ctx, tx, held, &check, progress)
 	return check, err
 }
 
@@ -182,25 +194,39 @@ left join (
 	return last, n, err
 }
 
-// compareStock returns the products whose numbers do not add up, and how many
-// products there are.
-func compareStock(ctx context.Context, tx pgx.Tx, held map[uuid.UUID]int64) (wrong []books.Stock, n int64, err error) {
-	left := maps.Clone(held)
-	var p books.Stock
-	err = postgres.Each(ctx, tx, []any{&p.ProductID, &p.Stock, &p.Reserved, &p.Supplied}, func() error {
-		n++
-		p.Held = held[p.ProductID]
-		delete(left, p.ProductID)
-		if p.Reserved != p.Held || p.Stock+p.Reserved != p.Supplied {
-			wrong = append(wrong, p)
-		}
-		return nil
-	}, `
+// compareStock adds to check the products whose numbers do not add up, and how many
+// products there are. It empties held.
+func compareStock(ctx context.Context, tx pgx.Tx, held map[uuid.UUID]int64, check *StockCheck,
+	progress func(StockCheck) error) error {
+	for after, more := uuid.Nil, true; more; {
+		var p books.Stock
+		n := 0
+		err := postgres.Each(ctx, tx, []any{&p.ProductID, &p.Stock, &p.Reserved, &p.Supplied}, func() error {
+			n++
+			p.Held = held[p.ProductID]
+			delete(held, p.ProductID)
+			if p.Reserved != p.Held || p.Stock+p.Reserved != p.Supplied {
+				check.Wrong = append(check.Wrong, p)
+			}
+			return nil
+		}, `
 select product_id, stock, reserved, coalesce(supplied, stock + reserved)
-from products`)
-	for id, quantity := range left {
-		wrong = append(wrong, books.Stock{ProductID: id, Held: quantity, Unknown: true})
+from products
+where product_id > $1
+order by product_id
+limit $2`, after, stockPage)
+		if err != nil {
+			return err
+		}
+		after, more = p.ProductID, n == stockPage
+		check.Products += int64(n)
+		if err := progress(*check); err != nil {
+			return err
+		}
 	}
-	slices.SortFunc(wrong, func(a, b books.Stock) int { return bytes.Compare(a.ProductID[:], b.ProductID[:]) })
-	return wrong, n, err
+	for id, quantity := range held {
+		check.Wrong = append(check.Wrong, books.Stock{ProductID: id, Held: quantity, Unknown: true})
+	}
+	slices.SortFunc(check.Wrong, func(a, b books.Stock) int { return bytes.Compare(a.ProductID[:], b.ProductID[:]) })
+	return nil
 }

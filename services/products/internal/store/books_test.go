@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -12,7 +14,7 @@ import (
 
 func (f *fixture) checkStock(t testing.TB) store.StockCheck {
 	t.Helper()
-	check, err := f.CheckStock(t.Context(), 1_000_000, func(store.StockCheck) error { return nil })
+	check, err := f.CheckStock(t.Context(), 1_000_000, time.Minute, func(store.StockCheck) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,6 +25,21 @@ func (f *fixture) exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
 	if _, err := f.pool.Exec(t.Context(), sql, args...); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A check ends in time however many reservations there are and whatever rate is asked for.
+func TestCheckStockEndsInTime(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.exec(t, "insert into reservations (order_id, status, items) "+
+		"select gen_random_uuid(), 'Released', '[]' from generate_series(1, 3000)")
+	f.exec(t, "analyze reservations")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	check, err := f.CheckStock(ctx, 1, 3*time.Second, func(store.StockCheck) error { return nil })
+	if err != nil || check.Reservations != 3000 {
+		t.Errorf("%d reservations, %v", check.Reservations, err)
 	}
 }
 

@@ -2,14 +2,18 @@ package store_test
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"testing"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"orderflow.internal/events"
+	"orderflow.internal/kit/audit"
+	"orderflow.internal/kit/run"
 	"orderflow.internal/products/internal/product"
 	"orderflow.internal/products/internal/store"
 )
@@ -100,6 +104,35 @@ func TestConcurrentBatches(t *testing.T) {
 			t.Errorf("cancelled order %s still holds stock", order.OrderID)
 		}
 	}
+}
+
+// A reservation that is repaired while its order arrives after all takes its units once.
+func TestARepairBesideItsOrder(t *testing.T) {
+	t.Parallel()
+	const initial = 1000
+	f := setup(t)
+	cup := item(f.create(t, uuid.New(), initial).ID, 3)
+	said := store.Statement{Status: "Reserved", Currency: "EUR", Priced: true,
+		Items: []product.PricedItem{{Item: cup, UnitPriceCents: 2499}}}
+	for range 100 {
+		order := created(t, uuid.New(), cup)
+		repair, err := audit.ParseRepair(run.Call{Args: []string{"--order", order.ID.String(), "--yes"}, Stdout: io.Discard},
+			"a test", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var both errgroup.Group
+		both.Go(func() error { return f.Reserve(t.Context(), []store.Order{order}) })
+		both.Go(func() error {
+			_, err := f.SetReservation(t.Context(), repair, said)
+			return err
+		})
+		if err := both.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.stock(t, cup.ProductID, initial-300, 300)
+	checkBooks(t, f, initial)
 }
 
 func batches[T any](r *rand.Rand, all []T, size int) [][]T {

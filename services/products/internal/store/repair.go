@@ -156,19 +156,15 @@ func (s *Store) SetReservation(ctx context.Context, repair *audit.Repair, said S
 	id := repair.Orders[0]
 	var emitted []bus.Event
 	err = s.repair(ctx, func(tx pgx.Tx) error {
-		before, err := lockReservation(ctx, tx, id)
-		if err != nil {
-			return err
-		}
 		after := &reservation{Status: said.Status, Items: make([]product.Item, len(said.Items))}
 		for i, item := range said.Items {
 			after.Items[i] = item.Item
 		}
-		if err := move(ctx, tx, before.holds(), after.holds()); err != nil {
+		before, written, err := writeReservation(ctx, tx, id, said.Customer, after)
+		if err != nil {
 			return err
 		}
-		written, err := writeReservation(ctx, tx, id, said.Customer, after)
-		if err != nil {
+		if err := move(ctx, tx, before.holds(), after.holds()); err != nil {
 			return err
 		}
 		if emitted, err = restate(ctx, tx, id, said); err != nil {
@@ -196,28 +192,43 @@ func routingKeys(list []bus.Event) (keys []string) {
 	return keys
 }
 
-// writeReservation reports whether the row was another one before.
-func writeReservation(ctx context.Context, tx pgx.Tx, id, customer uuid.UUID, r *reservation) (bool, error) {
+// writeReservation returns what was there before, nil if nothing, and reports whether that was anything else. As in
+// Reserve, whoever inserts the row has to move the stock: the other one waits, and finds the row.
+func writeReservation(ctx context.Context, tx pgx.Tx, id, customer uuid.UUID,
+	r *reservation) (before *reservation, written bool, err error) {
 	items, err := json.Marshal(r.Items)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	tag, err := tx.Exec(ctx, `
-insert into reservations as r (order_id, status, items, order_created_at, order_cancelled_at, customer_id)
+insert into reservations (order_id, status, items, order_created_at, order_cancelled_at, customer_id)
 values ($1, $2, $3::jsonb, now(), case when $2 <> 'Reserved' then now() end,
   nullif($4, '00000000-0000-0000-0000-000000000000'::uuid))
-on conflict (order_id) do update
-set status = excluded.status,
-    items = excluded.items,
-    updated_at = case when r.status <> excluded.status then now() else r.updated_at end,
-    order_created_at = coalesce(r.order_created_at, now()),
-    order_cancelled_at = case when $2 <> 'Reserved' then coalesce(r.order_cancelled_at, now()) end,
-    customer_id = coalesce(r.customer_id, excluded.customer_id)
-where r.status <> excluded.status
-   or r.items <> excluded.items
-   or r.order_created_at is null
-   or (r.order_cancelled_at is null) <> ($2 = 'Reserved')`, id, r.Status, string(items), customer)
-	return tag.RowsAffected() > 0, err
+on conflict (order_id) do nothing`, id, r.Status, string(items), customer)
+	if err != nil || tag.RowsAffected() > 0 {
+		return nil, err == nil, err
+	}
+	before, err = lockReservation(ctx, tx, id)
+	if err == nil && before == nil {
+		err = errors.New("somebody deletes it at the same time: try again")
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	tag, err = tx.Exec(ctx, `
+update reservations
+set status = $2,
+    items = $3::jsonb,
+    updated_at = case when status <> $2 then now() else updated_at end,
+    order_created_at = coalesce(order_created_at, now()),
+    order_cancelled_at = case when $2 <> 'Reserved' then coalesce(order_cancelled_at, now()) end,
+    customer_id = coalesce(customer_id, nullif($4, '00000000-0000-0000-0000-000000000000'::uuid))
+where order_id = $1
+  and (status <> $2
+    or items <> $3::jsonb
+    or order_created_at is null
+    or (order_cancelled_at is null) <> ($2 = 'Reserved'))`, id, r.Status, string(items), customer)
+	return before, tag.RowsAffected() > 0, err
 }
 
 // restate stores the events that announce the reservation and that the outbox
@@ -294,24 +305,10 @@ func price(ctx context.Context, tx pgx.Tx, r *product.Reservation, priced bool) 
 // that orders continue meanwhile.
 func (s *Store) Recount(ctx context.Context, repair *audit.Repair, products []uuid.UUID) (wrong int, err error) {
 	ran, err := postgres.Exclusive(ctx, s.pool, "recount", func(tx pgx.Tx) error {
-		// The lock is kept by a transaction that has nothing to do meanwhile.
-		if _, err := tx.Exec(ctx, "set local idle_in_transaction_session_timeout = 0"); err != nil {
+		return postgres.WhileAlive(ctx, tx, func(ctx context.Context) error {
+			wrong, err = s.recount(ctx, repair, products)
 			return err
-		}
-		check, err := s.CheckStock(ctx, maxRecountRate, func(StockCheck) error { return nil })
-		if err != nil {
-			return err
-		}
-		for _, w := range check.Wrong {
-			if w.Unknown || products != nil && !slices.Contains(products, w.ProductID) {
-				continue
-			}
-			if err := s.repair(ctx, func(tx pgx.Tx) error { return correct(ctx, tx, repair, w) }); err != nil {
-				return fmt.Errorf("product %s: %w", w.ProductID, err)
-			}
-			wrong++
-		}
-		return nil
+		})
 	})
 	if err == nil && !ran {
 		err = errors.New("somebody else is already doing this")
@@ -323,6 +320,23 @@ func (s *Store) Recount(ctx context.Context, repair *audit.Repair, products []uu
 }
 
 const maxRecountRate = 1_000_000
+
+func (s *Store) recount(ctx context.Context, repair *audit.Repair, products []uuid.UUID) (wrong int, err error) {
+	check, err := s.CheckStock(ctx, maxRecountRate, time.Hour, func(StockCheck) error { return nil })
+	if err != nil {
+		return 0, err
+	}
+	for _, w := range check.Wrong {
+		if w.Unknown || products != nil && !slices.Contains(products, w.ProductID) {
+			continue
+		}
+		if err := s.repair(ctx, func(tx pgx.Tx) error { return correct(ctx, tx, repair, w) }); err != nil {
+			return wrong, fmt.Errorf("product %s: %w", w.ProductID, err)
+		}
+		wrong++
+	}
+	return wrong, nil
+}
 
 // correct adds to a product what its numbers lacked.
 func correct(ctx context.Context, tx pgx.Tx, repair *audit.Repair, w books.Stock) error {
