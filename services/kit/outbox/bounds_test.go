@@ -2,6 +2,7 @@ package outbox_test
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -103,53 +104,61 @@ func TestASurveyThatTakesTooLongIsDoneInSlices(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.store(t, "thing.made", 0, 6)
-	f.exec(t, `
-update outbox_events
-set created_at = now() - ('{"0": "40 days", "1": "167 hours", "2": "3 days", "3": "2 hours", "4": "61 seconds"}'::jsonb ->>
-  subject)::interval
-where subject < '5'`)
-	f.exec(t, "update outbox_events set created_at = now() - interval '3 seconds' where subject = '5'")
-	const most = 3 * time.Hour
-	longest := week.Retention
+	for i, age := range []string{"40 days", "167 hours", "3 days", "2 hours", "61 seconds", "3 seconds"} {
+		f.exec(t, "update outbox_events set created_at = now() - $1::text::interval where subject = $2", age, strconv.Itoa(i))
+	}
+	const most = 24 * time.Hour
 	f.spied(t, func(ctx context.Context, b *pgx.Batch) context.Context {
-		if q := b.QueuedQueries[len(b.QueuedQueries)-1]; strings.Contains(q.SQL, "next_attempt_at is null\n  and created_at >=") {
-			from, until := q.Arguments[0].(time.Time), q.Arguments[2].(time.Time)
-			if now := time.Now(); now.Before(until) {
-				until = now
-			}
-			if from.IsZero() {
-				from = time.Now().Add(-longest)
-			}
-			if until.Sub(from) > most {
-				ctx, cancel := context.WithDeadline(ctx, time.Now().Add(-time.Second))
-				cancel()
-				return ctx
-			}
+		q := b.QueuedQueries[len(b.QueuedQueries)-1]
+		if !strings.Contains(q.SQL, "next_attempt_at is null\n  and created_at >=") {
+			return ctx
 		}
+		from, until := q.Arguments[0].(time.Time), q.Arguments[2].(time.Time)
+		if now := time.Now(); now.Before(until) {
+			until = now
+		}
+		if from.IsZero() {
+			from = time.Now().Add(-week.Retention)
+		}
+		if until.Sub(from) <= most {
+			return ctx
+		}
+		ctx, cancel := context.WithDeadline(ctx, time.Now().Add(-time.Second))
+		cancel()
 		return ctx
 	})
+	locked, err := f.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = locked.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := locked.Exec(t.Context(), "set local idle_in_transaction_session_timeout = 0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := locked.Exec(t.Context(), "select from outbox_events where subject = '2' for update"); err != nil {
+		t.Fatal(err)
+	}
 	r := outbox.NewRelay(f.pool, bus.NewPublisher(bus.Config{}, "test", "x", "y"), week, routes) // publishes nothing
 	sweep := r.Sweeper()
 	claimed := func() string {
-		return query[string](t, f,
-			"select coalesce(string_agg(subject, '' order by subject), '') from outbox_events where next_attempt_at is not null")
-	}
-	until := func(done func(claimed string) bool) string {
-		for began := time.Now(); ; time.Sleep(time.Millisecond) {
-			if err := sweep(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if got := claimed(); done(got) {
-				return got
-			} else if time.Since(began) > time.Minute {
-				t.Fatalf("only %q are claimed", got)
-			}
+		if err := sweep(t.Context()); err != nil {
+			t.Fatal(err)
 		}
+		return query[string](t, f, `
+select coalesce(string_agg(subject, '' order by subject), '')
+from outbox_events
+where next_attempt_at is not null`)
 	}
-	if got := until(func(claimed string) bool { return claimed != "" }); got != "5" && got != "05" {
-		t.Errorf("at first it claims %q, want the newest, and perhaps what is older than the retention", got)
+	var first string
+	eventually(t, "something is claimed", func() bool { first = claimed(); return first != "" })
+	if first != "5" && first != "05" {
+		t.Errorf("at first it claims %q, want the newest, and perhaps what is older than the retention", first)
 	}
-	until(func(claimed string) bool { return claimed == "012345" })
+	eventually(t, "all is claimed that nobody has locked", func() bool { return claimed() == "01345" })
+	if err := locked.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the one that was locked is claimed", func() bool { return claimed() == "012345" })
 }
 
 func TestAMeasurementLooksAtNoMoreThanItCan(t *testing.T) {

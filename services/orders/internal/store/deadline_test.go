@@ -19,6 +19,7 @@ import (
 
 	"orderflow.internal/events"
 	"orderflow.internal/kit/identity"
+	"orderflow.internal/kit/kittest"
 	"orderflow.internal/orders/internal/order"
 )
 
@@ -356,6 +357,12 @@ func TestTheSearchForOverdueOrdersBeginsWhereThereAreSome(t *testing.T) {
 	r := newReplicaUntil(t, pool, 10*time.Minute)
 	r.limits.bound = time.Hour // longer than this test takes
 	r.run(t)
+	// The loop's first search begins at the very beginning as well, and must not find what is changed below.
+	kittest.Eventually(t, "the first search for pending orders", func() bool {
+		r.pending.mu.Lock()
+		defer r.pending.mu.Unlock()
+		return !r.pending.since.IsZero()
+	})
 	if from := r.overdue.start(r.limits.bound); !from.IsZero() {
 		t.Errorf("the first search begins at %s", from)
 	}
