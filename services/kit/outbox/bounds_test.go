@@ -44,6 +44,40 @@ func (f *fixture) spied(t *testing.T, s spy) {
 	f.pool = pool
 }
 
+// lock locks the row of a subject for as long as it takes to call the result.
+func (f *fixture) lock(t *testing.T, subject string) (unlock func()) {
+	t.Helper()
+	tx, err := f.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock = sync.OnceFunc(func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) })
+	t.Cleanup(unlock)
+	for _, statement := range []string{
+		"set local idle_in_transaction_session_timeout = 0",
+		"select from outbox_events where subject = '" + subject + "' for update",
+	} {
+		if _, err := tx.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return unlock
+}
+
+// sweeping returns what sweeps once and returns the subjects of the rows that are claimed by then.
+func (f *fixture) sweeping(t *testing.T, sweep func(context.Context) error) (claimed func() string) {
+	t.Helper()
+	return func() string {
+		if err := sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return query[string](t, f, `
+select coalesce(string_agg(subject, '' order by subject), '')
+from outbox_events
+where next_attempt_at is not null`)
+	}
+}
+
 // While an old snapshot is open, the index keeps an entry for each row of the pages before: a search that begins before
 // them takes ever longer.
 func TestRetriesStepOverThePagesBefore(t *testing.T) {
@@ -127,38 +161,49 @@ func TestASurveyThatTakesTooLongIsDoneInSlices(t *testing.T) {
 		cancel()
 		return ctx
 	})
-	locked, err := f.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = locked.Rollback(context.WithoutCancel(t.Context())) }()
-	if _, err := locked.Exec(t.Context(), "set local idle_in_transaction_session_timeout = 0"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := locked.Exec(t.Context(), "select from outbox_events where subject = '2' for update"); err != nil {
-		t.Fatal(err)
-	}
+	unlock := f.lock(t, "2")
 	r := outbox.NewRelay(f.pool, bus.NewPublisher(bus.Config{}, "test", "x", "y"), week, routes) // publishes nothing
-	sweep := r.Sweeper()
-	claimed := func() string {
-		if err := sweep(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		return query[string](t, f, `
-select coalesce(string_agg(subject, '' order by subject), '')
-from outbox_events
-where next_attempt_at is not null`)
-	}
+	claimed := f.sweeping(t, r.Sweeper())
 	var first string
 	eventually(t, "something is claimed", func() bool { first = claimed(); return first != "" })
 	if first != "5" && first != "05" {
 		t.Errorf("at first it claims %q, want the newest, and perhaps what is older than the retention", first)
 	}
 	eventually(t, "all is claimed that nobody has locked", func() bool { return claimed() == "01345" })
-	if err := locked.Rollback(t.Context()); err != nil {
+	unlock()
+	eventually(t, "the one that was locked is claimed", func() bool { return claimed() == "012345" })
+}
+
+// Where somebody keeps a row locked for hours, the sweep's bound stays at it, and there is ever more behind it.
+func TestASweepThatTakesTooLongLeavesTheRestToASurvey(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.spied(t, func(ctx context.Context, b *pgx.Batch) context.Context {
+		q := b.QueuedQueries[len(b.QueuedQueries)-1]
+		if !strings.Contains(q.SQL, "next_attempt_at is null\n  and created_at >=") {
+			return ctx
+		}
+		from, until := q.Arguments[0].(time.Time), q.Arguments[2].(time.Time)
+		if from.IsZero() || time.Since(from) < 30*time.Minute || until.Before(time.Now()) {
+			return ctx
+		}
+		ctx, cancel := context.WithDeadline(ctx, time.Now().Add(-time.Second))
+		cancel()
+		return ctx
+	})
+	f.store(t, "thing.made", 0, 1)
+	f.exec(t, "update outbox_events set created_at = now() - interval '1 hour'")
+	unlock := f.lock(t, "0")
+	r := outbox.NewRelay(f.pool, bus.NewPublisher(bus.Config{}, "test", "x", "y"), week, routes) // publishes nothing
+	sweep := r.Sweeper()
+	if err := sweep(t.Context()); err != nil { // leaves a bound
 		t.Fatal(err)
 	}
-	eventually(t, "the one that was locked is claimed", func() bool { return claimed() == "012345" })
+	f.store(t, "thing.made", 1, 2)
+	claimed := f.sweeping(t, sweep)
+	eventually(t, "the new event is claimed", func() bool { return claimed() == "1" })
+	unlock()
+	eventually(t, "the one that was locked is claimed", func() bool { return claimed() == "01" })
 }
 
 func TestAMeasurementLooksAtNoMoreThanItCan(t *testing.T) {

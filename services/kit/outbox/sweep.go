@@ -74,10 +74,10 @@ func newSweeper(r *Relay) *sweeper {
 }
 
 // bound is a time by the database's clock before which there is nothing more
-// to find, so that a search does not walk through the index entries of rows
-// that are long published, which vacuum may not have removed yet. Now and then
-// a search begins before it: a database's clock can be set back, and a commit can
-// take longer than the margin to become visible.
+// to find, but for what a survey is still to look at, so that a search does not
+// walk through the index entries of rows that are long published, which vacuum may
+// not have removed yet. Now and then a search begins before it: a database's clock
+// can be set back, and a commit can take longer than the margin to become visible.
 type bound struct {
 	mu    sync.Mutex
 	since time.Time
@@ -155,10 +155,17 @@ func (s *sweeper) broker(ctx context.Context) (ready, settled bool) {
 func (s *sweeper) sweep(ctx context.Context) error {
 	if since := s.relay.fresh.now(); !since.IsZero() { // or a survey has to find out
 		found, err := s.search(ctx, since, endless, statementTimeout)
+		switch {
+		case tooLong(ctx, err): // somebody keeps the first row locked, for hours
+			_, err = s.skip(ctx)
+			s.survey.left = true
+			s.survey.next = time.Time{}
+		case err == nil:
+			s.relay.fresh.done(found.until)
+		}
 		if err != nil {
 			return fmt.Errorf("sweep outbox: %w", err)
 		}
-		s.relay.fresh.done(found.until)
 	}
 	if time.Now().Before(s.survey.next) {
 		return nil
@@ -167,6 +174,21 @@ func (s *sweeper) sweep(ctx context.Context) error {
 		return fmt.Errorf("survey outbox: %w", err)
 	}
 	return nil
+}
+
+// tooLong reports whether a statement took longer than it may, and its caller has not.
+func tooLong(ctx context.Context, err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
+}
+
+// skip leaves all that is stored by now to a survey, so that what is stored from
+// now on does not wait for that. It returns the database's time.
+func (s *sweeper) skip(ctx context.Context) (now time.Time, err error) {
+	if err := s.relay.pool.QueryRow(ctx, "select now()").Scan(&now); err != nil {
+		return now, err
+	}
+	s.relay.fresh.done(now)
+	return now, nil
 }
 
 // survey is a search of all that lies before the bound. While an old snapshot is
@@ -192,9 +214,10 @@ func (s *sweeper) goOn(ctx context.Context) error {
 	}
 	began := time.Now()
 	found, err := s.search(ctx, v.from, v.until, surveyTimeout)
-	v.next = time.Now().Add(surveyRest * time.Since(began))
+	took := time.Since(began)
+	v.next = time.Now().Add(surveyRest * took)
 	switch {
-	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+	case tooLong(ctx, err):
 		return s.narrow(ctx)
 	case err != nil:
 		return err
@@ -209,7 +232,10 @@ func (s *sweeper) goOn(ctx context.Context) error {
 	if v.until.Before(v.to) {
 		width := firstSlice
 		if !v.from.IsZero() {
-			width = 2 * v.until.Sub(v.from)
+			width = v.until.Sub(v.from)
+		}
+		if took < surveyTimeout/4 {
+			width *= 2
 		}
 		v.from, v.until = v.until, v.until.Add(width)
 		if v.to.Before(v.until) {
@@ -231,16 +257,15 @@ func (s *sweeper) narrow(ctx context.Context) error {
 		v.until = v.from.Add(max(v.until.Sub(v.from)/2, time.Second))
 		return nil
 	}
-	if v.to.Equal(endless) { // what is stored from now on need not wait for it
-		var now time.Time
-		if err := s.relay.pool.QueryRow(ctx, "select now()").Scan(&now); err != nil {
+	if v.to.Equal(endless) {
+		now, err := s.skip(ctx)
+		if err != nil {
 			return err
 		}
-		v.to = now
-		s.relay.fresh.done(now)
+		v.to, v.until = now, now
 	}
-	// Of what is older only that is left which could not be published.
-	v.until = v.to.Add(-s.relay.retention)
+	// Of what is older than the retention little is left, but for days that could not be dropped.
+	v.until = v.until.Add(-s.relay.retention)
 	return nil
 }
 

@@ -302,7 +302,7 @@ from (
     limit $4 + 1) as first) as p`, s.deadline/4, s.deadline, from, lostOrders,
 		idAt(s.clock.Now().Add(time.Second))).
 		Scan(&now, &oldest, &waiting, &overtaken, &due, &took)
-	s.pending.searched(from, took, err)
+	s.pending.searched(from, s.clock.Now(), took, err)
 	if err != nil {
 		return fmt.Errorf("measure pending orders: %w", err)
 	}

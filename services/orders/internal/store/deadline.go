@@ -46,6 +46,9 @@ func (s *Store) timeOutSome(ctx context.Context) (timedOut int, more bool, err e
 	forgotten := 0
 	first := &pgx.Batch{}
 	from := s.overdue.start(s.limits.bound)
+	if from.IsZero() { // two statements search, and the server is to end them before searchTimeout does
+		first.Queue(fmt.Sprintf("set local statement_timeout = %d", (searchTimeout/2 - time.Second).Milliseconds()))
+	}
 	due := findDue(first, from)
 	overdue := lockDue(first, from)
 	took := readTook(first)
@@ -75,7 +78,7 @@ func (s *Store) timeOutSome(ctx context.Context) (timedOut int, more bool, err e
 		}
 		return last, writeChanges(last, changes)
 	})
-	s.overdue.searched(from, *took, err)
+	s.overdue.searched(from, s.clock.Now(), *took, err)
 	if err != nil {
 		return 0, false, err
 	}
@@ -117,7 +120,8 @@ func (b *bound) start(believed time.Duration) time.Time {
 }
 
 const (
-	// searchShare: at most a hundredth of the time goes into searches from the very beginning.
+	// searchShare: about a hundredth of the time goes into searches from the very
+	// beginning, and not much more where one takes longer than longestBelief allows for.
 	searchShare   = 100
 	longestBelief = 10 * time.Minute
 	// searchTimeout is what such a search may take, with all that vacuum cannot remove.
@@ -133,20 +137,27 @@ func searching(ctx context.Context, from time.Time) context.Context {
 }
 
 // searched notes how long a search that began at from took the server, which
-// says so itself: an answer that was long on its way, or that never came, cost it nothing.
-func (b *bound) searched(from time.Time, took time.Duration, err error) {
+// says so itself: an answer that was long on its way, or that never came, cost it
+// nothing. One that the server has ended leaves a bound if there was none, or each
+// of the next would be ended as well: what became due before now, by the
+// database's clock, waits for a search that is not.
+func (b *bound) searched(from, now time.Time, took time.Duration, err error) {
 	if !from.IsZero() {
 		return
 	}
 	rest := min(searchShare*took, longestBelief)
 	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "57014" { // the server's statement_timeout
+	limited := errors.As(err, &pg) && pg.Code == "57014" // by the server's statement_timeout
+	if limited {
 		rest = longestBelief
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if again := time.Now().Add(rest); again.After(b.all) {
 		b.all = again
+	}
+	if limited && b.since.IsZero() {
+		b.since = now.Add(-boundMargin)
 	}
 }
 

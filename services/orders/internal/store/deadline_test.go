@@ -313,42 +313,6 @@ where order_id in (select order_id from orders where items = '[]' limit 3)
 	check("timed out")
 }
 
-// Nor may they make searches from the very beginning, which are long then, use up a processor.
-func TestSearchesFromTheVeryBeginningAreAsRareAsTheyAreLong(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		const believed = 5 * time.Second
-		var b bound
-		b.first(time.Now().Add(time.Hour))
-		limited := &pgconn.PgError{Code: "57014"}
-		for _, c := range []struct {
-			what        string
-			took, rests time.Duration
-			err         error
-		}{
-			{"a millisecond", time.Millisecond, believed, nil},
-			{"a second", time.Second, 100 * time.Second, nil},
-			{"a minute", time.Minute, longestBelief, nil},
-			{"more than the server allows", 0, longestBelief, limited},
-			{"no answer", 0, believed, context.DeadlineExceeded},
-		} {
-			from := b.start(believed)
-			if !from.IsZero() {
-				t.Fatalf("before %s: it begins at %s", c.what, from)
-			}
-			b.searched(from, c.took, c.err)
-			<-time.After(c.rests - time.Millisecond)
-			if b.start(believed).IsZero() {
-				t.Errorf("one of %s is repeated sooner than after %s", c.what, c.rests)
-			}
-			<-time.After(2 * time.Millisecond)
-		}
-		if from := b.start(believed); !from.IsZero() {
-			t.Errorf("after one without an answer: it begins at %s", from)
-		}
-	})
-}
-
 // Index entries of orders that were pending once stay while a transaction is
 // old. The search begins behind them.
 func TestTheSearchForOverdueOrdersBeginsWhereThereAreSome(t *testing.T) {
@@ -396,4 +360,45 @@ func TestTheSearchForOverdueOrdersBeginsWhereThereAreSome(t *testing.T) {
 	if from := r.pending.start(r.limits.bound); time.Until(from) < 8*time.Minute || time.Until(from) > 10*time.Minute {
 		t.Errorf("without pending orders the search begins in %s", time.Until(from))
 	}
+}
+
+// Nor may they make searches from the very beginning, which are long then, use up a processor.
+func TestSearchesFromTheVeryBeginningAreAsRareAsTheyAreLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const believed = 5 * time.Second
+		var b bound
+		b.first(time.Now().Add(time.Hour))
+		limited := &pgconn.PgError{Code: "57014"}
+		for _, c := range []struct {
+			what        string
+			took, rests time.Duration
+			err         error
+		}{
+			{"a millisecond", time.Millisecond, believed, nil},
+			{"a second", time.Second, 100 * time.Second, nil},
+			{"a minute", time.Minute, longestBelief, nil},
+			{"more than the server allows", 0, longestBelief, limited},
+			{"no answer", 0, believed, context.DeadlineExceeded},
+		} {
+			from := b.start(believed)
+			if !from.IsZero() {
+				t.Fatalf("before %s: it begins at %s", c.what, from)
+			}
+			b.searched(from, time.Now(), c.took, c.err)
+			<-time.After(c.rests - time.Millisecond)
+			if b.start(believed).IsZero() {
+				t.Errorf("one of %s is repeated sooner than after %s", c.what, c.rests)
+			}
+			<-time.After(2 * time.Millisecond)
+		}
+		if from := b.start(believed); !from.IsZero() {
+			t.Errorf("after one without an answer: it begins at %s", from)
+		}
+		var fresh bound // of a process that has just started
+		fresh.searched(fresh.start(believed), time.Now(), 0, limited)
+		if got, want := fresh.start(believed), time.Now().Add(-boundMargin); !got.Equal(want) {
+			t.Errorf("after the first one was ended: it begins at %s, not %s", got, want)
+		}
+	})
 }
