@@ -81,8 +81,9 @@
 // knowing what was published. Half of each page is left free for that version,
 // which saves a third of the WAL. A search for unpublished rows costs the same
 // however many rows there are: they have small indexes of their own, and it
-// begins where the one before ended. So does a measurement,
-// which does not count beyond measureFresh and measureOwed.
+// begins where the one before ended. What lies before that is surveyed every ten
+// minutes, in slices if it is much. A measurement begins there as well, and does
+// not count beyond measureFresh and measureOwed.
 //
 // # Tables
 //

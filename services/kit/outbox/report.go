@@ -183,8 +183,8 @@ func find(parts []trouble, key, queue string) int {
 
 // measure counts fresh rows stored since a time, before which there are none
 // (or, while an old snapshot is open, few, which a survey is still to find),
-// and all others: those that are left to a later attempt. Of more
-// than measureFresh and measureOwed it takes those that are due first.
+// and all others: those that are left to a later attempt. Of more than
+// measureFresh and measureOwed it takes those that are due first.
 func measure(ctx context.Context, pool *pgxpool.Pool, since time.Time) (m measured, rows []owing, err error) {
 	var oldest float64 // seconds
 	b := &pgx.Batch{}

@@ -39,12 +39,6 @@ const (
 
 	// statementTimeout bounds each statement that runs in the background.
 	statementTimeout = 5 * time.Second
-	// surveyTimeout bounds each statement of a survey.
-	surveyTimeout = time.Second
-	// surveyRest is how long a survey rests after a slice, as a multiple of what that took.
-	surveyRest = 3
-	// firstSlice is how much of the retention a survey begins with, if it needs slices.
-	firstSlice = time.Hour
 )
 
 // endless is later than any row.
@@ -170,7 +164,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 	if time.Now().Before(s.survey.next) {
 		return nil
 	}
-	if err := s.goOn(ctx); err != nil {
+	if err := s.advance(ctx); err != nil {
 		return fmt.Errorf("survey outbox: %w", err)
 	}
 	return nil
@@ -189,84 +183,6 @@ func (s *sweeper) skip(ctx context.Context) (now time.Time, err error) {
 	}
 	s.relay.fresh.done(now)
 	return now, nil
-}
-
-// survey is a search of all that lies before the bound. While an old snapshot is
-// open that can be too much to walk through for one statement: it is then done in
-// slices of time, from the oldest on, and takes but a share of the time.
-type survey struct {
-	begun       bool
-	from, until time.Time // of the next slice
-	to          time.Time // the end of the last one
-	left        bool      // somebody else may still have one of the rows that it passed
-	next        time.Time // when it begins or goes on
-}
-
-// goOn begins a survey, or looks at its next slice.
-func (s *sweeper) goOn(ctx context.Context) error {
-	v := &s.survey
-	if !v.begun {
-		to := s.relay.fresh.now()
-		if to.IsZero() {
-			to = endless
-		}
-		*v = survey{begun: true, until: to, to: to}
-	}
-	began := time.Now()
-	found, err := s.search(ctx, v.from, v.until, surveyTimeout)
-	took := time.Since(began)
-	v.next = time.Now().Add(surveyRest * took)
-	switch {
-	case tooLong(ctx, err):
-		return s.narrow(ctx)
-	case err != nil:
-		return err
-	case v.to.Equal(endless):
-		s.relay.fresh.done(found.until)
-	case found.full:
-		v.from = found.until // there will be room
-		return nil
-	default:
-		v.left = v.left || found.until.Before(v.until)
-	}
-	if v.until.Before(v.to) {
-		width := firstSlice
-		if !v.from.IsZero() {
-			width = v.until.Sub(v.from)
-		}
-		if took < surveyTimeout/4 {
-			width *= 2
-		}
-		v.from, v.until = v.until, v.until.Add(width)
-		if v.to.Before(v.until) {
-			v.until = v.to
-		}
-		return nil
-	}
-	v.begun = false
-	if !v.left {
-		v.next = time.Now().Add(boundTime)
-	}
-	return nil
-}
-
-// narrow makes slices of a survey that takes too long, or smaller ones.
-func (s *sweeper) narrow(ctx context.Context) error {
-	v := &s.survey
-	if !v.from.IsZero() {
-		v.until = v.from.Add(max(v.until.Sub(v.from)/2, time.Second))
-		return nil
-	}
-	if v.to.Equal(endless) {
-		now, err := s.skip(ctx)
-		if err != nil {
-			return err
-		}
-		v.to, v.until = now, now
-	}
-	// Of what is older than the retention little is left, but for days that could not be dropped.
-	v.until = v.until.Add(-s.relay.retention)
-	return nil
 }
 
 // found is what a search has found.

@@ -26,10 +26,10 @@ const (
 )
 
 // guard watches over all that is done on a pool. Everything gets a deadline, or
-// an earlier one than it has, and connections that lead nowhere are replaced: those to a peer that has
-// become silent, and those to a primary that was demoted, which stay open and
-// refuse every write. pgx calls it as a tracer, the one place that sees
-// queries, batches and waits for a connection alike.
+// an earlier one than it has, and connections that lead nowhere are replaced: those
+// to a peer that has become silent, and those to a primary that was demoted, which
+// stay open and refuse every write. pgx calls it as a tracer, the one place that
+// sees queries, batches and waits for a connection alike.
 type guard struct {
 	pool  atomic.Pointer[pgxpool.Pool] // set once it exists
 	reset atomic.Int64                 // Unix time of the last reset, ns

@@ -270,8 +270,8 @@ func since(now time.Time, then *time.Time) time.Duration {
 // wait for its turn, it was lost, and the others need not suffer for that. Which
 // order was answered last is told by ids, which are hosts' times: one of a host
 // that was ahead may hide all that came since, so the last one that is not from
-// the future counts as well. Nor may it hide that the others wait too long, so the first few are passed over where
-// more than those wait.
+// the future counts as well. Nor may a lost order hide that the others wait too
+// long, so the first few are passed over where more than those wait.
 func (s *Store) measurePending(ctx context.Context) error {
 	var now, due time.Time
 	var oldest, waiting *time.Time
