@@ -44,8 +44,8 @@ func (c config) Validate() error {
 	if c.Interval < time.Second {
 		errs = append(errs, errors.New("AUDIT_INTERVAL: must be at least 1s"))
 	}
-	if c.Grace <= 0 {
-		errs = append(errs, errors.New("AUDIT_GRACE: must be positive"))
+	if c.Grace < leastGrace {
+		errs = append(errs, fmt.Errorf("AUDIT_GRACE: must be at least %s", leastGrace))
 	}
 	if c.Books != 0 && c.Books < time.Second {
 		errs = append(errs, errors.New("AUDIT_BOOKS_INTERVAL: must be at least 1s, or 0"))
@@ -58,6 +58,10 @@ func (c config) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// leastGrace is above the ten seconds by which an outbox may say late that an event
+// was published: nobody would ask about it.
+const leastGrace = 15 * time.Second
 
 const (
 	namedDifferences = 100

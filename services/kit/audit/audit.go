@@ -33,6 +33,7 @@ type Event struct {
 	ID          uuid.UUID `json:"id"`
 	Subject     string    `json:"subject"` // the order's id
 	RoutingKey  string    `json:"routingKey"`
+	CreatedAt   time.Time `json:"createdAt"` // when it was stored
 	PublishedAt time.Time `json:"publishedAt"`
 }
 

@@ -25,7 +25,7 @@ func Published(ctx context.Context, pool *pgxpool.Pool,
 		afterTime, afterID = r.AfterTime, r.AfterID
 	}
 	b.Queue(`
-select id, subject, routing_key, published_at
+select id, subject, routing_key, created_at, published_at
 from outbox_events
 where published_at < $1
   and (published_at, id) > ($2, $3)

@@ -90,9 +90,13 @@ type Watch struct {
 // queue is one queue and what its consumer has not handled yet.
 type queue struct {
 	name, key, publisher string
-	suspects             map[string]time.Time // subject -> when its event was published
-	reported             time.Time            // when the last log line was written; zero: nothing to report
+	suspects             map[string]suspect // by subject
+	reported             time.Time          // when the last log line was written; zero: nothing to report
 }
+
+// suspect is an event that its consumer may not have handled. Where the broker was
+// away it was published long after it was created.
+type suspect struct{ created, published time.Time }
 
 // New returns a watch over the queues of each routing key, as in events.Routes,
 // whose consumers keep books that client can ask for.
@@ -109,7 +113,7 @@ func New(cfg Config, client *ask.Client, queues map[string][]string) *Watch {
 	}
 	for key, names := range queues {
 		for _, name := range names {
-			w.queues[name] = &queue{name: name, key: key, publisher: publisherOf(key), suspects: map[string]time.Time{}}
+			w.queues[name] = &queue{name: name, key: key, publisher: publisherOf(key), suspects: map[string]suspect{}}
 		}
 	}
 	return w
@@ -226,7 +230,7 @@ func (w *Watch) full(publisher string) bool {
 func (w *Watch) suspect(e audit.Event) {
 	for _, q := range w.queues {
 		if q.key == e.RoutingKey {
-			q.suspects[e.Subject] = e.PublishedAt
+			q.suspects[e.Subject] = suspect{e.CreatedAt, e.PublishedAt}
 		}
 	}
 }
@@ -263,19 +267,26 @@ func (q *queue) finding(depth audit.Depth) (Finding, bool) {
 	}
 	const examples = 10
 	subjects := slices.SortedFunc(maps.Keys(q.suspects),
-		func(a, b string) int { return q.suspects[a].Compare(q.suspects[b]) })
+		func(a, b string) int { return q.suspects[a].published.Compare(q.suspects[b].published) })
 	f := Finding{
 		Queue:      q.name,
 		RoutingKey: q.key,
 		Publisher:  q.publisher,
 		Events:     len(subjects),
 		Subjects:   subjects[:min(len(subjects), examples)],
-		Oldest:     q.suspects[subjects[0]],
+		Oldest:     q.suspects[subjects[0]].published,
 		State:      stateOf(depth),
 		Depth:      depth,
 	}
+	// Events are selected by when they were created.
+	since := f.Oldest
+	for _, s := range q.suspects {
+		if s.created.Before(since) {
+			since = s.created
+		}
+	}
 	f.Remedy = fmt.Sprintf("%s republish --queue %s --key %s --since %s", q.publisher, q.name, q.key,
-		f.Oldest.UTC().Format(time.RFC3339))
+		since.UTC().Format(time.RFC3339))
 	return f, true
 }
 

@@ -42,6 +42,11 @@ func newBooks() *books {
 }
 
 func (b *books) publish(key string, age time.Duration) string {
+	return b.publishLate(key, age, 0)
+}
+
+// publishLate publishes an event that has waited in the outbox.
+func (b *books) publishLate(key string, age, waited time.Duration) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	publisher := "orders"
@@ -50,7 +55,8 @@ func (b *books) publish(key string, age time.Duration) string {
 	}
 	id := uuid.New()
 	b.published[publisher] = append(b.published[publisher], audit.Event{
-		ID: id, Subject: id.String(), RoutingKey: key, PublishedAt: b.now.Add(-age),
+		ID: id, Subject: id.String(), RoutingKey: key,
+		CreatedAt: b.now.Add(-age - waited), PublishedAt: b.now.Add(-age),
 	})
 	return id.String()
 }
@@ -174,6 +180,21 @@ func TestWatch(t *testing.T) {
 		const remedy = "orders republish --queue products.order.cancelled --key order.cancelled --since 2026-11-05T11:59:00Z"
 		if f.Remedy != remedy {
 			t.Errorf("remedy %q, want %q", f.Remedy, remedy)
+		}
+	})
+	t.Run("its remedy sends what was created long before it was published", func(t *testing.T) {
+		t.Parallel()
+		b, w := setup(t)
+		for _, waited := range []time.Duration{0, time.Hour, time.Minute} {
+			b.lose(events.QueueProductsOrderCancelled, b.publishLate(events.OrderCancelledKey, time.Minute, waited))
+		}
+		found := check(t, w)
+		if len(found) != 1 {
+			t.Fatalf("found %v, want one queue", found)
+		}
+		if f := found[0]; !strings.HasSuffix(f.Remedy, " --since 2026-11-05T10:59:00Z") ||
+			!f.Oldest.Equal(b.now.Add(-time.Minute)) {
+			t.Errorf("remedy %q, oldest published at %s", f.Remedy, f.Oldest)
 		}
 	})
 	t.Run("asks again until the event is handled", func(t *testing.T) {

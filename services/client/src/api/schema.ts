@@ -1474,6 +1474,11 @@ export interface components {
             subject: string;
             /** @example order.created */
             routingKey: string;
+            /**
+             * Format: date-time
+             * @description When it was stored
+             */
+            createdAt: string;
             /** Format: date-time */
             publishedAt: string;
         };
