@@ -38,6 +38,8 @@ type client struct {
 	store  *store.Store
 	orders *api.Orders
 	pool   *pgxpool.Pool
+
+	asking func() // before orders answers
 }
 
 func setup(t *testing.T) *client {
@@ -51,12 +53,14 @@ func setup(t *testing.T) *client {
 		t.Fatal(err)
 	}
 	s := store.New(pool, store.Config{Retention: time.Hour, Silence: time.Hour, Rate: 1000})
+	c := &client{t: t, store: s, pool: pool, asking: func() {}}
 	// Orders knows every order, and has ended it.
 	orders := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q struct{ Subjects []string }
 		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || r.URL.Path != "/api/orders/audit/entries" {
 			t.Errorf("orders is asked %s: %v", r.URL, err)
 		}
+		c.asking()
 		entries := make([]string, len(q.Subjects))
 		for i, id := range q.Subjects {
 			entries[i] = fmt.Sprintf(`{"orderId":%q,"status":"Confirmed"}`, id)
@@ -68,12 +72,13 @@ func setup(t *testing.T) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := api.NewOrders(*base)
-	server := httptest.NewServer(api.New(s, asked, identity.New(identity.Config{})))
+	c.orders = api.NewOrders(*base)
+	server := httptest.NewServer(api.New(s, c.orders, identity.New(identity.Config{})))
 	t.Cleanup(server.Close)
 	document := webtest.New(t, "../../openapi.yaml")
 	transport := document.Transport(t, server.Client().Transport)
-	return &client{Client: &http.Client{Transport: transport}, t: t, url: server.URL, store: s, orders: asked, pool: pool}
+	c.Client, c.url = &http.Client{Transport: transport}, server.URL
+	return c
 }
 
 // ingest stores letters with these bodies, one second after the other.
@@ -239,6 +244,29 @@ select exists (
 	c.call(201, "POST", "/redrives", `{"selection":{"queue":"`+queue+`"},"why":"repaired"}`)
 	if err := <-unlocked; err != nil {
 		t.Error(err)
+	}
+}
+
+// Who is told that making a plan has failed makes it again: once it is stored, it is answered.
+func TestAPlanIsAnsweredWhateverFailsOnceItIsStored(t *testing.T) {
+	t.Parallel()
+	c := setup(t)
+	c.ingest("1", "2")
+	c.asking = func() {
+		if _, err := c.pool.Exec(t.Context(), "alter table redrives rename to lost"); err != nil {
+			t.Error(err)
+		}
+	}
+	plan := c.call(201, "POST", "/redrives", `{"selection":{"queue":"`+queue+`"},"why":"repaired"}`)
+	orders := plan["orders"].(map[string]any)
+	if plan["total"] != 2.0 || plan["planned"] != 2.0 || orders["final"] != 2.0 {
+		t.Errorf("plan %v", plan)
+	}
+	if _, err := c.pool.Exec(t.Context(), "alter table lost rename to redrives"); err != nil {
+		t.Fatal(err)
+	}
+	if again := c.call(200, "GET", "/redrives/"+plan["redriveId"].(string), ""); again["total"] != 2.0 {
+		t.Errorf("stored: %v", again)
 	}
 }
 

@@ -123,17 +123,17 @@ func (a *api) plan(w http.ResponseWriter, r *http.Request) error {
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	id, err := a.store.Plan(r.Context(), f, by(r), asked.Why, int(rate))
+	plan, err := a.store.Plan(r.Context(), f, by(r), asked.Why, int(rate))
 	if err != nil {
 		return err
 	}
 	// The plan is stored: what fails from here on must not invite anybody to make it again.
-	answered, final := a.askAbout(r.Context(), id, r.Header.Get("Authorization"))
-	if err := a.store.Asked(r.Context(), id, answered, final); err != nil {
-		slog.WarnContext(r.Context(), "plan made without what orders said", "redrive_id", id, "error", err)
+	plan.Orders.Asked, plan.Orders.Final = a.askAbout(r.Context(), plan.ID, r.Header.Get("Authorization"))
+	if err := a.store.Asked(r.Context(), plan.ID, plan.Orders.Asked, plan.Orders.Final); err != nil {
+		slog.WarnContext(r.Context(), "plan made without what orders said", "redrive_id", plan.ID, "error", err)
 	}
-	w.Header().Set("Location", "/api/deadletters/redrives/"+id.String())
-	return a.writeRedrive(w, r, http.StatusCreated, id)
+	w.Header().Set("Location", "/api/deadletters/redrives/"+plan.ID.String())
+	return web.Write(w, http.StatusCreated, redriveOf(plan))
 }
 
 func (a *api) step(step letter.Step) func(http.ResponseWriter, *http.Request, uuid.UUID) error {
@@ -163,20 +163,16 @@ func (a *api) step(step letter.Step) func(http.ResponseWriter, *http.Request, uu
 		if err := a.store.Step(r.Context(), id, step, by(r), start.Why, start.SkipTaken); err != nil {
 			return err
 		}
-		return a.writeRedrive(w, r, http.StatusOK, id)
+		return a.redrive(w, r, id)
 	}
 }
 
 func (a *api) redrive(w http.ResponseWriter, r *http.Request, id uuid.UUID) error {
-	return a.writeRedrive(w, r, http.StatusOK, id)
-}
-
-func (a *api) writeRedrive(w http.ResponseWriter, r *http.Request, status int, id uuid.UUID) error {
 	redrive, err := a.store.Redrive(r.Context(), id)
 	if err != nil {
 		return err
 	}
-	return web.Write(w, status, redriveOf(redrive))
+	return web.Write(w, http.StatusOK, redriveOf(redrive))
 }
 
 // redriveBody is a redrive with its letters counted by outcome.

@@ -193,14 +193,14 @@ func (e *env) depth(queue string) int {
 // plan plans a redrive of all letters of the queues here, and starts it.
 func (e *env) start(f letter.Filter, rate int) uuid.UUID {
 	e.t.Helper()
-	id, err := e.store.Plan(e.t.Context(), f, "tester", "the handler is repaired", rate)
+	plan, err := e.store.Plan(e.t.Context(), f, "tester", "the handler is repaired", rate)
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	if err := e.store.Step(e.t.Context(), id, letter.Start, "tester", "", false); err != nil {
+	if err := e.store.Step(e.t.Context(), plan.ID, letter.Start, "tester", "", false); err != nil {
 		e.t.Fatal(err)
 	}
-	return id
+	return plan.ID
 }
 
 func (e *env) redrive(id uuid.UUID) letter.Redrive {
@@ -405,10 +405,11 @@ func TestALetterBelongsToOneRunningRedrive(t *testing.T) {
 	for range 10 {
 		plans := make([]uuid.UUID, 4)
 		for i := range plans {
-			var err error
-			if plans[i], err = e.store.Plan(t.Context(), everything, "tester", "why", 1); err != nil {
+			plan, err := e.store.Plan(t.Context(), everything, "tester", "why", 1)
+			if err != nil {
 				t.Fatal(err)
 			}
+			plans[i] = plan.ID
 		}
 		errs := make([]error, len(plans))
 		var starting sync.WaitGroup

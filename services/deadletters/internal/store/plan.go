@@ -14,11 +14,13 @@ import (
 	"orderflow.internal/kit/postgres"
 )
 
-// Plan freezes which letters a redrive is about. It is a draft.
-func (s *Store) Plan(ctx context.Context, f letter.Filter, by, why string, rate int) (uuid.UUID, error) {
+// Plan freezes which letters a redrive is about, and returns the draft. It reads
+// that before it commits: afterwards nothing can fail that would invite anybody to
+// make the plan again.
+func (s *Store) Plan(ctx context.Context, f letter.Filter, by, why string, rate int) (plan letter.Redrive, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return id, fmt.Errorf("make a redrive's id: %w", err)
+		return plan, fmt.Errorf("make a redrive's id: %w", err)
 	}
 	condition, args := where(&f, []any{id, f.Unknown})
 	err = postgres.Tx(ctx, s.pool, func(tx pgx.Tx) error {
@@ -50,12 +52,15 @@ where redrive_id = $1
 returning redrives.total`, id).Scan(&total); err != nil {
 			return err
 		}
+		if plan, err = s.read(ctx, tx, id); err != nil {
+			return err
+		}
 		return note(ctx, tx, letter.Entry{By: by, Action: "planned", Why: why, RedriveID: &id, Letters: total})
 	})
 	if err != nil {
-		return id, fmt.Errorf("plan a redrive: %w", err)
+		return plan, fmt.Errorf("plan a redrive: %w", err)
 	}
-	return id, nil
+	return plan, nil
 }
 
 // OrdersOf lists up to limit of the orders that a redrive's letters are about, in
@@ -210,13 +215,17 @@ limit $4`, after.CreatedAt, after.ID, after.ID == uuid.Nil, limit)
 	if err != nil {
 		return nil, err
 	}
-	return list, s.count(ctx, list)
+	return list, count(ctx, s.pool, list)
 }
 
 // Redrive reads one redrive.
 func (s *Store) Redrive(ctx context.Context, id uuid.UUID) (_ letter.Redrive, err error) {
 	defer fault.Wrap(&err, "redrive %s", id)
-	r, err := postgres.One(ctx, s.pool, s.scanRedrive, `
+	return s.read(ctx, s.pool, id)
+}
+
+func (s *Store) read(ctx context.Context, db postgres.Querier, id uuid.UUID) (letter.Redrive, error) {
+	r, err := postgres.One(ctx, db, s.scanRedrive, `
 select `+redriveColumns+`
 from redrives r
 where r.redrive_id = $1`, id)
@@ -227,12 +236,12 @@ where r.redrive_id = $1`, id)
 		return r, err
 	}
 	one := []letter.Redrive{r}
-	err = s.count(ctx, one)
+	err = count(ctx, db, one)
 	return one[0], err
 }
 
 // count adds to redrives how many letters of each queue have which outcome.
-func (s *Store) count(ctx context.Context, redrives []letter.Redrive) (err error) {
+func count(ctx context.Context, db postgres.Querier, redrives []letter.Redrive) (err error) {
 	defer fault.Wrap(&err, "count letters of redrives")
 	ids := make([]uuid.UUID, len(redrives))
 	index := make(map[uuid.UUID]int, len(redrives))
@@ -244,7 +253,7 @@ func (s *Store) count(ctx context.Context, redrives []letter.Redrive) (err error
 	var queue string
 	var outcome letter.Outcome
 	var n int
-	return postgres.Each(ctx, s.pool, []any{&id, &queue, &outcome, &n}, func() error {
+	return postgres.Each(ctx, db, []any{&id, &queue, &outcome, &n}, func() error {
 		r := &redrives[index[id]]
 		r.Counts[outcome] += n
 		if last := len(r.Queues) - 1; last < 0 || r.Queues[last].Queue != queue {
