@@ -95,6 +95,16 @@ func (o operator) waiting(queue string, n int) {
 	})
 }
 
+func (o operator) discard(queue string) {
+	o.t.Helper()
+	body := map[string]any{"selection": map[string]any{"queue": queue}, "why": "nobody needs them"}
+	var answer struct{ Discarded int }
+	if status, err := o.call(o.t.Context(), http.MethodPost, "/deadletters/discard", body, &answer); err != nil ||
+		status != http.StatusOK || answer.Discarded == 0 {
+		o.t.Errorf("discard: %d, %d letters, %v", status, answer.Discarded, err)
+	}
+}
+
 // plan plans a redrive of the letters with a text in their error or body.
 func (o operator) plan(text string) (r redrive) {
 	o.t.Helper()
@@ -504,6 +514,10 @@ func TestRedriveOfWhatIsStillBroken(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	o.waiting(queue, n)
+	defer func() { // the store outlives the test
+		o.step(plan.RedriveID, "cancel")
+		o.discard(queue)
+	}()
 
 	uses, err := monitoring.Uses(s.Options.Root)
 	if err != nil {
@@ -567,6 +581,17 @@ func TestRedriveBesideAQueueThatConfirmsNothing(t *testing.T) {
 	queue("suspend")
 	resume := sync.OnceFunc(func() { queue("resume") })
 	t.Cleanup(resume)
+	var said struct {
+		Depth struct {
+			Waiting int
+			Problem string
+		}
+	}
+	if status, err := o.call(t.Context(), http.MethodPost, "/customers/audit/handled",
+		map[string]any{"queue": stuck, "subjects": []string{}}, &said); err != nil || status != http.StatusOK ||
+		said.Depth.Problem == "" {
+		t.Errorf("a queue that does not answer is said to be %+v: %d %v", said, status, err)
+	}
 	first := o.plan(stuck).RedriveID
 	o.start(first)
 	o.watched(first, func(r redrive) bool { return r.Sent == 1 })

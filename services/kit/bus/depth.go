@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -14,8 +16,8 @@ var ErrNoQueue = errors.New("no such queue")
 // Depth counts the messages that wait in a queue. It is declared passively: the
 // broker's user needs some permission for it, that to read is enough (before
 // RabbitMQ 4 none is needed). It fails with
-// ErrNoQueue when there is none, and with another error when the broker cannot
-// be asked before ctx is done.
+// ErrNoQueue when there is none, and with another error when the broker, or the
+// queue, does not answer before ctx is done.
 func (c *Consumer) Depth(ctx context.Context, queue string) (int, error) {
 	messages, err := c.depth(ctx, queue)
 	if err != nil {
@@ -39,13 +41,23 @@ func (c *Consumer) depth(ctx context.Context, queue string) (int, error) {
 		err      error
 	}
 	answered := make(chan reply, 1)
-	// A queue without a leader does not answer, and the library waits forever;
-	// the connection has others to serve. So what waits is left behind, one at
-	// a time, until the queue answers or the connection ends.
+	// A broker may not answer, and the library waits forever; the connection has
+	// others to serve. So what waits is left behind, one at a time, until the
+	// broker answers or the connection ends.
 	go func() {
 		defer func() { <-c.asking }()
-		messages, err := declarePassively(conn.Connection, queue)
-		answered <- reply{messages, err}
+		for {
+			q, err := declarePassively(conn.Connection, queue)
+			if err != nil || !c.denied(q) {
+				answered <- reply{q.Messages, err}
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(askAgain):
+			}
+		}
 	}()
 	select {
 	case r := <-answered:
@@ -55,18 +67,29 @@ func (c *Consumer) depth(ctx context.Context, queue string) (int, error) {
 	}
 }
 
-func declarePassively(conn *amqp.Connection, queue string) (int, error) {
+const askAgain = 50 * time.Millisecond
+
+// denied reports whether the answer is not the queue's: when the leader of a quorum
+// queue has not answered within 250 ms, the broker says that there are no messages
+// and no consumers, of which this process may be one.
+func (c *Consumer) denied(q amqp.Queue) bool {
+	return q.Messages == 0 && q.Consumers == 0 && slices.ContainsFunc(c.workers, func(w *worker) bool {
+		return w.sub.queue == q.Name && w.ready() == nil
+	})
+}
+
+func declarePassively(conn *amqp.Connection, queue string) (amqp.Queue, error) {
 	ch, err := conn.Channel()
 	if err != nil {
-		return 0, brokerError(err)
+		return amqp.Queue{}, brokerError(err)
 	}
 	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 	var refused *amqp.Error
 	switch {
 	case errors.As(err, &refused) && refused.Code == amqp.NotFound:
-		return 0, ErrNoQueue // the broker has closed the channel
+		return q, ErrNoQueue // the broker has closed the channel
 	case err != nil:
-		return 0, brokerError(err)
+		return q, brokerError(err)
 	}
-	return q.Messages, ch.Close()
+	return q, ch.Close()
 }
