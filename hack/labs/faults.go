@@ -161,7 +161,11 @@ func (t *trial) lock(ctx context.Context) (release func() error, err error) {
 		return nil, err
 	}
 	t.undo = append(t.undo, conn.Close)
-	_, err = conn.Exec(ctx, "begin; set local lock_timeout = 0; lock table reservations")
+	_, err = conn.Exec(ctx, `
+begin;
+set local lock_timeout = 0;
+set local idle_in_transaction_session_timeout = 0;
+lock table reservations`)
 	return func() error { return conn.Close(ctx) }, err
 }
 
@@ -247,10 +251,18 @@ func allFail(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
+	// All at once: of orders that come one by one, the first would be tried until it is dead, before there are five.
+	products := t.Service("products")
+	if err := products.Kill(ctx); err != nil {
+		return err
+	}
 	if err := t.place(ctx, someOrders); err != nil {
 		return err
 	}
-	return errors.Join(t.dead(ctx, someOrders), accept(ctx))
+	if err := t.waiting(ctx, events.QueueProductsOrderCreated, someOrders); err != nil {
+		return err
+	}
+	return errors.Join(products.Start(ctx), t.dead(ctx, someOrders), accept(ctx))
 }
 
 // dead waits for dead letters of products, if the guarantee is gone.
@@ -262,7 +274,7 @@ func (t *trial) dead(ctx context.Context, n int) error {
 }
 
 // deadline of the orders in the lab about it; orders takes no more when the oldest is half as old.
-const deadline = 4 * time.Second
+const deadline = 10 * time.Second
 
 func crashAcrossTheDeadline(ctx context.Context, t *trial) error {
 	orders := t.Service("orders")

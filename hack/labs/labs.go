@@ -84,7 +84,8 @@ var All = []Lab{
 	},
 	{
 		Name: "breaker", Service: "products", Guarantee: "When every message fails, a breaker opens",
-		Fault: "All orders fail in products for a second. (Delays between retries are 0, so that this takes no minutes.)",
+		Fault: "products comes back to all orders, and all fail for a second. (Delays between retries are 0, so that this " +
+			"takes no minutes.)",
 		Watch: "the queue products.order.created.dlq",
 		env:   map[string]map[string]string{"products": {"BUS_RETRY_DELAY": "0"}},
 		fault: allFail,

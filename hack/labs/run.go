@@ -213,6 +213,19 @@ func (r *Runner) end(ctx context.Context, t *trial) (err error) {
 	return err
 }
 
+// Clear deletes what labs have left in databases and queues, for whoever uses the stack next. No service may run.
+func (r *Runner) Clear(ctx context.Context) error {
+	conn, err := amqp.Dial(r.Broker.AdminURL())
+	if err != nil {
+		return err
+	}
+	ch, err := conn.Channel()
+	if err == nil {
+		err = r.empty(ctx, ch)
+	}
+	return errors.Join(err, conn.Close())
+}
+
 // empty deletes all rows of all tables and all messages.
 func (r *Runner) empty(ctx context.Context, ch *amqp.Channel) error {
 	for _, name := range []string{"orders", "products", "customers"} {

@@ -33,7 +33,7 @@ func failingHandler(t testing.TB, s *stack.Stack, messages int, lasts time.Durat
 	t.Cleanup(back)
 	services := []*stack.Service{s.Service("customers")}
 	marks, began := markLogs(t, services...), time.Now()
-	watching := keepVigil(t.Context(), services...)
+	watching := keepVigil(t.Context(), append(services, s.Service("gateway"))...)
 	publishCancelled(t, s.Broker.AdminURL(), messages)
 	if err := pause(t.Context(), lasts); err != nil {
 		t.Fatal(err)

@@ -30,4 +30,7 @@ func TestLabs(t *testing.T) {
 			}
 		})
 	}
+	if err := r.Clear(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

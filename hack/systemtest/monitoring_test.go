@@ -314,6 +314,15 @@ func (m *monitored) eventsRefused(t *testing.T) {
 	if _, err := closeConnections(t.Context(), m.s, "products"); err != nil {
 		t.Fatal(err)
 	}
+	// An order whose deadline is over when products is back gets no answer.
+	products := m.s.Service("products")
+	eventually(t, time.Minute, "products consumes again", func(ctx context.Context) error {
+		text, err := products.Readiness(ctx)
+		if err == nil && strings.Contains(text, `"consumer`) {
+			err = fmt.Errorf("readyz says %s", text)
+		}
+		return err
+	})
 	if err := placeOne(t.Context(), m.s); err != nil {
 		t.Fatal(err)
 	}

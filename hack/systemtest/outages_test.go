@@ -40,7 +40,7 @@ func (f down) end(context.Context, testing.TB) error {
 func TestEnduringOutages(t *testing.T) {
 	s := system(t)
 	w := wire(t, s)
-	deadline := enduring(18*time.Second, 15*time.Minute)
+	deadline := enduring(30*time.Second, 15*time.Minute)
 	only := w.environment(t, s)
 	only["orders"]["ORDER_DEADLINE"] = deadline.String()
 	start(t, variant{only: only})

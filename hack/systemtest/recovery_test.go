@@ -249,7 +249,15 @@ func (r *recovery) purgedDeadLetters(t *testing.T) {
 		return nil
 	})
 	some := keys(want)[0]
+	const elsewhere = events.QueueProductsOrderCreated
+	before := r.consumed(t, "products", elsewhere)
 	r.follow(t, "Send the events of some orders again", time.Time{}, some)
+	eventually(t, time.Minute, "both commands have sent the event to all queues", func(context.Context) error {
+		if got := r.consumed(t, "products", elsewhere) - before; got < 2 {
+			return fmt.Errorf("%d times", got)
+		}
+		return nil
+	})
 }
 
 func keys(m map[string]string) (all []string) {

@@ -327,7 +327,10 @@ func TestUnknownOutcome(t *testing.T) {
 					}
 				}
 				o := quick(f.serve(t))
-				o.Retry, o.RetryFor = retry, time.Second
+				o.Retry, o.RetryFor = retry, time.Minute
+				if !stored { // and given up
+					o.RetryFor = time.Second
+				}
 				r := mustRun(t, o)
 				var want []string
 				if !stored {

@@ -47,9 +47,7 @@ func TestFailuresAreRejectedAndWhatIsGivenBackIsNot(t *testing.T) {
 	if rejects, nacks := between.times(basicReject), between.times(basicNack); rejects != 1 || nacks != 1 {
 		t.Errorf("the drain made %d rejects and %d nacks, want one nack of all", rejects-1, nacks)
 	}
-	if n := count(t, v, queue); n != 3 {
-		t.Errorf("%d messages are back in the queue, want 3", n)
-	}
+	queueHolds(t, v, queue, 3)
 }
 
 func TestConsumerHoldsNoMoreThanItsPrefetch(t *testing.T) {
@@ -158,9 +156,7 @@ func TestStopEndsAllSubscriptions(t *testing.T) {
 		t.Errorf("the stop took %s, all of its drain: a subscription had not ended", took)
 	}
 	publish(t, p, events(t, 300, 310))
-	if n := count(t, v, queue); n != 10 {
-		t.Errorf("%d of 10 messages are left to others", n)
-	}
+	queueHolds(t, v, queue, 10) // all are left to others
 	for _, d := range take(t, v, queue, 10) {
 		if d.Redelivered {
 			t.Errorf("%s was delivered to a consumer that had stopped", d.Body)

@@ -141,8 +141,10 @@ func TestMigrationThatWaitsForALockLetsOthersPass(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = report.Rollback(context.Background()) }()
-	if _, err := report.Exec(t.Context(), "select from things"); err != nil {
-		t.Fatal(err)
+	for _, sql := range []string{"set local idle_in_transaction_session_timeout = 0", "select from things"} {
+		if _, err := report.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
 	}
 	migrated := make(chan error, 1)
 	go func() {

@@ -67,9 +67,12 @@ function start(version = 0) {
       onConnection: (connection) => connections.push(connection),
     });
   const stream = async (n: number): Promise<Stream> => {
-    await vi.waitFor(() => {
-      expect(streams.length).toBeGreaterThanOrEqual(n);
-    });
+    await vi.waitFor(
+      () => {
+        expect(streams.length).toBeGreaterThanOrEqual(n);
+      },
+      { timeout: 10_000 },
+    );
     const found = streams[n - 1];
     if (!found) throw new Error('cannot happen: see above');
     return found;
