@@ -234,6 +234,7 @@ for update skip locked`, from, overdueAtOnce).Query(func(rows pgx.Rows) error {
 // forgetAnswered queues the removal of those among the orders that are not
 // Pending, or not there at all.
 func forgetAnswered(b *pgx.Batch, ids []uuid.UUID, forgotten *int) {
+	byIndex(b)
 	b.Queue(`
 delete from pending_orders p
 where p.order_id = any($1)

@@ -3,12 +3,14 @@ package store
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
 
@@ -248,6 +250,74 @@ where relname = 'orders'`).Scan(&scans, &rows); err != nil {
 	})
 	if scans > 10 { // making the indexes counts as some
 		t.Errorf("%d sequential scans, %d rows by index", scans, rows)
+	}
+}
+
+// While vacuum can remove nothing, the table of pending orders has few rows and many pages.
+func TestChangesOfOrdersReadNoTableThatVacuumCannotClean(t *testing.T) {
+	t.Parallel()
+	pool := openDatabase(t)
+	snapshot, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = snapshot.Rollback(context.WithoutCancel(t.Context())) }()
+	for _, sql := range []string{"set local idle_in_transaction_session_timeout = 0", "select"} {
+		if _, err := snapshot.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, sql := range []string{
+		`insert into pending_orders (order_id, due) select gen_random_uuid(), now() from generate_series(1, 50000)`,
+		`delete from pending_orders where order_id not in (select order_id from pending_orders limit 20)`,
+		`vacuum analyze pending_orders`,
+	} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := newReplica(t, pool).run(t)
+	var changes []change
+	for range 5 {
+		o := mustPlace(t, r, newOrder(t))
+		if !o.TimeOut(time.Now()) {
+			t.Fatalf("order %s is %s", o.ID, o.Status)
+		}
+		if changes, err = appendChange(changes, t.Context(), &o, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	var tempting string
+	if err := tx.QueryRow(t.Context(), `
+explain (format json)
+delete from pending_orders
+where order_id = any(array(select gen_random_uuid() from generate_series(1, 5)))`).Scan(&tempting); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(tempting, `"Seq Scan"`) {
+		t.Fatalf("by itself the planner does not read the whole table: %s", tempting)
+	}
+	b := &pgx.Batch{}
+	if err := writeChanges(b, changes); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.SendBatch(t.Context(), b).Close(); err != nil {
+		t.Fatal(err)
+	}
+	var scans, deleted int
+	if err := tx.QueryRow(t.Context(), `
+select seq_scan, n_tup_del
+from pg_stat_xact_user_tables
+where relname = 'pending_orders'`).Scan(&scans, &deleted); err != nil {
+		t.Fatal(err)
+	}
+	if scans != 0 || deleted != len(changes) {
+		t.Errorf("the table was read as a whole %d times to delete %d rows of %d", scans, deleted, len(changes))
 	}
 }
 
