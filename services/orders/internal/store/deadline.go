@@ -119,6 +119,13 @@ func (b *bound) start(believed time.Duration) time.Time {
 	return b.since
 }
 
+// now returns where others may begin who only look.
+func (b *bound) now() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.since
+}
+
 const (
 	// searchShare: about a hundredth of the time goes into searches from the very
 	// beginning, and not much more where one takes longer than longestBelief allows for.

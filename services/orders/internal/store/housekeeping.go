@@ -26,7 +26,8 @@ func (s *Store) countPending(ctx context.Context) error {
 	var n int64
 	if err := s.pool.QueryRow(ctx, `
 select count(*)
-from pending_orders`).Scan(&n); err != nil {
+from pending_orders
+where due >= $1`, s.pending.now()).Scan(&n); err != nil {
 		return fmt.Errorf("count pending orders: %w", err)
 	}
 	s.saga.waiting(ctx, n)
