@@ -442,31 +442,40 @@ func TestStoppingConsumerTakesWhatIsOnItsWay(t *testing.T) {
 	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
 	p := publisher(t, v)
-	got := newSeen()
-	c, stop := consumer(t, v, func(_ context.Context, batch []bus.Delivery[thing]) error {
-		got.committed(batch)
-		return nil
-	})
-	publish(t, p, events(t, 0, 100))
-	got.await(t, "a first part", func() bool { return len(got.numbers) == 100 })
-	stopped := make(chan struct{})
-	go func() { defer close(stopped); stop() }()
-	until(t, "the drain", func() bool {
-		err := c.Ready(t.Context())
-		return err != nil && strings.Contains(err.Error(), "draining")
-	})
-	draining := time.Now()
-	publish(t, p, events(t, 100, 101))
-	if took := time.Since(draining); took > 300*time.Millisecond {
-		t.Skipf("the broker took %s to store it, most of the quiet time or more", took)
+	// A broker that takes most of the quiet time to store the message tells nothing.
+	const tries, inTime = 10, 300 * time.Millisecond
+	for try := range tries {
+		got := newSeen()
+		c, stop := consumer(t, v, func(_ context.Context, batch []bus.Delivery[thing]) error {
+			got.committed(batch)
+			return nil
+		})
+		first := 101 * try
+		last := first + 100
+		publish(t, p, events(t, first, last))
+		got.await(t, "a first part", func() bool { return got.numbers[last-1] == 1 })
+		stopped := make(chan struct{})
+		go func() { defer close(stopped); stop() }()
+		until(t, "the drain", func() bool {
+			err := c.Ready(t.Context())
+			return err != nil && strings.Contains(err.Error(), "draining")
+		})
+		draining := time.Now()
+		publish(t, p, events(t, last, last+1))
+		took := time.Since(draining)
+		<-stopped
+		if took > inTime {
+			continue
+		}
+		if got.numbers[last] != 1 {
+			t.Error("what came in the quiet time was left in the queue")
+		}
+		if n := count(t, v, queue); n != 0 {
+			t.Errorf("%d messages are left or were given back", n)
+		}
+		return
 	}
-	<-stopped
-	if got.numbers[100] != 1 {
-		t.Error("what came in the quiet time was left in the queue")
-	}
-	if n := count(t, v, queue); n != 0 {
-		t.Errorf("%d messages are left or were given back", n)
-	}
+	t.Errorf("the broker took more than %s to store a message, %d times", inTime, tries)
 }
 
 func TestConsumerStopsInTimeWhateverTheBrokerDoes(t *testing.T) {

@@ -268,7 +268,9 @@ func TestChangesOfOrdersReadNoTableThatVacuumCannotClean(t *testing.T) {
 		}
 	}
 	for _, sql := range []string{
-		`insert into pending_orders (order_id, due) select gen_random_uuid(), now() from generate_series(1, 50000)`,
+		`insert into pending_orders (order_id, due)
+select gen_random_uuid(), now() + interval '1 day'
+from generate_series(1, 50000)`,
 		`delete from pending_orders where order_id not in (select order_id from pending_orders limit 20)`,
 		`vacuum analyze pending_orders`,
 	} {
