@@ -37,7 +37,7 @@ type config struct {
 	Products    []url.URL `env:"PRODUCTS_URL" envDefault:"http://127.0.0.1:5232" help:"likewise of products"`
 	Customers   []url.URL `env:"CUSTOMERS_URL" envDefault:"http://127.0.0.1:5002" help:"likewise of customers"`
 	Deadletters []url.URL `env:"DEADLETTERS_URL" envDefault:"http://127.0.0.1:5004" help:"likewise of deadletters"`
-	Client      []url.URL `env:"CLIENT_URL" help:"likewise of the client, which gets every path that is not the API's (default none)"`
+	Client      []url.URL `env:"CLIENT_URL" help:"likewise of the client, which gets every path that is not the API's (default: none)"`
 	TrustTraces bool      `env:"TRUST_TRACE_CONTEXT" help:"make requests part of the trace that they name in traceparent; only where all senders are trusted; else their traces link to it (default false)"`
 	WebClient   string    `env:"AUTH_WEB_CLIENT_ID" envDefault:"orderflow-web" help:"what the web client is called at the issuer"`
 	WebScopes   []string  `env:"AUTH_WEB_SCOPES" help:"scopes, separated by commas, that the web client requests besides openid, offline_access and those of AUTH_SCOPE_*"`
@@ -157,6 +157,7 @@ func newRouter(cfg config, transport http.RoundTripper, auth *identity.Verifier)
 	upstream := proxy.Config{
 		Prefix:     apiPrefix,
 		Transport:  transport,
+		Brief:      proxy.BriefTimeout,
 		Replayable: replayable,
 		Modify:     lockDown,
 		Requests:   maxRequests,
@@ -170,14 +171,15 @@ func newRouter(cfg config, transport http.RoundTripper, auth *identity.Verifier)
 	} {
 		upstream.Name, upstream.Instances = name, urls
 		services[name] = proxy.New(upstream)
-		handler := door.wrap(compress(services[name].Handler(proxy.Route{Body: maxBody}), compressing))
 		for _, pattern := range routes[name] {
-			router.Handle(pattern, handler)
+			router.Handle(pattern, door.wrap(compress(services[name].Handler(proxy.Route{
+				Body: maxBody, Patient: name == "deadletters" || pattern == "/products/audit/stock",
+			}), compressing)))
 		}
 	}
 	router.Method(http.MethodPost, "/orders", door.enter(door.held(services["orders"].Handler(proxy.Route{
 		Body: maxOrderBody,
-		Held: proxy.NewSlots(maxWaiting),
+		Held: proxy.NewSlots(maxWaiting), Patient: true,
 		// An order is worth more than waiting for its end.
 		Hurry: func(h http.Header) { h.Set("Prefer", "respond-async") },
 		// Who asks again what came of an order is never refused.

@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -15,6 +17,10 @@ import (
 const (
 	downPause  = time.Second
 	drainPause = 2 * time.Second // longer than the services' default DRAIN_DELAY
+
+	// silentPause is longer, as each try of an instance that is stuck costs those
+	// who are sent there the whole time of an answer.
+	silentPause = 10 * time.Second
 )
 
 // errUnreachable: no connection came about to any instance, nothing was sent.
@@ -26,6 +32,7 @@ var errUnreachable = errors.New("no instance can be reached")
 type balancer struct {
 	transport  http.RoundTripper
 	replayable func(*http.Request) bool
+	brief      time.Duration // 0: the transport's limit
 	instances  []url.URL
 	avoid      []atomic.Int64 // until when, as Unix time in ns
 	turn       atomic.Uint32
@@ -33,7 +40,7 @@ type balancer struct {
 }
 
 func newBalancer(cfg Config) *balancer {
-	return &balancer{transport: cfg.Transport, replayable: cfg.Replayable, spans: newSpans(),
+	return &balancer{transport: cfg.Transport, replayable: cfg.Replayable, brief: cfg.Brief, spans: newSpans(),
 		instances: cfg.Instances, avoid: make([]atomic.Int64, len(cfg.Instances))}
 }
 
@@ -57,8 +64,11 @@ func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 		errs = append(errs, err)
 		if !isDial(err) {
 			unreachable = false
-			var network net.Error
-			if errors.As(err, &network) && network.Timeout() || !b.replayable(req) {
+			if isTimeout(err) {
+				b.avoid[i].Store(time.Now().Add(silentPause).UnixNano())
+				return nil, err // a slow service is not helped by more requests
+			}
+			if !b.replayable(req) {
 				return nil, err
 			}
 		}
@@ -92,6 +102,10 @@ func (b *balancer) pick(turn int, tried []bool) int {
 // send sends a copy of req to one instance.
 func (b *balancer) send(req *http.Request, to url.URL, try int) (*http.Response, error) {
 	ctx, span := b.spans.start(req, to, try)
+	began := func(resp *http.Response, err error) (*http.Response, error) { return resp, err }
+	if b.brief > 0 && ctx.Value(patientKey{}) == nil {
+		ctx, began = beginWithin(ctx, b.brief)
+	}
 	out := req.WithContext(ctx)
 	target := *req.URL
 	target.Scheme, target.Host = to.Scheme, to.Host
@@ -105,12 +119,40 @@ func (b *balancer) send(req *http.Request, to url.URL, try int) (*http.Response,
 		}
 		out.Body = body
 	}
-	resp, err := b.transport.RoundTrip(out)
+	resp, err := began(b.transport.RoundTrip(out))
 	span.end(resp, err)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", to.Host, err)
 	}
 	return resp, nil
+}
+
+// patientKey marks the context of a request that may take as long as the transport
+// allows.
+type patientKey struct{}
+
+func patient(ctx context.Context) context.Context { return context.WithValue(ctx, patientKey{}, true) }
+
+// beginWithin limits the time until an answer begins, not that of its body, which
+// is read with the same context. began takes what came of the request.
+func beginWithin(ctx context.Context, limit time.Duration) (_ context.Context,
+	began func(*http.Response, error) (*http.Response, error)) {
+	ctx, cancel := context.WithCancel(ctx)
+	timer := time.AfterFunc(limit, cancel)
+	return ctx, func(resp *http.Response, err error) (*http.Response, error) {
+		if timer.Stop() {
+			return resp, err
+		}
+		if err == nil { // in the same moment
+			_ = resp.Body.Close() // nobody reads it
+		}
+		return nil, fmt.Errorf("no answer within %s: %w", limit, os.ErrDeadlineExceeded)
+	}
+}
+
+func isTimeout(err error) bool {
+	var network net.Error
+	return errors.As(err, &network) && network.Timeout()
 }
 
 func isDial(err error) bool {

@@ -91,6 +91,54 @@ func TestRestartedInstanceIsPreferredToAStoppingOne(t *testing.T) {
 	}
 }
 
+// An instance that takes requests and answers none, as a process does that is frozen, costs one request of those that
+// are sent in turn, and that one only a short time.
+func TestSilentInstanceIsLeftOut(t *testing.T) {
+	release := make(chan struct{})
+	silent := newUpstream(t, func(http.ResponseWriter, *http.Request) { <-release })
+	t.Cleanup(func() { close(release) }) // before the server is closed, which waits
+	live := newUpstream(t, answer(""))
+	door := newDoor(t, func(cfg *Config) { cfg.Brief = 100 * time.Millisecond }, silent.URL, live.URL)
+	statuses := map[int]int{}
+	for range 10 {
+		resp, _ := send(t, door, "GET", "/orders", "")
+		statuses[resp.StatusCode]++
+	}
+	if statuses[http.StatusOK] != 9 || statuses[http.StatusGatewayTimeout] != 1 || silent.requests.Load() != 1 {
+		t.Errorf("answers by status: %v; the silent instance got %d requests, want 1", statuses, silent.requests.Load())
+	}
+}
+
+// What has begun may take its time, and so may the beginning of an answer that is worth waiting for.
+func TestBriefRequests(t *testing.T) {
+	const brief = 100 * time.Millisecond
+	slow := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/begins") {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+		}
+		<-time.After(3 * brief)
+		_, _ = io.WriteString(w, "whole")
+	})
+	for name, c := range map[string]struct {
+		route  Route
+		path   string
+		status int
+	}{
+		"begins in time": {Route{Body: maxBody}, "/begins", http.StatusOK},
+		"begins late":    {Route{Body: maxBody}, "/late", http.StatusGatewayTimeout},
+		"patient":        {Route{Body: maxBody, Patient: true}, "/late", http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			door := newRoute(t, c.route, func(cfg *Config) { cfg.Brief = brief }, slow.URL)
+			resp, body := send(t, door, "GET", c.path, "")
+			if resp.StatusCode != c.status || (c.status == http.StatusOK) != (body == "whole") {
+				t.Errorf("%d %q, want %d", resp.StatusCode, body, c.status)
+			}
+		})
+	}
+}
+
 // A request that may have been handled is sent again only where that does no
 // harm.
 func TestBrokenConnection(t *testing.T) {

@@ -4,8 +4,8 @@
 // first cannot have seen it (no connection came about) or when seeing it twice
 // does no harm (Config.Replayable). To that end bodies are read whole before
 // they are sent. An instance that cannot be reached is left out for a second
-// and one that says it is stopping ("Connection: close") for two, as long as
-// there are others.
+// one that says it is stopping ("Connection: close") for two, and one that does
+// not answer in time for ten, as long as there are others.
 //
 // Everything that clients can make it hold is bounded: see Route, Budget and
 // Stream.
@@ -17,7 +17,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -36,6 +35,10 @@ type Config struct {
 	Instances []url.URL // at least one base URL, without a path
 	Prefix    string    // goes before the path
 	Transport http.RoundTripper
+
+	// Brief, usually BriefTimeout, is within what the answer to a request has to
+	// begin unless its Route is Patient or it is a Stream; 0: all are patient.
+	Brief time.Duration
 
 	// Replayable tells whether a request, as it is sent to the service, may be
 	// sent again when it is unknown whether it was handled.
@@ -102,6 +105,10 @@ type Route struct {
 	// own, which services may share; nil: they take one of the service's.
 	Held *Slots
 
+	// Patient is for requests whose answer may take as long as the transport allows
+	// to begin.
+	Patient bool
+
 	// Hurry, when not nil, changes a request that finds all of Held taken so
 	// that it is answered at once; it then takes a slot of the service's.
 	// Without it such a request is refused.
@@ -129,6 +136,9 @@ func (s *Service) Handler(route Route) http.Handler {
 			return s.crowded("The gateway has too many such requests in hand.")
 		}
 		defer slots.leave()
+		if route.Patient {
+			r = r.WithContext(patient(r.Context()))
+		}
 		s.reverse.ServeHTTP(w, r)
 		return nil
 	})
@@ -218,13 +228,12 @@ func rewrite(r *httputil.ProxyRequest, prefix string) {
 
 // problem says what went wrong on the way to the service.
 func (s *Service) problem(err error) error {
-	var network net.Error
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, errUnreachable):
 		return web.Unavailable("The " + s.name + " service cannot be reached.").Because(err)
-	case errors.As(err, &network) && network.Timeout():
+	case isTimeout(err):
 		problem := &web.Problem{
 			Type:   "/problems/upstream-timeout",
 			Title:  "The service did not answer in time",

@@ -29,7 +29,7 @@ func (s *Service) Stream(slots *Slots,
 			return s.crowded("Too many event streams are open.")
 		}
 		// The request's context ends with this function.
-		ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+		ctx, cancel := context.WithCancel(patient(context.WithoutCancel(r.Context())))
 		end := func() {
 			cancel()
 			slots.leave()

@@ -18,6 +18,12 @@ const (
 	// to wait.
 	AnswerTimeout = 35 * time.Second
 
+	// BriefTimeout is for requests that no client asks to wait and that change
+	// little: services answer them within 5 s (web.Within), so an instance that
+	// takes longer is stuck. With more time such requests would take all slots of
+	// the service, those of its other instances too.
+	BriefTimeout = 8 * time.Second
+
 	dialTimeout = 2 * time.Second
 
 	// idleTimeout is below the time after which a service closes a connection that
