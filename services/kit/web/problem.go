@@ -157,7 +157,7 @@ func IdempotencyMismatch() *Problem {
 		http.StatusUnprocessableEntity, "Use a new Idempotency-Key for a different request.")
 }
 
-// BadGateway is an upstream that answered, but not with HTTP that can be
+// BadGateway is an upstream whose connection broke, or whose answer cannot be
 // passed on: 502.
 func BadGateway(detail string) *Problem {
 	return newProblem("bad-gateway", "Bad gateway", http.StatusBadGateway, detail)

@@ -5,8 +5,10 @@ import (
 	"time"
 )
 
-// timedListener is a listener whose connections give each write a time limit: a client that does not read what it asked
-// for cannot keep a connection, and what is held for it, for ever. http.Server has a limit for a whole answer only.
+// timedListener is a listener whose connections give each write a time limit: a
+// client that does not read what it asked for, or only a little of it now and then,
+// cannot keep a connection, and what is held for it, for ever. http.Server has a
+// limit for a whole answer only, which event streams and long polls would not survive.
 type timedListener struct {
 	net.Listener
 	timeout time.Duration
@@ -17,23 +19,30 @@ func (l timedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &timedConn{conn, l.timeout}, nil
+	return &timedConn{Conn: conn, timeout: l.timeout}, nil
 }
 
 type timedConn struct {
 	net.Conn
 	timeout time.Duration
+	// late is how long the client has held up writes, less the time that what it took is worth. A stream that is idle
+	// holds up none.
+	late time.Duration
 }
 
-// maxPiece is what a client must be able to take in the time, in bytes.
-const maxPiece = 64 << 10
+const (
+	maxPiece  = 64 << 10 // bytes; what a client must be able to take in the time
+	leastRate = 16 << 10 // bytes per second, once a client has been late by the time
+)
 
 func (c *timedConn) Write(b []byte) (n int, err error) {
 	for {
-		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+		began := time.Now()
+		if err := c.SetWriteDeadline(began.Add(c.timeout - c.late)); err != nil {
 			return n, err
 		}
 		m, err := c.Conn.Write(b[n:min(len(b), n+maxPiece)])
+		c.late = max(0, c.late+time.Since(began)-time.Duration(m)*time.Second/leastRate)
 		if n += m; err != nil || n == len(b) {
 			return n, err
 		}
