@@ -6,8 +6,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -256,6 +259,37 @@ func TestAnIssuerThatIsAwayInvalidatesNoKnownKey(t *testing.T) {
 		if _, err := v.Verify(t.Context(), token); err == nil || isRefused(err) {
 			t.Errorf("a key that may be new: %v", err)
 		}
+	}
+}
+
+// Whoever sends tokens with keys that nobody has does not hold the connections on which they came.
+func TestUnknownKeysDoNotWaitForAnIssuerThatDoesNotAnswer(t *testing.T) {
+	issuer := kittest.NewIssuer(t)
+	target, err := url.Parse(issuer.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	through := httputil.NewSingleHostReverseProxy(target)
+	var silent atomic.Bool
+	door := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if silent.Load() {
+			<-t.Context().Done()
+			return
+		}
+		through.ServeHTTP(w, r)
+	}))
+	t.Cleanup(door.Close)
+	cfg := configOf(issuer)
+	cfg.KeysURL = door.URL + "/keys"
+	v := started(t, cfg)
+	silent.Store(true)
+	token := issuer.Unknown(t, issuer.Claims("ada", nil))
+	began := time.Now()
+	if _, err := v.Verify(t.Context(), token); err == nil || isRefused(err) {
+		t.Errorf("a key that may be new: %v", err)
+	}
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("it took %s", took)
 	}
 }
 

@@ -27,6 +27,7 @@ const (
 	retry   = 2 * time.Second // after one in vain
 
 	fetchTimeout  = 5 * time.Second // of one document
+	lookTimeout   = 2 * time.Second // how long a token with an unknown key waits for it
 	maxDocument   = 256 << 10       // bytes of the issuer's documents
 	minRSA        = 2048            // bits
 	extraInterval = 5 * time.Second
@@ -106,11 +107,20 @@ func (k *keys) find(ctx context.Context, kid string) (*keyring, key, error) {
 		}
 		return nil, k.fetch(context.WithoutCancel(ctx))
 	})
+	if problem := k.status(); problem != nil {
+		// It is asked again all the same. To wait for an issuer that does not answer, with each token that names a key
+		// which nobody has, would give whoever sends them all connections.
+		return nil, key{}, fmt.Errorf("%w: %w", errNoKeys, problem)
+	}
+	late := time.NewTimer(lookTimeout)
+	defer late.Stop()
 	select {
 	case result := <-looked:
 		if result.Err != nil {
 			return nil, key{}, fmt.Errorf("%w: %w", errNoKeys, result.Err)
 		}
+	case <-late.C:
+		return nil, key{}, errNoKeys
 	case <-ctx.Done():
 		return nil, key{}, ctx.Err()
 	}
