@@ -32,6 +32,7 @@ type keepers struct {
 	reservations map[uuid.UUID]wire.Reservation
 	histories    map[uuid.UUID]wire.History
 	waiting      map[string]int  // messages, by queue
+	problem      string          // why that is not known
 	stock        string          // products' lines
 	endless      bool            // products never ends its lines
 	down         string          // a service that is away
@@ -147,7 +148,7 @@ func (k *keepers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "handled":
 		var q audit.Question
 		_ = json.NewDecoder(r.Body).Decode(&q)
-		answer = audit.Answer{Unhandled: []string{}, Depth: audit.Depth{Waiting: k.waiting[q.Queue]}}
+		answer = audit.Answer{Unhandled: []string{}, Depth: audit.Depth{Waiting: k.waiting[q.Queue], Problem: k.problem}}
 	case "stock":
 		_, _ = fmt.Fprintln(w, k.stock)
 		if k.endless {
@@ -237,6 +238,10 @@ func TestAudit(t *testing.T) {
 		},
 		"a cancellation that waits in its queue": {
 			prepare:  func(k *keepers) { k.cancelled(true); k.waiting[events.QueueProductsOrderCancelled] = 1 },
+			inFlight: 1,
+		},
+		"a cancellation while the broker is away": {
+			prepare:  func(k *keepers) { k.cancelled(true); k.problem = "the broker does not answer" },
 			inFlight: 1,
 		},
 		"a cancellation that waits in the outbox": {

@@ -59,8 +59,8 @@ func (a *Audit) read(ctx context.Context, ids []uuid.UUID, do func(e entry, at t
 // waiting: under load there are some at most moments.
 const looks = 5
 
-// lookAtQueues finds out in which queues messages wait. Those of a service that
-// the broker does not answer count as empty.
+// lookAtQueues finds out in which queues messages wait. One of which that cannot be
+// found out counts as such: what the broker keeps while it is away is not lost.
 func (a *Audit) lookAtQueues(ctx context.Context) error {
 	clear(a.queues)
 	asked, _ := ask.Queues(events.Routes)
@@ -69,6 +69,7 @@ func (a *Audit) lookAtQueues(ctx context.Context) error {
 			a.queues[queue] = true
 		}
 	}
+	silent := map[string]bool{} // costs a time-out each time it is asked
 	for look := range looks {
 		if look > 0 {
 			if err := wait(ctx, time.Now().Add(50*time.Millisecond)); err != nil {
@@ -76,7 +77,7 @@ func (a *Audit) lookAtQueues(ctx context.Context) error {
 			}
 		}
 		for queue, waits := range a.queues {
-			if !waits {
+			if !waits || silent[queue] {
 				continue
 			}
 			owner, _, _ := strings.Cut(queue, ".")
@@ -84,7 +85,8 @@ func (a *Audit) lookAtQueues(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			a.queues[queue] = answer.Depth.Waiting > 0
+			silent[queue] = answer.Depth.Problem != ""
+			a.queues[queue] = answer.Depth.Waiting > 0 || silent[queue]
 		}
 	}
 	return nil
