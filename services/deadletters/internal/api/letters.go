@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -241,6 +242,12 @@ func (a *api) export(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
+	if r.Method == http.MethodHead { // the gateway would take the connection for free when the answer has begun
+		return nil
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer web.OnDrain(ctx, cancel)()
 	lines := json.NewEncoder(w)
 	lines.SetEscapeHTML(false)
 	for len(letters) > 0 && err == nil {
@@ -253,7 +260,7 @@ func (a *api) export(w http.ResponseWriter, r *http.Request) error {
 				panic(http.ErrAbortHandler) // what was sent must not look whole
 			}
 		}
-		letters, err = a.store.Export(r.Context(), f, letters[len(letters)-1].ID)
+		letters, err = a.store.Export(ctx, f, letters[len(letters)-1].ID)
 	}
 	if err != nil {
 		panic(http.ErrAbortHandler)

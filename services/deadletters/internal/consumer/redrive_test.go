@@ -273,6 +273,46 @@ set sent_at = now() - interval '3 hours', confirmed_at = now() - $1::interval`, 
 	}
 }
 
+// A plan of waiting letters sends none whose outcome another redrive has lost sight of meanwhile.
+func TestALetterThatBecameUnknownIsSentOnlyWhereThePlanSaysSo(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		unknown bool
+		want    letter.Outcome
+	}{{false, letter.OutcomeSkipped}, {true, letter.OutcomeSent}} {
+		t.Run(fmt.Sprint(c.unknown), func(t *testing.T) {
+			t.Parallel()
+			e := setup(t)
+			e.ingest(1, func(int) (uuid.UUID, string) { return uuid.New(), "cured" })
+			f := everything
+			f.Unknown = c.unknown
+			plan, err := e.store.Plan(t.Context(), f, "tester", "the handler is repaired", 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := e.start(everything, 1000)
+			if err := e.store.Sent(t.Context(), []uuid.UUID{e.advance(other)[0].Attempt}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := e.pool.Exec(t.Context(),
+				"update redrive_letters set confirmed_at = now() - interval '2 hours' where outcome = 'sent'"); err != nil {
+				t.Fatal(err)
+			}
+			if err := e.store.Silent(t.Context(), time.Now().Add(-time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+			e.await(letter.Unknown, 1)
+			if err := e.store.Step(t.Context(), plan.ID, letter.Start, "tester", "", false); err != nil {
+				t.Fatal(err)
+			}
+			e.advance(plan.ID)
+			if r := e.redrive(plan.ID); r.Counts[c.want] != 1 {
+				t.Errorf("the outcomes: %v, want one that is %s", r.Counts, c.want)
+			}
+		})
+	}
+}
+
 // A letter whose outcome stayed unknown until it was forgotten may die again.
 func TestALetterThatDiesAgainAfterItWasForgottenIsStored(t *testing.T) {
 	t.Parallel()

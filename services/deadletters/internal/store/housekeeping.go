@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,7 +22,8 @@ func (s *Store) Run(ctx context.Context) error {
 		run.Job{Name: "forget letters", Interval: 10 * time.Minute, Timeout: time.Minute, Do: s.forget})
 }
 
-// forgetAtOnce bounds what one transaction deletes.
+// forgetAtOnce bounds how many letters, or entries of the history, one transaction
+// deletes.
 const forgetAtOnce = 1000
 
 // forget deletes what was kept for long enough, on one replica at a time. When a
@@ -28,14 +31,12 @@ const forgetAtOnce = 1000
 // database's clock to say: since it came, and since it came back.
 func (s *Store) forget(ctx context.Context) error {
 	ctx = postgres.Patient(ctx)
-	never := 100 * 365 * 24 * time.Hour
-	waiting := s.cfg.Waiting
-	if waiting == 0 {
-		waiting = never
-	}
+	waiting := cmp.Or(s.cfg.Waiting, 100*365*24*time.Hour) // 0 is for ever
+	var errs []error
 	for _, statement := range []struct {
-		sql string
-		age time.Duration
+		sql    string
+		age    time.Duration
+		atOnce int64
 	}{
 		{`
 delete from letters
@@ -44,7 +45,7 @@ where letter_id in (
   where settled_at < now() - $1::interval
   order by settled_at
   limit $2
-  for update skip locked)`, s.cfg.Retention},
+  for update skip locked)`, s.cfg.Retention, forgetAtOnce},
 		{`
 delete from letters
 where letter_id in (
@@ -56,7 +57,7 @@ where letter_id in (
       where r.letter_id = l.letter_id and (r.active or r.ended_at >= now() - $1::interval))
   order by last_died_at
   limit $2
-  for update skip locked)`, waiting},
+  for update skip locked)`, waiting, forgetAtOnce},
 		{`
 delete from redrives
 where redrive_id in (
@@ -65,28 +66,28 @@ where redrive_id in (
     and state in ('draft', 'done', 'cancelled')
     and not exists (select from redrive_letters r where r.redrive_id = redrives.redrive_id and r.outcome = 'sent')
   limit $2
-  for update skip locked)`, s.cfg.Retention},
+  for update skip locked)`, s.cfg.Retention, 1}, // with up to a hundred thousand redrive_letters
 		{`
 delete from letter_history
 where entry_id in (
   select entry_id from letter_history
   where at < now() - $1::interval
   order by at
-  limit $2)`, s.cfg.Retention},
+  limit $2)`, s.cfg.Retention, forgetAtOnce},
 	} {
-		for deleted := int64(forgetAtOnce); deleted == forgetAtOnce; {
+		for deleted := statement.atOnce; deleted == statement.atOnce; {
 			deleted = 0
 			_, err := postgres.Exclusive(ctx, s.pool, "forget letters", func(tx pgx.Tx) error {
-				tag, err := tx.Exec(ctx, statement.sql, statement.age, forgetAtOnce)
+				tag, err := tx.Exec(ctx, statement.sql, statement.age, statement.atOnce)
 				deleted = tag.RowsAffected()
 				return err
 			})
 			if err != nil {
-				return fmt.Errorf("forget letters: %w", err)
+				errs = append(errs, fmt.Errorf("forget letters: %w", err))
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // countAll counts letters and redrives for the metrics.
@@ -104,7 +105,7 @@ select g.queue, count(l.letter_id) filter (where l.state = 'waiting'),
   coalesce(extract(epoch from now() - min(l.last_died_at) filter (where l.state = 'waiting')), 0)::float8,
   count(l.letter_id) filter (where l.state = 'unknown')
 from letter_groups g
-left join letters l using (group_id)
+left join letters l on l.group_id = g.group_id and l.state in ('waiting', 'unknown')
 group by g.queue`)
 	if err != nil {
 		return err

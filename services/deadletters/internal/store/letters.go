@@ -44,6 +44,9 @@ func where(f *letter.Filter, args []any) (string, []any) {
 	}
 	if f.State != "" {
 		add("l.state = ?", string(f.State))
+		if f.State == letter.Waiting || f.State == letter.Unknown {
+			all = append(all, "l.state in ('waiting', 'unknown')") // for the index of open letters
+		}
 	}
 	if f.Since != nil {
 		add("l.last_died_at >= ?", *f.Since)
@@ -194,7 +197,7 @@ returning note_at`, groupID, text, by).Scan(&n.At)
 func (s *Store) Discard(ctx context.Context, f letter.Filter, by, why string) (int, error) {
 	condition, args := where(&f, []any{f.Unknown})
 	var n int
-	err := postgres.Tx(ctx, s.pool, func(tx pgx.Tx) error {
+	err := s.bulk(ctx, func(tx pgx.Tx) error {
 		ids, err := postgres.All(ctx, tx, pgx.RowTo[int64], `
 update letters
 set state = 'discarded', settled_at = clock_timestamp()

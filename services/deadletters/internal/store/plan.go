@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -23,10 +25,10 @@ func (s *Store) Plan(ctx context.Context, f letter.Filter, by, why string, rate 
 		return plan, fmt.Errorf("make a redrive's id: %w", err)
 	}
 	condition, args := where(&f, []any{id, f.Unknown})
-	err = postgres.Tx(ctx, s.pool, func(tx pgx.Tx) error {
+	err = s.bulk(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `
-insert into redrives (redrive_id, state, why, planned_by, rate, total)
-values ($1, 'draft', $2, $3, $4, 0)`, id, why, by, rate); err != nil {
+insert into redrives (redrive_id, state, why, planned_by, rate, total, unknown)
+values ($1, 'draft', $2, $3, $4, 0, $5)`, id, why, by, rate, f.Unknown); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `
@@ -93,7 +95,7 @@ const startTries = 3
 // letters belong to other running redrives, unless it may skip them.
 func (s *Store) Step(ctx context.Context, id uuid.UUID, step letter.Step, by, why string, skipTaken bool) error {
 	for try := 1; ; try++ {
-		err := postgres.Tx(ctx, s.pool, func(tx pgx.Tx) error { return s.step(ctx, tx, id, step, by, why, skipTaken) })
+		err := s.bulk(ctx, func(tx pgx.Tx) error { return s.step(ctx, tx, id, step, by, why, skipTaken) })
 		var pg *pgconn.PgError
 		if try < startTries && errors.As(err, &pg) && pg.ConstraintName == "redrive_letters_active" {
 			continue
@@ -147,8 +149,30 @@ where redrive_id = $1`, id, string(state)); err != nil {
 	return note(ctx, tx, letter.Entry{By: by, Action: action, Why: why, RedriveID: &id, Letters: letters})
 }
 
+// bulk is postgres.Tx for what changes so many letters at once that the role's
+// statement_timeout is too short: ctx says how long it may take.
+func (s *Store) bulk(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	return postgres.Tx(ctx, s.pool, func(tx pgx.Tx) error {
+		if deadline, ok := ctx.Deadline(); ok {
+			if _, err := tx.Exec(ctx, "select set_config('statement_timeout', $1, true)",
+				strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10)); err != nil {
+				return fmt.Errorf("set the time limit: %w", err)
+			}
+		}
+		return fn(tx)
+	})
+}
+
+// sendable is the condition that the letter of r, a redrive_letter, may be sent.
+const sendable = `exists (
+  select from letters l, redrives d
+  where l.letter_id = r.letter_id
+    and d.redrive_id = r.redrive_id
+    and (l.state = 'waiting' or d.unknown and l.state = 'unknown'))`
+
 // take makes the plan's letters the redrive's own. Those that no longer wait are
-// skipped. Who loses a race for a letter fails at the unique index.
+// skipped, and those that have become unknown meanwhile, unless the plan is about
+// unknown ones, too. Who loses a race for a letter fails at the unique index.
 func take(ctx context.Context, tx pgx.Tx, id uuid.UUID, skipTaken bool) (_ int, err error) {
 	defer fault.Wrap(&err, "take letters of redrive %s", id)
 	taken, err := postgres.All(ctx, tx, pgx.RowToStructByPos[letter.Taken], `
@@ -168,7 +192,7 @@ update redrive_letters r
 set outcome = 'skipped', ended_at = clock_timestamp()
 where r.redrive_id = $1
   and ($2 and exists (select from redrive_letters o where o.letter_id = r.letter_id and o.active)
-    or not exists (select from letters l where l.letter_id = r.letter_id and l.state in ('waiting', 'unknown')))`,
+    or not `+sendable+`)`,
 		id, skipTaken); err != nil {
 		return 0, err
 	}

@@ -147,14 +147,14 @@ order by letter_id
 for update`, chosen); err != nil {
 		return 0, err
 	}
-	// One that was handled or discarded meanwhile, or whose retention is over, is
-	// left out.
+	// One that was handled, discarded or lost from sight meanwhile, or whose
+	// retention is over, is left out.
 	if _, err := tx.Exec(ctx, `
 update redrive_letters r
 set outcome = 'skipped', active = false, ended_at = clock_timestamp()
 where redrive_id = $1
   and letter_id = any($2)
-  and not exists (select from letters l where l.letter_id = r.letter_id and l.state in ('waiting', 'unknown'))`,
+  and not `+sendable,
 		id, chosen); err != nil {
 		return 0, err
 	}
