@@ -44,6 +44,10 @@ func (a *api) checkStock(w http.ResponseWriter, r *http.Request) error {
 	if err != nil || rate < 1 || rate > maxStockRate {
 		return web.BadParameter("rate", fmt.Sprintf("must be an integer from 1 to %d", maxStockRate))
 	}
+	if r.Method == http.MethodHead { // the gateway would take the connection for free when the answer has begun
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		return nil
+	}
 	select {
 	case a.checking <- struct{}{}:
 		defer func() { <-a.checking }()
@@ -52,6 +56,7 @@ func (a *api) checkStock(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), stockCheckLimit)
 	defer cancel()
+	defer web.OnDrain(r.Context(), cancel)() // whoever asked asks again
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	write := func(line stockLine) error {
 		if err := json.NewEncoder(w).Encode(line); err != nil {
