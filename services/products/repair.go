@@ -41,8 +41,9 @@ Sets the reservation of one order, moves the stock by what that changes, and sto
 lacks, which the service then publishes. The audit prints the whole command.
 
   --status STATUS  Reserved (it holds the items), Released (it held them), Refused or Expired (it never did)
-  --item P=N@C     N units of product P, at C cents each; may be repeated. Without @C the price is today's.
-  --currency CODE  of the prices
+  --item P=N@C     N units of product P, at C cents each; may be repeated. @C is for all of them or none, which
+                   means today's prices.
+  --currency CODE  of the prices, needed with them; today's have their own
   --customer ID    whose order it is
 ` + audit.RepairFlags
 
@@ -84,14 +85,18 @@ func forget(ctx context.Context, call run.Call, cfg config) error {
 }
 
 func setReservation(ctx context.Context, call run.Call, cfg config) error {
-	said := store.Statement{Priced: true}
+	var said store.Statement
+	prices := 0
 	r, err := audit.ParseRepair(call, "products reservation", func(flags *flag.FlagSet) {
 		flags.StringVar(&said.Status, "status", "", "")
 		flags.StringVar(&said.Currency, "currency", "", "")
 		flags.TextVar(&said.Customer, "customer", uuid.Nil, "")
 		flags.Func("item", "", func(value string) error {
 			item, priced, err := parseItem(value)
-			said.Items, said.Priced = append(said.Items, item), said.Priced && priced
+			said.Items = append(said.Items, item)
+			if priced {
+				prices++
+			}
 			return err
 		})
 	})
@@ -106,7 +111,14 @@ func setReservation(ctx context.Context, call run.Call, cfg config) error {
 		return fmt.Errorf("%w: --status must be one of %s", run.ErrUsage, strings.Join(statuses, ", "))
 	case len(said.Items) == 0:
 		return fmt.Errorf("%w: --item is needed", run.ErrUsage)
+	case prices > 0 && prices < len(said.Items):
+		return fmt.Errorf("%w: %d of %d --item lack their price, @CENTS",
+			run.ErrUsage, len(said.Items)-prices, len(said.Items))
+	case prices > 0 && said.Currency == "":
+		return fmt.Errorf("%w: --currency is needed with prices", run.ErrUsage)
 	}
+	// A currency alone passes: the audit names that of an order whose prices are lost.
+	said.Priced = prices > 0
 	return withStore(ctx, cfg, func(s *store.Store) error {
 		changed, err := s.SetReservation(ctx, r, said)
 		n := 0
@@ -143,6 +155,9 @@ func recount(ctx context.Context, call run.Call, cfg config) error {
 			return err
 		})
 	})
+	if err == nil && len(r.Orders) > 0 {
+		err = fmt.Errorf("%w: --order is not for recount, which takes --product", run.ErrUsage)
+	}
 	if err != nil {
 		return err
 	}

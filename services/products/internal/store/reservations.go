@@ -105,10 +105,10 @@ type claims struct {
 }
 
 // claimOrders queues the orders' reservations. An order is claimed by whoever
-// inserts its row, which is never deleted: this is what makes Reserve
-// idempotent. The row is written as Reserved, which most will be; writeRefused
-// corrects the others before the commit. An order that was cancelled before it
-// was created keeps its mark.
+// inserts its row, which nothing but an operator's forget deletes: this is what
+// makes Reserve idempotent. The row is written as Reserved, which most will be;
+// writeRefused corrects the others before the commit. An order that was
+// cancelled before it was created keeps its mark.
 func claimOrders(b *pgx.Batch, orders []Order) (*claims, error) {
 	ids := make([]uuid.UUID, len(orders))
 	customers := make([]uuid.UUID, len(orders))
