@@ -307,6 +307,7 @@ func writeLate(b *pgx.Batch, late []Answer) {
 		ids[i] = a.OrderID
 		answers[i] = a.routingKey()
 	}
+	byIndex(b) // for the triggers, too
 	b.Queue(`
 update orders o
 set answer = l.answer,
