@@ -31,7 +31,8 @@ type Config struct {
 	Prefetch int `env:"BUS_PREFETCH" envDefault:"256" help:"most unacknowledged messages of one queue"`
 	Batch    int `env:"BUS_BATCH" envDefault:"128" help:"most messages handled in one transaction"`
 	// Linger trades a little latency under load for larger batches: it only
-	// applies after a batch of more than one message, never to a lone one.
+	// applies after a batch of more than one message, never to messages that come
+	// one by one.
 	Linger     time.Duration `env:"BUS_LINGER" envDefault:"2ms" help:"how long a busy consumer lets a batch grow before it handles it"`
 	RetryDelay time.Duration `env:"BUS_RETRY_DELAY" envDefault:"200ms" help:"delay before a failed message is retried; doubles with each attempt up to 30s. 0 leaves delays to the broker"`
 	// ConfirmTimeout bounds the wait for a publisher confirm. An alarm of the
@@ -142,7 +143,7 @@ func (c Config) tls(host string) (*tls.Config, error) {
 	if c.CertFile != "" {
 		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("read the client certificate: %w", err)
+			return nil, fmt.Errorf("AMQP_CERT_FILE %s and AMQP_KEY_FILE %s: %w", c.CertFile, c.KeyFile, err)
 		}
 		config.Certificates = []tls.Certificate{cert}
 	}

@@ -27,8 +27,8 @@ import (
 
 const scope = "orderflow.internal/kit/bus"
 
-// outboxWaitKey is the time in seconds between the commit of an event's outbox
-// row and its publishing.
+// outboxWaitKey is the time in seconds between the creation of an event and its
+// publishing.
 const outboxWaitKey = attribute.Key("orderflow.outbox.wait")
 
 // attemptKey counts the failed deliveries before this one, if there were any.
@@ -252,7 +252,10 @@ func recordPublished(ctx context.Context, messages []message, events []Event, er
 	}
 	exchange := semconv.MessagingDestinationName(messages[0].exchange)
 	wait := metric.WithAttributeSet(attribute.NewSet(exchange))
-	for _, e := range events {
+	for i, e := range events {
+		if errs[i] != nil {
+			continue // its wait goes on
+		}
 		instrument.outboxWait.Record(ctx, max(0, started.Sub(e.Time).Seconds()), wait)
 	}
 	for o, n := range counts {

@@ -24,7 +24,7 @@ const RepublishSummary = "publish events again: after a queue or a binding was m
 
 // RepublishHelp is the command's own help.
 const RepublishHelp = `Usage: republish [--since TIME] [--until TIME] [--subject ID ...] [--key KEY ...]
-                 [--queue QUEUE ...] [--rate N] [--yes]
+                 [--queue QUEUE ...] [--rate N] [--by NAME] [--yes]
 
 Publishes events again that were published before and are still kept (OUTBOX_RETENTION). Consumers are idempotent: doing
 it twice changes nothing. Without --yes it only shows what it would do. What it does is recorded in the table

@@ -33,11 +33,11 @@ func State() *outbox.State {
 const (
 	statePage  = 2_000   // orders read at a time
 	stateCount = 100_000 // orders counted at a time
-	// stateTimeout bounds one of both.
+	// stateTimeout bounds either query.
 	stateTimeout = time.Minute
 )
 
-// stateCondition selects orders behind $1 with ids up to $2, all or those in $3.
+// stateCondition selects orders after $1 and before $2, all or those in $3.
 const stateCondition = `
 from orders
 where order_id > $1

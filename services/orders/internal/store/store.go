@@ -46,7 +46,7 @@ var (
 	// ErrBusy: more orders wait to be stored than the service takes.
 	ErrBusy = errors.New("too many orders at once")
 	// ErrBehind: orders wait too long for their stock answer to take more.
-	ErrBehind = errors.New("the oldest pending order is too old")
+	ErrBehind = errors.New("the pending orders wait too long for their stock answer")
 	// ErrKeyReused: the idempotency key belongs to another request.
 	ErrKeyReused = errors.New("the idempotency key was used with another request")
 )
