@@ -347,9 +347,13 @@ func (m *monitored) ordersStuck(t *testing.T) {
 	}
 	closed := func() { _ = conn.Close(context.WithoutCancel(t.Context())) } // gives the lock back
 	defer closed()
-	// The services' own sessions may not idle in a transaction for so long.
+	// The services' own sessions may not idle in a transaction for so long. An order that later ones have overtaken would
+	// count as lost, and close nothing.
 	for _, sql := range []string{`
 set idle_in_transaction_session_timeout = 0`, `
+update orders
+set created_at = created_at - interval '1 hour'
+where status = 'Confirmed'`, `
 insert into orders (order_id, customer_id, status, items, version, created_at, updated_at)
 values ($1, $1, 'Pending', '[{"productId": "00000000-0000-7000-8000-000000000001", "quantity": 1}]', 1,
   now() - interval '30 minutes', now() - interval '30 minutes')`, `
