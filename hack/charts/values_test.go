@@ -331,9 +331,26 @@ func TestReleasesDoNotCollide(t *testing.T) {
 			}
 		}
 	}
-	if _, err := helm(t.Context(), root, "template", strings.Repeat("x", 41), folder(root, "orderflow")); err == nil ||
-		!strings.Contains(err.Error(), "at most 40") {
-		t.Errorf("a release whose names would not fit: %v", err)
+}
+
+// Names are made of a release's and the broker's: what would not fit the API server's limits is refused here.
+func TestRefusesLongNames(t *testing.T) {
+	for _, test := range []struct {
+		release, broker int
+		set, want       string
+	}{
+		{36, 0, "", ""},
+		{37, 0, "", "at most 45 characters (the release's 36)"},
+		{40, 45, "", ""},
+		{9, 46, "", "at most 45 characters"},
+		{40, 0, "messaging.enabled=false", ""},
+		{41, 45, "", "at most 40 characters"},
+	} {
+		_, err := helm(t.Context(), root, "template", strings.Repeat("x", test.release), folder(root, "orderflow"),
+			"--set", test.set, "--set", "global.rabbitmq.cluster="+strings.Repeat("b", test.broker))
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%+v: %v", test, err)
+		}
 	}
 }
 
