@@ -29,7 +29,8 @@ well; its pages are built when they have changed.
 
 Missing Debian packages (rabbitmq-server, postgresql) are installed after saying so, which needs root or sudo. Data,
 logs and passwords are in .run/up; ports are on the loopback interface; instances that already run are left alone.
-OTEL_*, LOG_*, ORDER_*, BUS_*, AUTH_*, IDP_* and DATABASE_MAX_CONNS are passed on to the services.`,
+OTEL_*, LOG_*, ORDER_*, BUS_*, AUTH_*, IDP_*, DATABASE_MAX_CONNS, SHUTDOWN_TIMEOUT, DRAIN_DELAY, GOMAXPROCS, GOGC,
+GOMEMLIMIT and GODEBUG are passed on to the services.`,
 		Example: `  hack/up                                                start, show the logs, Ctrl-C stops all
   hack/up --detach                                       leave it running; hack/down stops it
   hack/up --rabbitmq-image rabbitmq:4.3.6-management     with another RabbitMQ, run by Docker
