@@ -42,6 +42,20 @@ func TestProductionWantsAnIssuer(t *testing.T) {
 	}
 }
 
+// Where policies are enforced behind a Service, its pods' port is what counts.
+func TestAnIssuerInTheClusterIsReachedAtItsPods(t *testing.T) {
+	r := render(t, "orderflow", "--set", "global.networkPolicy.enabled=true,global.networkPolicy.issuerPorts={8443},"+
+		"global.auth.issuer=https://identity.front.svc")
+	for _, name := range []string{"gateway", "orders", "products", "customers", "deadletters"} {
+		if !slices.ContainsFunc(r.get(t, "NetworkPolicy/orderflow-"+name).objects("spec", "egress"), func(rule object) bool {
+			ports := rule.objects("ports")
+			return len(ports) == 2 && ports[0]["port"] == 8443 && ports[1]["port"] == 443
+		}) {
+			t.Errorf("%s cannot reach the issuer's pods", name)
+		}
+	}
+}
+
 // helm test asks only for what it may have: it gets no token.
 func TestHelmTestNeedsNoToken(t *testing.T) {
 	for issuer, orders := range map[string]bool{"": true, "https://id.example.com": false} {

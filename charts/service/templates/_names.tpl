@@ -155,6 +155,9 @@ app.kubernetes.io/part-of: {{ .Release.Name }}
 {{/* The ports that the issuer's keys and tokens come from, as a JSON array. */}}
 {{- define "service.issuerPorts" -}}
 {{- $ports := list }}
+{{- range .Values.global.networkPolicy.issuerPorts }}
+{{- $ports = append $ports (int .) }}
+{{- end }}
 {{- range list .Values.global.auth.issuer .Values.global.auth.keysURL .Values.global.auth.tokenURL }}
 {{- if . }}
 {{- $url := urlParse . }}
