@@ -79,6 +79,14 @@ type Depth struct {
 	Problem      string `json:"problem,omitempty"` // why Waiting is not known
 }
 
+// noQueue ends the Problem of a queue that the broker does not have; see
+// bus.ErrNoQueue.
+const noQueue = "no such queue"
+
+// Unknown tells whether messages may wait of which the broker does not say so. In
+// a queue that does not exist there are none.
+func (d Depth) Unknown() bool { return d.Problem != "" && !strings.HasSuffix(d.Problem, noQueue) }
+
 // EventsQuery are the query parameters of EventsHandler.
 var EventsQuery = []string{"since", "until", "after", "limit"}
 

@@ -25,9 +25,10 @@ func (l timedListener) Accept() (net.Conn, error) {
 type timedConn struct {
 	net.Conn
 	timeout time.Duration
-	// late is how long the client has held up writes, less the time that what it took is worth. A stream that is idle
-	// holds up none.
-	late time.Duration
+	// late is how long the client has held up writes, less the time that what it took is worth, and less that in
+	// which nothing was to be written.
+	late  time.Duration
+	ended time.Time // the last write
 }
 
 const (
@@ -36,6 +37,10 @@ const (
 )
 
 func (c *timedConn) Write(b []byte) (n int, err error) {
+	if !c.ended.IsZero() {
+		c.late = max(0, c.late-time.Since(c.ended))
+	}
+	defer func() { c.ended = time.Now() }()
 	for {
 		began := time.Now()
 		if err := c.SetWriteDeadline(began.Add(c.timeout - c.late)); err != nil {

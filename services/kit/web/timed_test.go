@@ -14,7 +14,7 @@ func TestClientThatReadsALittleNowAndThenIsGivenUp(t *testing.T) {
 	const piece = 1 << 10
 	server, client := net.Pipe()
 	defer client.Close()
-	conn := &timedConn{Conn: server, timeout: 300 * time.Millisecond}
+	conn := &timedConn{Conn: server, timeout: time.Second}
 	go func() {
 		defer conn.Close()
 		for buffer := make([]byte, piece); ; <-time.After(2 * time.Second * piece / leastRate) {

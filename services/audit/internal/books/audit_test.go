@@ -22,6 +22,7 @@ import (
 	"orderflow.internal/events"
 	wire "orderflow.internal/events/books"
 	"orderflow.internal/kit/audit"
+	"orderflow.internal/kit/bus"
 )
 
 // keepers are three services' answers, as the test writes them. An entry's
@@ -243,6 +244,13 @@ func TestAudit(t *testing.T) {
 		"a cancellation while the broker is away": {
 			prepare:  func(k *keepers) { k.cancelled(true); k.problem = "the broker does not answer" },
 			inFlight: 1,
+		},
+		"a cancellation whose queue is gone": {
+			prepare: func(k *keepers) {
+				k.cancelled(true)
+				k.problem = fmt.Errorf("depth of %s: %w", events.QueueProductsOrderCancelled, bus.ErrNoQueue).Error()
+			},
+			counts: map[books.Kind]int64{unhandled: 1},
 		},
 		"a cancellation that waits in the outbox": {
 			prepare:  func(k *keepers) { k.cancelled(false) },

@@ -85,7 +85,7 @@ func (a *Audit) lookAtQueues(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			silent[queue] = answer.Depth.Problem != ""
+			silent[queue] = answer.Depth.Unknown()
 			a.queues[queue] = answer.Depth.Waiting > 0 || silent[queue]
 		}
 	}

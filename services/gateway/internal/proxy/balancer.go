@@ -35,13 +35,15 @@ type balancer struct {
 	brief      time.Duration // 0: the transport's limit
 	instances  []url.URL
 	avoid      []atomic.Int64 // until when, as Unix time in ns
+	silent     []atomic.Int64 // the same for those that have not answered in time; 0: it answers
 	turn       atomic.Uint32
 	spans      spans
 }
 
 func newBalancer(cfg Config) *balancer {
 	return &balancer{transport: cfg.Transport, replayable: cfg.Replayable, brief: cfg.Brief, spans: newSpans(),
-		instances: cfg.Instances, avoid: make([]atomic.Int64, len(cfg.Instances))}
+		instances: cfg.Instances, avoid: make([]atomic.Int64, len(cfg.Instances)),
+		silent: make([]atomic.Int64, len(cfg.Instances))}
 }
 
 // RoundTrip sends req, whose URL lacks the host, to an instance, and then to
@@ -55,6 +57,9 @@ func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 		i := b.pick(turn+try, tried)
 		tried[i] = true
 		resp, err := b.send(req, b.instances[i], try)
+		if !isTimeout(err) && b.silent[i].Load() != 0 {
+			b.silent[i].Store(0)
+		}
 		if err == nil {
 			if resp.Close {
 				b.avoid[i].Store(time.Now().Add(drainPause).UnixNano())
@@ -65,7 +70,9 @@ func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 		if !isDial(err) {
 			unreachable = false
 			if isTimeout(err) {
-				b.avoid[i].Store(time.Now().Add(silentPause).UnixNano())
+				if req.Context().Err() == nil { // it was not the caller who gave up early
+					b.silent[i].Store(time.Now().Add(silentPause).UnixNano())
+				}
 				return nil, err // a slow service is not helped by more requests
 			}
 			if !b.replayable(req) {
@@ -86,13 +93,24 @@ func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 // pick returns the index of the next instance from turn on that was not tried
 // and need not be avoided. When all have to be, it is the one that has been avoided
 // for longest: in a rolling restart that one is back, and another is about to close
-// its port.
+// its port. One that does not answer comes last; when its pause is over a single
+// request finds out whether it does again.
 func (b *balancer) pick(turn int, tried []bool) int {
 	n, now := len(b.instances), time.Now().UnixNano()
 	best, least := turn%n, int64(math.MaxInt64)
 	for k := range n {
 		i := (turn + k) % n
-		if left := max(0, b.avoid[i].Load()-now); !tried[i] && left < least {
+		if tried[i] {
+			continue
+		}
+		left := max(0, b.avoid[i].Load()-now)
+		if until := b.silent[i].Load(); until != 0 {
+			if until < now && b.silent[i].CompareAndSwap(until, now+int64(silentPause)) {
+				return i
+			}
+			left = math.MaxInt64 - 1
+		}
+		if left < least {
 			best, least = i, left
 		}
 	}
@@ -150,7 +168,7 @@ func beginWithin(ctx context.Context, limit time.Duration) (_ context.Context,
 	}
 }
 
-func isTimeout(err error) bool {
+func isTimeout(err error) bool { // false for nil
 	var network net.Error
 	return errors.As(err, &network) && network.Timeout()
 }

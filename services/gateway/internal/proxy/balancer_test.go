@@ -98,7 +98,7 @@ func TestSilentInstanceIsLeftOut(t *testing.T) {
 	silent := newUpstream(t, func(http.ResponseWriter, *http.Request) { <-release })
 	t.Cleanup(func() { close(release) }) // before the server is closed, which waits
 	live := newUpstream(t, answer(""))
-	door := newDoor(t, func(cfg *Config) { cfg.Brief = 100 * time.Millisecond }, silent.URL, live.URL)
+	door := newDoor(t, func(cfg *Config) { cfg.Brief = time.Second }, silent.URL, live.URL)
 	statuses := map[int]int{}
 	for range 10 {
 		resp, _ := send(t, door, "GET", "/orders", "")
@@ -109,9 +109,51 @@ func TestSilentInstanceIsLeftOut(t *testing.T) {
 	}
 }
 
+// One that is stopping, or cannot be reached for the moment, is still better than one that does not answer.
+func TestSilentInstanceComesLast(t *testing.T) {
+	b := newBalancer(Config{Instances: make([]url.URL, 3)})
+	now := time.Now()
+	b.silent[0].Store(now.Add(time.Second).UnixNano())
+	b.avoid[1].Store(now.Add(time.Minute).UnixNano())
+	b.avoid[2].Store(now.Add(time.Hour).UnixNano())
+	for turn := range 3 {
+		if got := b.pick(turn, make([]bool, 3)); got != 1 {
+			t.Errorf("turn %d: instance %d, want the one avoided for longest", turn, got)
+		}
+	}
+	if got := b.pick(1, []bool{false, true, true}); got != 0 {
+		t.Errorf("instance %d, want the only one that was not tried", got)
+	}
+	b.silent[0].Store(now.Add(-time.Second).UnixNano()) // its pause is over
+	if first, second := b.pick(0, make([]bool, 3)), b.pick(0, make([]bool, 3)); first != 0 || second != 1 {
+		t.Errorf("instances %d and %d, want one request to find out whether the first answers", first, second)
+	}
+}
+
+func TestCallerWhoGivesUpLeavesNoInstanceOut(t *testing.T) {
+	slow := newUpstream(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	transport := NewTransport(AnswerTimeout)
+	t.Cleanup(transport.CloseIdleConnections)
+	b := newBalancer(Config{Transport: transport, Replayable: func(*http.Request) bool { return true },
+		Instances: []url.URL{parseURL(t, slow.URL)}})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "/orders", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := b.RoundTrip(req); err == nil {
+		_ = resp.Body.Close()
+		t.Fatal("it was answered")
+	}
+	if b.silent[0].Load() != 0 || b.avoid[0].Load() != 0 {
+		t.Error("the instance is left out")
+	}
+}
+
 // What has begun may take its time, and so may the beginning of an answer that is worth waiting for.
 func TestBriefRequests(t *testing.T) {
-	const brief = 100 * time.Millisecond
+	const brief = time.Second
 	slow := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/begins") {
 			w.WriteHeader(http.StatusOK)
@@ -130,6 +172,7 @@ func TestBriefRequests(t *testing.T) {
 		"patient":        {Route{Body: maxBody, Patient: true}, "/late", http.StatusOK},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			door := newRoute(t, c.route, func(cfg *Config) { cfg.Brief = brief }, slow.URL)
 			resp, body := send(t, door, "GET", c.path, "")
 			if resp.StatusCode != c.status || (c.status == http.StatusOK) != (body == "whole") {

@@ -38,7 +38,7 @@ func New(s *store.Store, waiting func(ctx context.Context, queue string) (int, e
 	customers.Post("/api/orders", handle(h.place))
 	customers.Get("/api/orders", handle(web.Within(h.list), "customerId", "status", "limit", "after"))
 	customers.Get("/api/orders/{orderId}", handle(web.Within(web.WithID("orderId", h.get))))
-	customers.Post("/api/orders/{orderId}/cancel", handle(web.WithID("orderId", h.cancel)))
+	customers.Post("/api/orders/{orderId}/cancel", handle(web.Within(web.WithID("orderId", h.cancel))))
 	customers.Get("/api/orders/{orderId}/events", handle(web.WithID("orderId", h.follow)))
 	customers.Get("/api/orders/{orderId}/journey", handle(web.Within(web.WithID("orderId", h.journey))))
 	operations.Get("/api/orders/audit/events", handle(web.Within(audit.EventsHandler(s.Published)), audit.EventsQuery...))
