@@ -57,8 +57,8 @@ func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 		i := b.pick(turn+try, tried)
 		tried[i] = true
 		resp, err := b.send(req, b.instances[i], try)
-		if !isTimeout(err) && b.silent[i].Load() != 0 {
-			b.silent[i].Store(0)
+		if !isTimeout(err) && req.Context().Err() == nil && b.silent[i].Load() != 0 {
+			b.silent[i].Store(0) // it has answered, or it is gone
 		}
 		if err == nil {
 			if resp.Close {
@@ -168,7 +168,7 @@ func beginWithin(ctx context.Context, limit time.Duration) (_ context.Context,
 	}
 }
 
-func isTimeout(err error) bool { // false for nil
+func isTimeout(err error) bool {
 	var network net.Error
 	return errors.As(err, &network) && network.Timeout()
 }

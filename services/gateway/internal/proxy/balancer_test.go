@@ -130,6 +130,7 @@ func TestSilentInstanceComesLast(t *testing.T) {
 	}
 }
 
+// A caller who gives up says nothing about the instance.
 func TestCallerWhoGivesUpLeavesNoInstanceOut(t *testing.T) {
 	slow := newUpstream(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	transport := NewTransport(AnswerTimeout)
@@ -148,6 +149,17 @@ func TestCallerWhoGivesUpLeavesNoInstanceOut(t *testing.T) {
 	}
 	if b.silent[0].Load() != 0 || b.avoid[0].Load() != 0 {
 		t.Error("the instance is left out")
+	}
+	// Nor does it tell that an instance answers again.
+	b.silent[0].Store(time.Now().Add(time.Hour).UnixNano())
+	ctx, cancel = context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if resp, err := b.RoundTrip(req.WithContext(ctx)); err == nil {
+		_ = resp.Body.Close()
+		t.Fatal("it was answered")
+	}
+	if b.silent[0].Load() == 0 {
+		t.Error("the instance is taken for one that answers")
 	}
 }
 
