@@ -18,9 +18,6 @@ import (
 // envSnapshot is how long the snapshots stay open instead: 6m takes six minutes.
 const envSnapshot = "ORDERFLOW_TEST_SNAPSHOT"
 
-// containerMemory is what the charts give a service, in MiB.
-const containerMemory = 192
-
 // TestEnduringSnapshot keeps an old snapshot open in each database while orders come in, as a forgotten transaction
 // does: vacuum removes nothing, and everything that is updated or deleted stays where searches have to step over it.
 // Orders are placed as fast as before, memory stays flat, and a metric tells. hack/test endurance does that for an
@@ -62,7 +59,7 @@ func TestEnduringSnapshot(t *testing.T) {
 			t.Errorf("p99 is %.1f ms in the end, %.1f in the first minute", last, first)
 		}
 		for _, name := range all {
-			flat(t, name, memories[name], containerMemory) // it holds what waits, which is more on a slow machine
+			flat(t, name, memories[name])
 		}
 	}
 	orders := parts * int(rate*lasts.Seconds())
