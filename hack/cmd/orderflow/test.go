@@ -119,8 +119,8 @@ it.
 
 Some of it needs more, and is skipped without: accounts (values-kind-auth.yaml) to show that nobody is believed without
 a token; three workers and three broker nodes (ci/three-nodes-values.yaml) to lose, cut off, empty and restart them;
-cert-manager and CloudNativePG to install the production values and do the same there. With all of that it takes about
-two hours.`,
+cert-manager and CloudNativePG to install the production values and do the same there. The limit for all of it is three
+hours.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.goTest(cmd.Context(), "hack", "./clustertest/...", run, true, "ORDERFLOW_KIND_CLUSTER="+name)
@@ -134,7 +134,7 @@ two hours.`,
 
 // goTest runs tests with their output on this program's.
 func (p program) goTest(ctx context.Context, module, packages, run string, verbose bool, env ...string) error {
-	// The longest, kind-test with three workers, takes about two hours.
+	// For the longest, kind-test with three workers and the production values.
 	args := []string{"test", "-count=1", "-timeout=3h", packages, "-run=" + run}
 	if verbose {
 		args = append(args, "-v")

@@ -254,7 +254,7 @@ func recordPublished(ctx context.Context, messages []message, events []Event, er
 	wait := metric.WithAttributeSet(attribute.NewSet(exchange))
 	for i, e := range events {
 		if errs[i] != nil {
-			continue // its wait goes on
+			continue // it is still waiting
 		}
 		instrument.outboxWait.Record(ctx, max(0, started.Sub(e.Time).Seconds()), wait)
 	}

@@ -65,6 +65,19 @@ func (e *env) sent() (redrive uuid.UUID, sending letter.Sending) {
 	return redrive, sending
 }
 
+// silence makes the outcome of the letter that was sent unknown.
+func (e *env) silence() {
+	e.t.Helper()
+	if _, err := e.pool.Exec(e.t.Context(),
+		"update redrive_letters set confirmed_at = now() - interval '2 hours' where outcome = 'sent'"); err != nil {
+		e.t.Fatal(err)
+	}
+	if err := e.store.Silent(e.t.Context(), time.Now().Add(-time.Hour)); err != nil {
+		e.t.Fatal(err)
+	}
+	e.await(letter.Unknown, 1)
+}
+
 func (e *env) handled(sending []letter.Sending) {
 	e.t.Helper()
 	for _, l := range sending {
@@ -294,14 +307,7 @@ func TestALetterThatBecameUnknownIsSentOnlyWhereThePlanSaysSo(t *testing.T) {
 			if err := e.store.Sent(t.Context(), []uuid.UUID{e.advance(other)[0].Attempt}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := e.pool.Exec(t.Context(),
-				"update redrive_letters set confirmed_at = now() - interval '2 hours' where outcome = 'sent'"); err != nil {
-				t.Fatal(err)
-			}
-			if err := e.store.Silent(t.Context(), time.Now().Add(-time.Hour)); err != nil {
-				t.Fatal(err)
-			}
-			e.await(letter.Unknown, 1)
+			e.silence()
 			if err := e.store.Step(t.Context(), plan.ID, letter.Start, "tester", "", false); err != nil {
 				t.Fatal(err)
 			}
@@ -318,14 +324,7 @@ func TestALetterThatDiesAgainAfterItWasForgottenIsStored(t *testing.T) {
 	t.Parallel()
 	e := setup(t)
 	id, sending := e.sent()
-	if _, err := e.pool.Exec(t.Context(),
-		"update redrive_letters set confirmed_at = now() - interval '2 hours'"); err != nil {
-		t.Fatal(err)
-	}
-	if err := e.store.Silent(t.Context(), time.Now().Add(-time.Hour)); err != nil {
-		t.Fatal(err)
-	}
-	e.await(letter.Unknown, 1)
+	e.silence()
 	if _, err := e.pool.Exec(t.Context(), "delete from letters"); err != nil {
 		t.Fatal(err)
 	}
