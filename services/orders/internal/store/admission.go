@@ -209,6 +209,13 @@ func (b *backlog) wait(now time.Time, oldest *time.Time, few time.Duration) time
 	return time.Duration(float64(b.stored-done) / float64(ended) * float64(passed))
 }
 
+// forgetPace makes wait start over to measure how fast orders are worked off.
+func (b *backlog) forgetPace() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.seen = nil
+}
+
 // workedOff returns how many orders were stored before a time, and forgets the
 // marks before it.
 func (b *backlog) workedOff(until time.Time) int {
@@ -234,17 +241,23 @@ func tolerated(deadline time.Duration) time.Duration { return max(deadline/16, t
 // settles where as many are taken as are worked off; thanks to the square an
 // overload of 16 times the capacity does so at four times the tolerated wait.
 // While no stock answers come there is an outage and no overload, even if
-// customers cancel some of their orders.
+// customers cancel some of their orders. An outage is known as one before the
+// oldest order has waited for long enough to refuse any, and its time does not
+// count for the pace once it is over.
 //
 // It returns for how long the oldest order has waited and a new one would.
 func (a *admission) measure(now time.Time, oldest *time.Time, deadline time.Duration) (age, wait time.Duration) {
 	age = since(now, oldest)
 	few := tolerated(deadline)
+	answering := a.answering(max(few/8, time.Second))
+	if !answering {
+		a.backlog.forgetPace()
+	}
 	wait = a.backlog.wait(now, oldest, few)
 	switch {
 	case age > deadline/2:
 		a.setShare(0)
-	case age <= few/4 || !a.answering(few):
+	case age <= few/4 || !answering:
 		a.setShare(1)
 	case wait > 0:
 		a.setShare(min(1, math.Pow(few.Seconds()/wait.Seconds(), 2)))

@@ -246,6 +246,8 @@ func TestAdmissionStaysOpenInAnOutageOfLessThanHalfTheDeadline(t *testing.T) {
 			}
 			if answering {
 				a.answered.Store(new(time.Now()))
+			} else if second == 200 {
+				a.setShare(0.1) // as an overload before the outage has left it
 			}
 			age, wait := a.measure(now, &oldest, deadline)
 			share := a.share()
@@ -263,6 +265,43 @@ func TestAdmissionStaysOpenInAnOutageOfLessThanHalfTheDeadline(t *testing.T) {
 		}
 		if answering && refused == 0 {
 			t.Error("nobody is refused although orders are answered, and much too slowly")
+		}
+	}
+}
+
+// An outage refuses nobody, neither while it lasts nor while what has waited is worked off; what comes after it is judged
+// by the pace since then.
+func TestAdmissionTakesNoOutageForAnOverload(t *testing.T) {
+	t.Parallel()
+	const deadline, coming, outage, over = 15 * time.Minute, 15, 60, 120 // orders per second; seconds
+	for _, test := range []struct {
+		pace    int // orders worked off per second after the outage
+		refused bool
+	}{{100, false}, {5, true}} {
+		var a admission
+		refused, start := 0, time.Now()
+		for second := range 200 {
+			now := start.Add(time.Duration(second) * time.Second)
+			a.backlog.add(now, coming)
+			oldest, silent := second, 0
+			switch {
+			case second >= over:
+				oldest = min(second, outage+(second-over)*test.pace/coming)
+			case second >= outage:
+				oldest, silent = outage, second-outage+1
+			}
+			a.answered.Store(new(time.Now().Add(-time.Duration(silent) * time.Second)))
+			age, wait := a.measure(now, new(start.Add(time.Duration(oldest)*time.Second)), deadline)
+			if a.share() < 1 {
+				refused++
+			}
+			if a.share() < 1 && !test.refused {
+				t.Errorf("second %d: the share is %.2f when the oldest order is %s old and a new one seems to wait for %s",
+					second, a.share(), age, wait)
+			}
+		}
+		if test.refused && refused == 0 {
+			t.Errorf("nobody is refused while %d of %d orders a second are worked off", test.pace, coming)
 		}
 	}
 }
