@@ -118,11 +118,16 @@ func (c *client) find(ctx context.Context, path string, limit time.Duration) (o 
 	defer cancel()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err = c.get(ctx, path, &o)
-		if problem, ok := errors.AsType[*api.Problem](err); !ok || problem.Status != http.StatusNotFound {
+		problem, ok := errors.AsType[*api.Problem](err)
+		missing := ok && problem.Status == http.StatusNotFound
+		if err == nil || !missing && !passing(err) {
 			return o, err
 		}
 		if api.Sleep(ctx, pause) != nil {
-			return order{}, nil
+			if missing {
+				err = nil
+			}
+			return order{}, err
 		}
 	}
 }

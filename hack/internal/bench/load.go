@@ -109,9 +109,13 @@ func (w *worker) placeOne(ctx context.Context, i int, p *placement) bool {
 		}
 		p.unclear = p.unclear || !refused(err)
 		if path := outcomeAt(err); path != "" {
-			w.errors.add(err, false)
-			if placed, err = w.api.find(ctx, path, w.opts.RetryFor); err == nil && placed.ID != uuid.Nil {
+			again := w.opts.keyed() && time.Now().Before(giveUp)
+			w.errors.add(err, again)
+			if placed, err = w.api.find(ctx, path, w.opts.RetryFor/3); err == nil && placed.ID != uuid.Nil {
 				break
+			}
+			if ctx.Err() == nil && again {
+				continue // the key lets nobody place it twice, should it turn up after all
 			}
 			w.failed.Add(1)
 			return ctx.Err() == nil
