@@ -367,7 +367,7 @@ func TestKeepOnUninstall(t *testing.T) {
 func TestWhatTheBrokerNeedsIsKept(t *testing.T) {
 	values := Values(filepath.Join(absolute(t), "charts/orderflow", production))
 	needed := []string{
-		"RabbitmqCluster/orderflow-rabbitmq", "PriorityClass/default-orderflow", "Certificate/orderflow-rabbitmq-tls",
+		"RabbitmqCluster/orderflow-rabbitmq", "PriorityClass/default-orderflow-broker", "Certificate/orderflow-rabbitmq-tls",
 		"PodDisruptionBudget/orderflow-rabbitmq", "NetworkPolicy/orderflow-rabbitmq",
 	}
 	for keep, want := range map[string][2]string{"true": {"keep", "Prune=false,Delete=false"}, "false": {}} {
@@ -381,7 +381,7 @@ func TestWhatTheBrokerNeedsIsKept(t *testing.T) {
 		}
 	}
 	alone := render(t, "orderflow", append(slices.Clone(values), "--set", "messaging.cluster.priorityClassName=other")...).
-		get(t, "PriorityClass/default-orderflow")
+		get(t, "PriorityClass/default-orderflow-broker")
 	if alone.at("metadata", "annotations") != nil {
 		t.Errorf("a class that the broker does not use is kept: %v", alone.at("metadata", "annotations"))
 	}
@@ -492,7 +492,7 @@ func TestRefuses(t *testing.T) {
 		{"service", plain + ",global.networkPolicy.public[0].podSelectr.a=b", "/global/networkPolicy/public/0"},
 		{"service", plain + ",broker.publishes[0]=a",
 			"global.rabbitmq.exchange, deadLetterExchange and redeliveryExchange are required"},
-		{"service", plain + ",shutdown.drainDelaySeconds=20", "service.shutdown.timeoutSeconds includes drainDelaySeconds"},
+		{"service", plain + ",shutdown.drainDelaySeconds=11", "service.shutdown.timeoutSeconds includes drainDelaySeconds"},
 		{"service", plain + ",autoscaling.enabled=true,autoscaling.by=queue", "service.autoscaling.by is queue"},
 		{"service", plain + ",ingress.enabled=true", "service.ingress.host or ingress.hosts is required"},
 		{"service", plain + ",httpRoute.enabled=true", "service.httpRoute.parentRefs is required"},
