@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,12 +45,12 @@ const (
 // nodes with fewer than three workers. Where CloudNativePG's image of PostgreSQL cannot be had, ORDERFLOW_KIND_POSTGRES
 // names another, in which postgres is the user 999.
 func TestProduction(t *testing.T) {
-	ctx := testContext(t, 75*time.Minute)
+	ctx := testContext(t, 2*time.Hour)
 	ours.needs(ctx, t, "certificates.cert-manager.io", "clusters.postgresql.cnpg.io")
 	p := ours.around(ctx, t)
 	images := ours.mirrored(ctx, t, registry)
 	ours.makeRoom(ctx, t)
-	args := []string{"install", release, ours.release.Chart, "--wait", "--timeout", "15m",
+	args := []string{"install", release, ours.release.Chart, "--wait", "--timeout", "25m",
 		"--values", filepath.Join(ours.release.Chart, "values-production.yaml"),
 		"--values", filepath.Join("testdata", "production", "values.yaml")}
 	started := time.Now()
@@ -83,7 +84,16 @@ func TestProduction(t *testing.T) {
 		t.Skipf("the cluster has the workers %v, want three", workers)
 	}
 	t.Run("the broker restarts node by node", p.restartBroker)
-	t.Run("a worker is emptied", func(t *testing.T) { p.emptyWorker(t, workers[0]); p.databasesReady(t) })
+	t.Run("a worker is emptied", func(t *testing.T) {
+		p.emptyWorker(t, p.withoutPrimaries(t, workers), nothing)
+		p.databasesReady(t)
+	})
+	t.Run("the worker with a database's primary is emptied", func(t *testing.T) {
+		ctx := testContext(t, time.Minute)
+		worker := p.nodeOf(ctx, t, p.primary(ctx, t, "orders"))
+		p.emptyWorker(t, worker, tolerance{unansweredCommits, primaryRefused})
+		p.databasesReady(t)
+	})
 	t.Run("each broker node is cut off", p.cutOffBrokerNodes)
 	for _, worker := range workers {
 		t.Run("the power of "+worker+" is cut", func(t *testing.T) {
@@ -106,17 +116,37 @@ func (p *productive) cutPowerOf(t *testing.T, worker string) fault {
 	ctx := testContext(t, time.Minute)
 	f := cutPower(t, worker, databaseCut, acceptedPower)
 	primary := p.primary(ctx, t, "orders")
-	if p.kubectl(ctx, t, "get", "pod", primary, "--output", "jsonpath={.spec.nodeName}") == worker {
+	if p.nodeOf(ctx, t, primary) == worker {
 		t.Log("it has the primary of orders")
 		f.refused, f.accepted = silentRefused, 2*time.Minute
 	}
 	return f
 }
 
+// unansweredCommits are those that a lost primary did not answer: they may have happened.
+var unansweredCommits = regexp.MustCompile(`^503 |^504 outcome-unknown`)
+
+// withoutPrimaries is a worker that has none of the primaries that an order waits for.
+func (p *productive) withoutPrimaries(t *testing.T, workers []string) string {
+	t.Helper()
+	ctx := testContext(t, time.Minute)
+	taken := []string{p.nodeOf(ctx, t, p.primary(ctx, t, "orders")), p.nodeOf(ctx, t, p.primary(ctx, t, "products"))}
+	for _, worker := range workers {
+		if !slices.Contains(taken, worker) {
+			return worker
+		}
+	}
+	t.Fatalf("the primaries are on %v, the workers are %v", taken, workers)
+	return ""
+}
+
+func (p *productive) nodeOf(ctx context.Context, t *testing.T, pod string) string {
+	t.Helper()
+	return strings.TrimSpace(p.kubectl(ctx, t, "get", "pod", pod, "--output", "jsonpath={.spec.nodeName}"))
+}
+
 func (p *productive) losesAPrimary(t *testing.T) {
-	// A commit that the lost primary did not answer may have happened.
-	honest := regexp.MustCompile(`^503 |^504 outcome-unknown`)
-	p.underLoad(t, 10*time.Minute, tolerance{honest, primaryRefused}, func(ctx context.Context, t *testing.T) {
+	p.underLoad(t, 10*time.Minute, tolerance{unansweredCommits, primaryRefused}, func(ctx context.Context, t *testing.T) {
 		const cluster = "clusters.postgresql.cnpg.io/orders-db"
 		primary := p.primary(ctx, t, "orders")
 		lost := time.Now()
@@ -218,17 +248,18 @@ func (p *productive) scales(t *testing.T) {
 	waiting := *p.public
 	p.public.Async, p.public.Wait = true, 0
 	t.Cleanup(func() { *p.public = waiting })
+	replicas := func(ctx context.Context, t *testing.T, enough func(int) bool) {
+		t.Helper()
+		eventually(ctx, t, func() error {
+			n, err := strconv.Atoi(p.kubectl(ctx, t, "get", deployment, "--output", "jsonpath={.status.readyReplicas}"))
+			if err != nil || !enough(n) {
+				return errors.Join(fmt.Errorf("%d pods of products are ready", n), err)
+			}
+			return nil
+		})
+	}
+	replicas(ctx, t, func(n int) bool { return n == 2 })
 	p.underLoad(t, 20*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
-		replicas := func(enough func(int) bool) {
-			eventually(ctx, t, func() error {
-				n, err := strconv.Atoi(p.kubectl(ctx, t, "get", deployment, "--output", "jsonpath={.status.readyReplicas}"))
-				if err != nil || !enough(n) {
-					return errors.Join(fmt.Errorf("%d pods of products are ready", n), err)
-				}
-				return nil
-			})
-		}
-		replicas(func(n int) bool { return n == 2 })
 		pod := p.primary(ctx, t, "products")
 		locked, unlock := context.WithCancel(ctx)
 		defer unlock()
@@ -240,14 +271,14 @@ func (p *productive) scales(t *testing.T) {
 				"psql", "--dbname", "products", "--command", lock)
 			t.Logf("the lock's session ended: %v", err)
 		}()
-		replicas(func(n int) bool { return n >= 6 })
+		replicas(ctx, t, func(n int) bool { return n >= 6 })
 		t.Logf("six pods after %.0f s of a backlog", time.Since(started).Seconds())
 		p.query(ctx, t, "products",
 			"select pg_terminate_backend(pid) from pg_stat_activity where query = '"+lock+"' and pid <> pg_backend_pid()")
 		unlock()
 		<-done
 		started = time.Now()
-		replicas(func(n int) bool { return n == 2 })
+		replicas(ctx, t, func(n int) bool { return n == 2 })
 		t.Logf("two pods %.0f s later", time.Since(started).Seconds())
 	})
 }
@@ -602,7 +633,9 @@ func (s *system) mirrored(ctx context.Context, t *testing.T, registry string) (v
 	if on := set["client"].Enabled; on != nil && !*on { // hack/kind-up found no Node.js
 		values = append(values, "--set", "client.enabled=false,gateway.env.CLIENT_URL=")
 	}
-	mirror(cmp.Or(os.Getenv("ORDERFLOW_KIND_RABBITMQ"), "rabbitmq:4.3.6-management"))
+	broker := cmp.Or(os.Getenv("ORDERFLOW_KIND_RABBITMQ"), "rabbitmq:4.3.6-management")
+	mirror(broker)
+	values = append(values, "--set-string", "messaging.cluster.image="+broker)
 	if err := s.Load(ctx, refs...); err != nil {
 		t.Fatal(err)
 	}
