@@ -30,6 +30,7 @@ type fake struct {
 	keys     map[string]*fakeOrder
 	orders   []*fakeOrder
 	products map[uuid.UUID]*product
+	away     int // products that are refused first
 }
 
 type fakeOrder struct {
@@ -232,6 +233,11 @@ func (f *fake) createProduct(w http.ResponseWriter, r *http.Request) {
 	var p product
 	if err := json.NewDecoder(r.Body).Decode(&p); err != nil {
 		problem(w, http.StatusBadRequest, "malformed-json", err.Error())
+		return
+	}
+	if f.away > 0 {
+		f.away--
+		unavailable(w)
 		return
 	}
 	f.products[p.ID] = &p

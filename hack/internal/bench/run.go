@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
+
+	"orderflow.internal/hack/internal/api"
 )
 
 // Run loads the system and reports. A promise that did not hold is in the report (see Report.Err). An error means that
@@ -107,7 +109,7 @@ func (l *load) settleIn(ctx context.Context) (time.Duration, error) {
 func (l *load) createProducts(ctx context.Context) error {
 	l.products = make([]product, l.opts.Products)
 	return parallel(ctx, len(l.products), func(ctx context.Context, i int) error {
-		made, err := l.api.createProduct(ctx, product{
+		made, err := l.createProduct(ctx, product{
 			ID:         uuid.New(),
 			Name:       fmt.Sprintf("bench %s %d", l.run, i+1),
 			PriceCents: int64(100 + i),
@@ -116,6 +118,25 @@ func (l *load) createProducts(ctx context.Context) error {
 		l.products[i] = made
 		return err
 	})
+}
+
+// createProduct tries again what certainly changed nothing, if the run is to try again at all; what was in the way counts
+// among its errors.
+func (l *load) createProduct(ctx context.Context, p product) (made product, err error) {
+	giveUp := time.Now().Add(l.opts.RetryFor)
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if made, err = l.api.createProduct(ctx, p); err == nil || ctx.Err() != nil {
+			return made, err
+		}
+		wait, again := retryAfter(err, pause, true)
+		if !again || !l.opts.Retry || time.Now().Add(wait).After(giveUp) {
+			return made, err
+		}
+		l.errors.add(err, true)
+		if err := api.Sleep(ctx, wait); err != nil {
+			return made, err
+		}
+	}
 }
 
 // deleteProducts takes the run's products away, also after an interrupted run, and returns how many the API did not let

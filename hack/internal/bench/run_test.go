@@ -302,6 +302,23 @@ func TestUnclearOutcome(t *testing.T) {
 	}
 }
 
+// What is in the way of a run's products is tried again and counted, or ends the run if nothing is to be tried again.
+func TestProductsAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	for _, retry := range []bool{true, false} {
+		f := &fake{away: 3}
+		o := quick(f.serve(t))
+		o.Retry = retry
+		r, err := Run(t.Context(), o)
+		switch {
+		case retry && (err != nil || r.Err() != nil || r.Errors["503 unavailable"].Count != 3):
+			t.Errorf("%v, %v, errors %v", err, r.Err(), r.Errors)
+		case !retry && err == nil:
+			t.Error("a run without its products is no failure")
+		}
+	}
+}
+
 // An answer that names the order it may have stored is followed: an order that is found is never sent again, one that is
 // not only with its key.
 func TestUnknownOutcome(t *testing.T) {
