@@ -274,6 +274,7 @@ func TestAdmissionStaysOpenInAnOutageOfLessThanHalfTheDeadline(t *testing.T) {
 func TestAdmissionTakesNoOutageForAnOverload(t *testing.T) {
 	t.Parallel()
 	const deadline, coming, outage, over = 15 * time.Minute, 15, 60, 120 // orders per second; seconds
+	seconds := func(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
 	for _, test := range []struct {
 		pace    int // orders worked off per second after the outage
 		refused bool
@@ -281,17 +282,17 @@ func TestAdmissionTakesNoOutageForAnOverload(t *testing.T) {
 		var a admission
 		refused, start := 0, time.Now()
 		for second := range 200 {
-			now := start.Add(time.Duration(second) * time.Second)
-			a.backlog.add(now, coming)
-			oldest, silent := second, 0
+			now := start.Add(seconds(float64(second)))
+			a.backlog.add(now.Add(-seconds(0.5)), coming) // between two looks
+			oldest, silent := float64(second), 0
 			switch {
 			case second >= over:
-				oldest = min(second, outage+(second-over)*test.pace/coming)
-			case second >= outage:
-				oldest, silent = outage, second-outage+1
+				oldest = min(oldest, outage+0.5+float64((second-over)*test.pace)/coming)
+			case second > outage:
+				oldest, silent = outage+0.5, second-outage
 			}
-			a.answered.Store(new(time.Now().Add(-time.Duration(silent) * time.Second)))
-			age, wait := a.measure(now, new(start.Add(time.Duration(oldest)*time.Second)), deadline)
+			a.answered.Store(new(time.Now().Add(-seconds(float64(silent)))))
+			age, wait := a.measure(now, new(start.Add(seconds(oldest))), deadline)
 			if a.share() < 1 {
 				refused++
 			}
