@@ -283,7 +283,8 @@ func TestAdmissionTakesNoOutageForAnOverload(t *testing.T) {
 		refused, start := 0, time.Now()
 		for second := range 200 {
 			now := start.Add(seconds(float64(second)))
-			a.backlog.add(now.Add(-seconds(0.5)), coming) // between two looks
+			a.backlog.add(now.Add(-seconds(0.75)), coming/2)
+			a.backlog.add(now.Add(-seconds(0.25)), coming-coming/2)
 			oldest, silent := float64(second), 0
 			switch {
 			case second >= over:
