@@ -237,8 +237,8 @@ func (p *productive) scales(t *testing.T) {
 		deployment = "deployment/" + release + "-products"
 		lock       = "begin; lock table reservations in access exclusive mode; select pg_sleep(300)"
 	)
-	// KEDA counts what waits in the queue: a backlog of seconds must not be in the pods' hands. Two pods have to keep up with
-	// the load all the same, on a machine that takes a second for a commit.
+	// KEDA counts what waits in the queue: a backlog of seconds must not be in the pods' hands. Two pods have to keep up
+	// with the load all the same, on a machine that takes a second for a commit.
 	ctx := testContext(t, 10*time.Minute)
 	p.helm(ctx, t, "upgrade", release, p.release.Chart, "--reset-then-reuse-values",
 		"--set", "products.autoscaling.messages=20", "--set-string", "products.extraEnv[0].name=BUS_PREFETCH,"+

@@ -120,8 +120,8 @@ func (l *load) createProducts(ctx context.Context) error {
 	})
 }
 
-// createProduct tries again what certainly changed nothing, if the run is to try again at all; what was in the way counts
-// among its errors.
+// createProduct tries again what certainly changed nothing, if the run is to try again at all; what was in the way
+// counts among its errors.
 func (l *load) createProduct(ctx context.Context, p product) (made product, err error) {
 	giveUp := time.Now().Add(l.opts.RetryFor)
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {

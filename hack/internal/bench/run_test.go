@@ -319,8 +319,8 @@ func TestProductsAreTriedAgain(t *testing.T) {
 	}
 }
 
-// An answer that names the order it may have stored is followed: an order that is found is never sent again, one that is
-// not only with its key.
+// An answer that names the order it may have stored is followed: an order that is found is never sent again, one that
+// is not only with its key.
 func TestUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	for name, stored := range map[string]bool{"stored": true, "not stored": false} {
