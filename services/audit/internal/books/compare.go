@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -434,67 +433,6 @@ func setReservation(o *books.Order, status string) string {
 	}
 	return text + " --customer " + o.CustomerID.String()
 }
-
-func describeOrder(o *books.Order) string {
-	text := o.Status
-	if o.Reason != "" {
-		text += " (" + o.Reason + ")"
-	}
-	return text + ", " + describeItems(o.Items)
-}
-
-func describeReservation(r *books.Reservation) string {
-	text := r.Status + ", " + describeItems(r.Items)
-	switch {
-	case r.Cancelled && r.Status == books.ReservationReserved:
-		text += ", although its cancellation was handled"
-	case !r.Cancelled && (r.Status == books.ReservationReleased || r.Status == books.ReservationCancelled):
-		text += ", although its cancellation was not handled"
-	case !r.Created && r.Status != books.ReservationCancelled:
-		text += ", although its order was not handled"
-	}
-	return text
-}
-
-func describeItems(items []events.Item) string {
-	if len(items) == 0 {
-		return "no items"
-	}
-	parts := make([]string, len(items))
-	for i, item := range items {
-		parts[i] = fmt.Sprintf("%d of %s", item.Quantity, item.ProductID)
-	}
-	return strings.Join(parts, ", ")
-}
-
-// differing describes those fields of two states that differ, "" for none.
-func differing(a, b books.State) (ofA, ofB string) {
-	var left, right []string
-	add := func(name string, x, y any, differ bool) {
-		if differ {
-			left, right = append(left, fmt.Sprintf("%s %v", name, x)), append(right, fmt.Sprintf("%s %v", name, y))
-		}
-	}
-	add("customer", a.CustomerID, b.CustomerID, a.CustomerID != b.CustomerID)
-	add("status", a.Status, b.Status, a.Status != b.Status)
-	add("reason", quoted(a.Reason), quoted(b.Reason), a.Reason != b.Reason)
-	add("items", describeItems(a.Items), describeItems(b.Items), !slices.Equal(a.Items, b.Items))
-	add("total", a.TotalCents, b.TotalCents, a.TotalCents != b.TotalCents)
-	add("currency", quoted(a.Currency), quoted(b.Currency), a.Currency != b.Currency)
-	add("version", a.Version, b.Version, a.Version != b.Version)
-	add("created", stamp(a.CreatedAt), stamp(b.CreatedAt), !a.CreatedAt.Equal(b.CreatedAt))
-	add("updated", stamp(a.UpdatedAt), stamp(b.UpdatedAt), !a.UpdatedAt.Equal(b.UpdatedAt))
-	return strings.Join(left, ", "), strings.Join(right, ", ")
-}
-
-func quoted(text string) string {
-	if text == "" {
-		return "none"
-	}
-	return text
-}
-
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // compareStock returns what is wrong with a product.
 func compareStock(s books.Stock) (found []Difference) {
