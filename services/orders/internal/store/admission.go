@@ -209,7 +209,7 @@ func (b *backlog) wait(now time.Time, oldest *time.Time, few time.Duration) time
 	return time.Duration(float64(b.stored-done) / float64(ended) * float64(passed))
 }
 
-// forgetPace makes wait start over to measure how fast orders are worked off.
+// forgetPace makes wait measure from now on how fast orders are worked off.
 func (b *backlog) forgetPace() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -241,9 +241,9 @@ func tolerated(deadline time.Duration) time.Duration { return max(deadline/16, t
 // settles where as many are taken as are worked off; thanks to the square an
 // overload of 16 times the capacity does so at four times the tolerated wait.
 // While no stock answers come there is an outage and no overload, even if
-// customers cancel some of their orders. An outage is known as one before the
-// oldest order has waited for long enough to refuse any, and its time does not
-// count for the pace once it is over.
+// customers cancel some of their orders. With a deadline of a minute or more, an
+// outage is recognized before the oldest order has waited long enough for any to
+// be refused. Once it is over, its time does not count towards the pace.
 //
 // It returns for how long the oldest order has waited and a new one would.
 func (a *admission) measure(now time.Time, oldest *time.Time, deadline time.Duration) (age, wait time.Duration) {

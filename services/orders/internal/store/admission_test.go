@@ -269,8 +269,8 @@ func TestAdmissionStaysOpenInAnOutageOfLessThanHalfTheDeadline(t *testing.T) {
 	}
 }
 
-// An outage refuses nobody, neither while it lasts nor while what has waited is worked off; what comes after it is
-// judged by the pace since then.
+// In an outage nobody is refused, nor afterwards while the backlog is being cleared; after that only the pace since the
+// outage counts.
 func TestAdmissionTakesNoOutageForAnOverload(t *testing.T) {
 	t.Parallel()
 	const deadline, coming, outage, over = 15 * time.Minute, 15, 60, 120 // orders per second; seconds
