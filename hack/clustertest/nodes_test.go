@@ -60,7 +60,7 @@ func TestCutOffBrokerNodes(t *testing.T) {
 func TestMaintenance(t *testing.T) {
 	worker := ours.lostWorker(testContext(t, time.Minute), t)
 	t.Run("the broker restarts node by node", ours.restartBroker)
-	t.Run("a worker is emptied", func(t *testing.T) { ours.emptyWorker(t, worker, nothing) })
+	t.Run("a worker is emptied", func(t *testing.T) { ours.emptyWorker(t, worker) })
 }
 
 // cutPower is the loss of a worker.
@@ -102,12 +102,12 @@ func (s *system) restartBroker(t *testing.T) {
 	})
 }
 
-func (s *system) emptyWorker(t *testing.T, worker string, allowed tolerance) {
+func (s *system) emptyWorker(t *testing.T, worker string) {
 	ctx := testContext(t, 20*time.Minute)
 	s.wholeQueues(ctx, t)
 	back := func(ctx context.Context) { s.kubectl(ctx, t, "uncordon", worker) }
 	t.Cleanup(func() { back(context.WithoutCancel(ctx)) })
-	s.underLoad(t, 15*time.Minute, allowed, func(ctx context.Context, t *testing.T) {
+	s.underLoad(t, 15*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
 		started := time.Now()
 		s.kubectl(ctx, t, "drain", worker, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout", "8m")
 		t.Logf("%s was empty after %.0f s", worker, time.Since(started).Seconds())

@@ -109,9 +109,12 @@ func (w *worker) placeOne(ctx context.Context, i int, p *placement) bool {
 		}
 		p.unclear = p.unclear || !refused(err)
 		if path := outcomeAt(err); path != "" {
-			again := w.opts.keyed() && time.Now().Before(giveUp)
+			again, patience := w.opts.keyed() && time.Now().Before(giveUp), w.opts.RetryFor
+			if again {
+				patience /= 3 // the rest is for placing it again
+			}
 			w.errors.add(err, again)
-			if placed, err = w.api.find(ctx, path, w.opts.RetryFor/3); err == nil && placed.ID != uuid.Nil {
+			if placed, err = w.api.find(ctx, path, patience); err == nil && placed.ID != uuid.Nil {
 				break
 			}
 			if ctx.Err() == nil && again {
