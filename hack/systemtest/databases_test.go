@@ -167,16 +167,12 @@ func TestDatabases(t *testing.T) {
 	s := start(t, variant{})
 	t.Run("failover", func(t *testing.T) {
 		seen := undergo(t, s, ordeal{fault: demoted{s}, lasts: 2 * time.Second, load: steady(s, 100, 9*time.Second)})
-		// Afterwards, when new sessions may write, no request fails for longer than a pool takes to notice.
-		last := 0
-		for second, what := range seen.report.Timeline {
-			if what.Refused+what.Unknown+what.Failed > 0 {
-				last = second
-			}
+		// Orders wait for the end of it.
+		if n := sumOf(seen.report.Timeline); n.Refused+n.Unknown+n.Failed > 0 {
+			t.Errorf("%d requests were refused, of %d the outcome is unknown, %d failed: %s",
+				n.Refused, n.Unknown, n.Failed, kinds(seen.report.Errors))
 		}
-		if limit := int(seen.ended.Sub(seen.started).Seconds()) + 6; last > limit {
-			t.Errorf("requests failed in second %d, the failover had ended by second %d", last, limit-6)
-		}
+		t.Logf("slowest order %.0f ms", seen.report.Latency.Max)
 	})
 	t.Run("deadlocks", func(t *testing.T) {
 		count := func() int {

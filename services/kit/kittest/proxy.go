@@ -18,6 +18,8 @@ type Proxy struct {
 	changed *sync.Cond
 	asks    bool // forwarded from clients to the server
 	answers bool // and back
+	refuses bool // new connections are closed
+	refused int
 	closed  bool
 	epoch   int // connections of an earlier one are forgotten
 	conns   map[net.Conn]struct{}
@@ -77,13 +79,28 @@ func (p *Proxy) Forget() {
 	p.epoch++
 }
 
-// Resume forwards again, beginning with what was held back.
+// Refuse closes the connections there are, and new ones.
+func (p *Proxy) Refuse() {
+	p.mu.Lock()
+	p.refuses = true
+	p.mu.Unlock()
+	p.Cut()
+}
+
+// Refused is how many connections have been refused.
+func (p *Proxy) Refused() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refused
+}
+
+// Resume forwards again, beginning with what was held back, and refuses nobody.
 func (p *Proxy) Resume() { p.forward(true, true) }
 
 func (p *Proxy) forward(asks, answers bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.asks, p.answers = asks, answers
+	p.asks, p.answers, p.refuses = asks, answers, false
 	p.changed.Broadcast()
 }
 
@@ -110,7 +127,10 @@ func (p *Proxy) accept(relays *sync.WaitGroup) {
 		}
 		p.mu.Lock()
 		p.conns[client], p.conns[server] = struct{}{}, struct{}{}
-		closed, epoch := p.closed, p.epoch
+		closed, epoch := p.closed || p.refuses, p.epoch
+		if p.refuses {
+			p.refused++
+		}
 		p.mu.Unlock()
 		if closed {
 			p.Cut()

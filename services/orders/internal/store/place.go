@@ -47,11 +47,13 @@ const (
 // limits bound the placing of a batch, and how long a bound is believed.
 type limits struct {
 	transaction time.Duration // one transaction
+	hiccup      time.Duration // from the database's first refusal on, while orders wait for it
 	resolve     time.Duration // finding out whether it was stored
 	bound       time.Duration
 }
 
-var defaultLimits = limits{transaction: 4 * time.Second, resolve: 8 * time.Second, bound: 5 * time.Second}
+var defaultLimits = limits{transaction: 4 * time.Second, hiccup: 4 * time.Second, resolve: 8 * time.Second,
+	bound: 5 * time.Second}
 
 // KeyLifetime is how long an idempotency key is kept.
 const KeyLifetime = 24 * time.Hour
@@ -208,8 +210,28 @@ func (s *Store) gather(ctx context.Context, batch []*placement) []*placement {
 
 // placeBatch stores the orders whose requests are still there and sets each
 // one's outcome.
+//
+// A restart of the database, or a planned switchover, costs time and no order: in
+// the first seconds of an outage orders wait for its end. Later ones are refused
+// at once.
 func (s *Store) placeBatch(ctx context.Context, batch []*placement) {
-	todo := make([]*placement, 0, len(batch))
+	for batch = s.wanted(batch); len(batch) > 0; batch = s.wanted(batch) {
+		err := s.place(ctx, batch)
+		if postgres.Classify(err) == fault.Conflict {
+			err = s.place(ctx, batch) // nothing was stored, and the others are done
+		}
+		if !s.hiccup(err) {
+			s.settle(ctx, batch, err)
+			return
+		}
+		time.Sleep(jitter(100 * time.Millisecond))
+	}
+}
+
+// wanted sets the outcome of orders that nobody waits for any more, or that
+// have waited for too long, and returns the others.
+func (s *Store) wanted(batch []*placement) []*placement {
+	wanted := make([]*placement, 0, len(batch))
 	for _, p := range batch {
 		switch {
 		case p.ctx.Err() != nil:
@@ -217,31 +239,45 @@ func (s *Store) placeBatch(ctx context.Context, batch []*placement) {
 		case time.Since(p.queued) > maxQueueWait:
 			p.err = s.busy.refuse(ErrBusy)
 		default:
-			todo = append(todo, p)
+			wanted = append(wanted, p)
 		}
 	}
-	if len(todo) == 0 {
-		return
+	return wanted
+}
+
+// hiccup reports whether nothing was stored because the database has gone away
+// a moment ago.
+func (s *Store) hiccup(err error) bool {
+	kind := postgres.Classify(err)
+	if kind == fault.Other || kind == fault.Conflict { // the database answered
+		s.refusing = time.Time{}
+		return false
 	}
-	err := s.place(ctx, todo)
-	if postgres.Classify(err) == fault.Conflict {
-		err = s.place(ctx, todo) // nothing was stored, and the others are done
+	if s.refusing.IsZero() {
+		s.refusing = time.Now()
 	}
+	return kind == fault.Unavailable && time.Since(s.refusing) < s.limits.hiccup
+}
+
+// settle sets the outcome of orders after the last try to store them.
+func (s *Store) settle(ctx context.Context, batch []*placement, err error) {
 	switch kind := postgres.Classify(err); {
 	case err == nil:
 	case kind == fault.Unknown:
 		slog.WarnContext(ctx, "unknown whether orders were stored, storing them again to find out",
-			"orders", len(todo), "error", err)
-		s.resolve(ctx, todo, err)
-	case kind == fault.Other && len(todo) > 1:
+			"orders", len(batch), "error", err)
+		s.resolve(ctx, batch, err)
+	case kind == fault.Other && len(batch) > 1:
 		// One order that the database refuses must not fail the others.
-		for i := range todo {
-			s.placeBatch(ctx, todo[i:i+1])
+		for i := range batch {
+			s.placeBatch(ctx, batch[i:i+1])
 		}
 	default:
-		fail(todo, err)
+		fail(batch, err)
 	}
 }
+
+func jitter(pause time.Duration) time.Duration { return pause/2 + rand.N(pause) } //nolint:gosec // no secret
 
 func fail(batch []*placement, err error) {
 	for _, p := range batch {
@@ -257,7 +293,6 @@ func fail(batch []*placement, err error) {
 func (s *Store) resolve(ctx context.Context, batch []*placement, unknown error) {
 	ctx, cancel := context.WithTimeout(ctx, s.limits.resolve)
 	defer cancel()
-	jitter := func(pause time.Duration) time.Duration { return pause/2 + rand.N(pause) } //nolint:gosec // no secret
 	for pause := 20 * time.Millisecond; run.Sleep(ctx, jitter(pause)); pause = min(2*pause, time.Second) {
 		err := s.place(ctx, batch)
 		switch {

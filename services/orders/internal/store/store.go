@@ -59,8 +59,9 @@ type Store struct {
 	limits     limits
 	committed  func([]bus.Event)
 	placements chan *placement
-	busy       overload // more orders than can be stored
-	behind     overload // more orders than get their answer in time
+	refusing   time.Time // since when the database stores no order; of runPlacements alone
+	busy       overload  // more orders than can be stored
+	behind     overload  // more orders than get their answer in time
 	admission  admission
 	waiters    waiters
 	saga       *sagaMetrics

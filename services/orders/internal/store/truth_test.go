@@ -34,6 +34,73 @@ func onlyOnce(t *testing.T, pool *pgxpool.Pool, orders ...order.Order) {
 	}
 }
 
+// The database restarts, or another becomes the primary: an order waits for the
+// end of it, and is stored once.
+func TestPlaceWaitsOutAHiccupOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	proxy, through, past := kittest.PostgresProxy(t)
+	direct := open(t, past)
+	if err := postgres.Migrate(t.Context(), direct, Migrations()); err != nil {
+		t.Fatal(err)
+	}
+	r := newReplica(t, open(t, through))
+	r.limits.hiccup = time.Minute
+	r.run(t)
+	mustPlace(t, r, newOrder(t))
+	hiccup := func(k Key) {
+		proxy.Refuse()
+		r.pool.Reset() // nothing is to be sent on a connection that is dead
+		before := proxy.Refused()
+		gone, leave := context.WithCancel(t.Context())
+		left, done := make(chan error, 1), make(chan error, 1)
+		go func() { left <- placing(r, newOrder(t))(gone) }()
+		eventually(t, "the first order waits", func() bool { return proxy.Refused() > before })
+		go func() {
+			_, _, err := r.Place(t.Context(), keyedOrder(t), k)
+			done <- err
+		}()
+		leave()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("the order whose client left: %v", err)
+		}
+		before = proxy.Refused()
+		eventually(t, "it is tried again", func() bool { return proxy.Refused() > before+3 })
+		proxy.Resume()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	hiccup(Key{})
+	hiccup(key("hiccup", "two cups"))
+	if n := count(t, direct, `select count(*) from orders`); n != 3 || len(r.sent) != 3 {
+		t.Errorf("%d orders are stored, and the relay got %d events, want 3", n, len(r.sent))
+	}
+}
+
+// Nobody waits long for a database that stays away, and only who comes when it has just gone waits at all.
+func TestPlaceRefusesInAnOutage(t *testing.T) {
+	t.Parallel()
+	proxy, through, past := kittest.PostgresProxy(t)
+	if err := postgres.Migrate(t.Context(), open(t, past), Migrations()); err != nil {
+		t.Fatal(err)
+	}
+	r := newReplica(t, open(t, through)).run(t)
+	for range 2 { // outages
+		mustPlace(t, r, newOrder(t))
+		proxy.Refuse()
+		r.pool.Reset() // nothing is to be sent on a connection that is dead
+		for n, limit := range []time.Duration{r.limits.hiccup + 3*time.Second, time.Second, time.Second} {
+			began := time.Now()
+			err := placing(r, newOrder(t))(t.Context())
+			took := time.Since(began)
+			if postgres.Classify(err) != fault.Unavailable || took > limit || n == 0 && took < r.limits.hiccup-time.Second {
+				t.Errorf("order %d was refused after %s: %v", n, took, err)
+			}
+		}
+		proxy.Resume()
+	}
+}
+
 // The connection is lost after COMMIT was sent: the order is there, and the
 // client hears so.
 func TestPlaceFindsOutAboutALostCommit(t *testing.T) {
