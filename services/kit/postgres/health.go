@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// probeInterval is how often Health asks, and probeLimit how long it waits:
-	// one probe that fails leaves time for another before that counts.
+	// probeInterval is how often Health asks, and probeLimit how long it waits for
+	// the answer: one probe that fails leaves time for another before that counts.
+	// Connecting has the limits of a pool's connection, so that a server that is
+	// listed after a silent one has its turn.
 	probeInterval = time.Second
 	probeLimit    = 2 * time.Second
 	// hiccup is how long the database may fail to answer before that counts.
@@ -42,7 +44,7 @@ func NewHealth(pool *pgxpool.Pool) *Health {
 // Run is a [run.Loop] that asks the database every second.
 func (h *Health) Run(ctx context.Context) error {
 	defer h.hangUp()
-	return run.Every(ctx, run.Job{Name: "database health", Interval: probeInterval, Timeout: probeLimit,
+	return run.Every(ctx, run.Job{Name: "database health", Interval: probeInterval, Timeout: limit,
 		Do: func(ctx context.Context) error {
 			err := h.probe(ctx)
 			if !errors.Is(err, context.Canceled) {
@@ -91,6 +93,8 @@ func (h *Health) probe(ctx context.Context) error {
 		}
 		h.conn = conn
 	}
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
 	// Not conn.Ping, which a pooler answers by itself when it has no server.
 	if _, err := h.conn.Exec(ctx, "select"); err != nil {
 		h.hangUp()

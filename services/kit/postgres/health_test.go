@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"net/url"
 	"testing"
 	"time"
 
@@ -72,4 +73,27 @@ func TestConnectionsGoWithTheOneOfTheProbe(t *testing.T) {
 	if err := health.Ready(ctx); err != nil {
 		t.Errorf("new connections work: %v", err)
 	}
+}
+
+// As after a failover whose old primary says nothing any more, and comes first in the URL.
+func TestHealthReachesAServerBehindASilentOne(t *testing.T) {
+	t.Parallel()
+	proxy, _, past := kittest.PostgresProxy(t)
+	proxy.Drop()
+	u, err := url.Parse(past)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = proxy.Addr() + "," + u.Host
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: u.String(), MaxConns: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer postgres.Close(pool)
+	health := postgres.NewHealth(pool)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- health.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	kittest.Eventually(t, "the second server answers", func() bool { return health.Ready(ctx) == nil })
 }
