@@ -126,6 +126,48 @@ func TestBatchThatIsTooSlowIsHalvedUntilTheSlowMessageIsFound(t *testing.T) {
 	}
 }
 
+// A dependency comes back slow and goes away again, while more messages wait than a batch takes: each of them is still
+// handled.
+func TestEveryMessageOfAHalvedBatchOutlivesAnOutage(t *testing.T) {
+	t.Parallel()
+	v := kittest.Broker(t, []byte(topology))
+	p := publisher(t, v)
+	got := newSeen()
+	var away atomic.Bool
+	var course []string
+	_, stop := consumerVia(t, v.AdminURL, func(cfg *bus.Config, _ *bus.Consumer) { cfg.Batch, cfg.Prefetch = 4, 6 },
+		func(_ context.Context, batch []bus.Delivery[thing]) error {
+			switch {
+			case away.Load():
+				return errAway
+			case len(batch) == 4 && len(course) == 0:
+				course = append(course, "slow")
+				return errSlow
+			case len(course) == 1:
+				course = append(course, fmt.Sprintf("away with %d", len(batch)))
+				return errAway
+			}
+			got.committed(batch)
+			return nil
+		})
+	publish(t, p, events(t, 0, 1)) // more than one is taken once one was handled
+	got.await(t, "the first", func() bool { return len(got.numbers) == 1 })
+	away.Store(true)
+	publish(t, p, events(t, 1, 7))
+	until(t, "all to be taken", func() bool { return count(t, v, queue) == 0 })
+	away.Store(false)
+	got.await(t, "all numbers", func() bool { return len(got.numbers) == 7 })
+	stop()
+	if want := []string{"slow", "away with 2"}; !slices.Equal(course, want) {
+		t.Errorf("the outage went %v, want %v", course, want)
+	}
+	for number, times := range got.numbers {
+		if times != 1 {
+			t.Errorf("number %d was handled %d times", number, times)
+		}
+	}
+}
+
 func TestHandlerIsStoppedWhenItTakesTooLong(t *testing.T) {
 	t.Parallel()
 	v := kittest.Broker(t, []byte(topology))
@@ -311,6 +353,35 @@ func TestLongOutageGivesMessagesBackAndDeadLettersNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Another replica handles what was given back, and no more comes: nothing is paused.
+func TestAPauseThatHoldsUpNothingIsNotReported(t *testing.T) {
+	t.Parallel()
+	v := kittest.Broker(t, []byte(topology))
+	publish(t, publisher(t, v), events(t, 0, 1))
+	var away atomic.Bool
+	away.Store(true)
+	c, _ := consumerVia(t, v.AdminURL, func(_ *bus.Config, c *bus.Consumer) {
+		c.Hurry(300*time.Millisecond, time.Second)
+		c.Require(func(context.Context) error {
+			if away.Load() {
+				return errAway
+			}
+			return nil
+		})
+	}, func(context.Context, []bus.Delivery[thing]) error { return errAway })
+	until(t, "the message to be given back", func() bool {
+		return strings.Contains(fmt.Sprint(c.Ready(t.Context())), "paused") && count(t, v, queue) == 1
+	})
+	take(t, v, queue, 1)
+	if err := c.Ready(t.Context()); err == nil {
+		t.Error("it says nothing while it waits for the database")
+	}
+	away.Store(false)
+	until(t, "the consumer to be well", func() bool { return c.Ready(t.Context()) == nil })
+	publish(t, publisher(t, v), events(t, 1, 2))
+	until(t, "the next pause", func() bool { return strings.Contains(fmt.Sprint(c.Ready(t.Context())), "paused") })
 }
 
 func TestCrashLoopOfTwentyDeadLettersNothing(t *testing.T) {

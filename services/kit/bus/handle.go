@@ -67,7 +67,7 @@ func (s *session) try(batch []*received) {
 		s.park(batch) // it is given back; the error is most likely our own
 	case kind == fault.Unavailable || kind == fault.Unknown:
 		s.unavailable(s.work, err)
-		s.parked = append(batch, s.parked...)
+		s.parked = slices.Concat(batch, s.parked) // batch may be a part of a larger one, whose rest is not to be overwritten
 	case len(batch) == 1:
 		s.answered(s.work)
 		s.fail(batch[0], err)

@@ -87,6 +87,7 @@ func (w *worker) consume(ctx context.Context, conn *connection) error {
 	defer s.close()
 	closed := s.ch.NotifyClose(make(chan *amqp.Error, 1))
 	w.setState(nil)
+	w.hidePause()
 	if w.down {
 		w.down = false
 		slog.InfoContext(ctx, "consumer restarted", "queue", w.sub.queue)
@@ -199,6 +200,7 @@ func (s *session) received(d amqp.Delivery) {
 	good := s.read(batch)
 	if s.pause.because != nil {
 		s.parked = append(s.parked, good...)
+		s.showPause()
 	} else {
 		s.tryNew(good)
 	}

@@ -132,3 +132,11 @@ func (w *worker) showPause() {
 	defer w.mu.Unlock()
 	w.paused = w.pause.because
 }
+
+// hidePause is for a session that begins in a pause: until a message comes that
+// it holds up nobody has to know. On a quiet queue that may take days.
+func (w *worker) hidePause() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.paused = nil
+}
