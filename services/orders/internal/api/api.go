@@ -76,6 +76,8 @@ func handle(fn func(http.ResponseWriter, *http.Request) error, query ...string) 
 			return web.NotFound("There is no such order.")
 		case errors.Is(err, store.ErrKeyReused):
 			return web.IdempotencyMismatch()
+		case errors.Is(err, store.ErrAway):
+			return web.FromFault(fault.Unavailable, err)
 		case errors.As(err, &refused):
 			return web.Unavailable("More orders come in than can be handled. This one was not stored.").
 				RetryIn(refused.RetryAfter).Because(err).Logged()

@@ -307,6 +307,8 @@ func TestErrorsOfPlacingPromiseNoMoreThanIsKnown(t *testing.T) {
 			mentionsLocation: true},
 		"busy": {err: &store.RefusedError{Reason: store.ErrBusy, RetryAfter: time.Second},
 			status: http.StatusServiceUnavailable, kind: "/problems/unavailable", least: 1, most: 2},
+		"away": {err: fmt.Errorf("place: %w", store.ErrAway),
+			status: http.StatusServiceUnavailable, kind: "/problems/unavailable", least: 1, most: 2},
 		"behind": {err: &store.RefusedError{Reason: store.ErrBehind, RetryAfter: 20 * time.Second},
 			status: http.StatusServiceUnavailable, kind: "/problems/unavailable", least: 20, most: 30},
 	} {

@@ -94,7 +94,7 @@ func (e *UnknownError) Unwrap() error { return e.Err }
 // When its caller used the key for the same request before, it stores nothing
 // and returns that order as it is now, and replayed. Any error but an
 // *UnknownError means that nothing was stored: a *RefusedError when the service
-// takes no more orders for now, ErrKeyReused, or the database's.
+// takes no more orders for now, ErrAway, ErrKeyReused, or the database's.
 func (s *Store) Place(ctx context.Context, o order.Order, key Key) (placed order.Order, replayed bool, err error) {
 	if ctx.Value(admittedKey{}) == nil {
 		if err := s.admit(1); err != nil {
@@ -236,6 +236,8 @@ func (s *Store) wanted(batch []*placement) []*placement {
 		switch {
 		case p.ctx.Err() != nil:
 			p.err = p.ctx.Err()
+		case time.Since(p.queued) > maxQueueWait && !s.refusing.IsZero():
+			p.err = ErrAway
 		case time.Since(p.queued) > maxQueueWait:
 			p.err = s.busy.refuse(ErrBusy)
 		default:

@@ -231,14 +231,18 @@ func TestPlaceRefusesWhenTooManyWait(t *testing.T) {
 
 func TestPlaceGivesUpOnAnOrderQueuedForTooLong(t *testing.T) {
 	t.Parallel()
-	r := newReplica(t, openDatabase(t))
-	p := &placement{ctx: t.Context(), order: newOrder(t), queued: time.Now().Add(-maxQueueWait - time.Second),
-		done: make(chan struct{})}
-	r.placements <- p
-	r.run(t)
-	<-p.done
-	if !errors.Is(p.err, ErrBusy) {
-		t.Errorf("got %v", p.err)
+	pool := openDatabase(t)
+	for want, refusing := range map[error]time.Time{ErrBusy: {}, ErrAway: time.Now()} {
+		r := newReplica(t, pool)
+		r.refusing = refusing
+		p := &placement{ctx: t.Context(), order: newOrder(t), queued: time.Now().Add(-maxQueueWait - time.Second),
+			done: make(chan struct{})}
+		r.placements <- p
+		r.run(t)
+		<-p.done
+		if !errors.Is(p.err, want) {
+			t.Errorf("got %v, want %v", p.err, want)
+		}
 	}
 }
 

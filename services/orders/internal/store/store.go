@@ -45,6 +45,8 @@ var (
 	ErrNotFound = errors.New("no such order")
 	// ErrBusy: more orders wait to be stored than the service takes.
 	ErrBusy = errors.New("too many orders at once")
+	// ErrAway: the database stores nothing, and the order has waited long enough for it.
+	ErrAway = errors.New("the database is away")
 	// ErrBehind: orders wait too long for their stock answer to take more.
 	ErrBehind = errors.New("the pending orders wait too long for their stock answer")
 	// ErrKeyReused: the idempotency key belongs to another request.
