@@ -175,7 +175,8 @@ func rulesOf(t *testing.T, r rendered) {
 func objectives(t *testing.T) {
 	r := render(t, "orderflow", slices.Concat(monitored, []string{
 		"--set-json",
-		`monitoring.objectives.orders={"percent":99.5,"seconds":0.5},monitoring.rules.thresholds.OrderflowOrdersWaiting=30`,
+		`monitoring.objectives.orders={"percent":99.5,"seconds":0.5},monitoring.rules.thresholds.OrderflowOrdersWaiting=30,` +
+			`monitoring.rules.thresholds.OrderflowOrdersTimedOut=0`,
 	})...)
 	exprs := map[string]string{}
 	for _, g := range r.get(t, "PrometheusRule/orderflow").objects("spec", "groups") {
@@ -191,6 +192,7 @@ func objectives(t *testing.T) {
 		"sloth-slo-meta-recordings-orderflow-requests": "vector(1-0.999)",
 		"sloth-slo-sli-recordings-orderflow-orders":    `le="0.5"`,
 		"OrderflowOrdersWaiting":                       "> 30",
+		"OrderflowOrdersTimedOut":                      "> 0\n",
 	} {
 		if !strings.Contains(exprs[name], want) {
 			t.Errorf("%s lacks %q:\n%s", name, want, exprs[name])

@@ -471,6 +471,8 @@ func TestProductionNamesItsPriorityClass(t *testing.T) {
 			t.Errorf("%s names the class %q, which nothing makes", name, class)
 		}
 	}
+	render(t, "orderflow", "--set", "messaging.enabled=false,priorityClass.create=true").
+		get(t, "PriorityClass/default-orderflow")
 }
 
 // Values that make no sense are refused, and the message names them.
@@ -507,6 +509,7 @@ func TestRefuses(t *testing.T) {
 		{"orderflow", "global.auth.open=false,global.auth.issuer=http://id.example.com",
 			"global.auth.issuer must be https://"},
 		{"orderflow", "global.auth.issuer=id.example.com", "/global/auth/issuer"},
+		{"orderflow", "monitoring.rules.thresholds.OrderflowOrderStuck=1", "'OrderflowOrderStuck' not allowed"},
 		{"orderflow", "deadletters.replicas=2", "deadletters must be one pod"},
 		{"orderflow", "deadletters.autoscaling.enabled=true", "deadletters must be one pod"},
 	} {

@@ -147,6 +147,31 @@ func TestSpreadLeavesOutWhereNoPodMayRun(t *testing.T) {
 	}
 }
 
+// Labels and annotations of everything are on everything, pods included.
+func TestCommonLabelsAndAnnotationsAreOnEverything(t *testing.T) {
+	r := render(t, "orderflow", "--set", "global.commonLabels.team=shop,global.commonAnnotations.cost-center=cc7,"+
+		"orders.database.migration.enabled=true", "--values", filepath.Join(absolute(t), "charts/orderflow/values-kind-auth.yaml"))
+	pods := 0
+	for name, o := range r {
+		for _, path := range [][]string{{"metadata"}, {"spec", "template", "metadata"}} {
+			about := object(asMap(o.at(path...)))
+			if len(about) == 0 {
+				continue
+			}
+			if len(path) > 1 {
+				pods++
+			}
+			if about.text("labels", "team") != "shop" || about.text("annotations", "cost-center") != "cc7" {
+				t.Errorf("%s: %s has the labels %v and the annotations %v", name, strings.Join(path, "."), about.at("labels"),
+					about.at("annotations"))
+			}
+		}
+	}
+	if pods < 10 {
+		t.Errorf("only %d pods", pods)
+	}
+}
+
 // With one registry for all no image comes from anywhere else, and images.txt names them all.
 func TestRegistryReachesEveryImage(t *testing.T) {
 	const registry = "mirror.example.com/hub"
@@ -476,7 +501,8 @@ func TestTopologyIsTriedAgain(t *testing.T) {
 	// A Job can never be changed, so that an upgrade that changes it has to make another.
 	for _, set := range []string{
 		"messaging.cluster.image=rabbitmq:4.4.0", "global.imageRegistry=mirror.example.com", "global.imagePullSecrets={pull}",
-		"global.rabbitmq.cluster=shared", "messaging.retry.resources.limits.memory=1Gi",
+		"global.rabbitmq.cluster=shared", "messaging.retry.resources.limits.memory=1Gi", "global.commonLabels.team=shop",
+		"global.commonAnnotations.team=shop", "messaging.retry.tolerations[0].operator=Exists",
 	} {
 		other := render(t, "orderflow", "--set", set).kinds("Job")[0]
 		if other.text("metadata", "name") == jobs[0].text("metadata", "name") {
