@@ -93,24 +93,35 @@ func TestCollect(t *testing.T) {
 func TestLeftovers(t *testing.T) {
 	const list = `{"items":[
 		{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}},
-		{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"kube-root-ca.crt"}},
-		{"apiVersion":"v1","kind":"Secret","type":"helm.sh/release.v1","metadata":{"name":"sh.helm.release.v1.orderflow.v1"}},
+		{"apiVersion":"v1","kind":"Secret","metadata":{"name":"somebodys"}},
 		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"ours",
 			"annotations":{"meta.helm.sh/release-name":"orderflow"}}},
-		{"apiVersion":"v1","kind":"Service","metadata":{"name":"brokers","ownerReferences":[{"kind":"RabbitmqCluster"}]}},
 		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"tilted"}},
-		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"second",
+		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"seconds",
 			"annotations":{"meta.helm.sh/release-name":"second"}}},
+		{"apiVersion":"v1","kind":"Service","metadata":{"name":"tilted"}},
 		{"apiVersion":"rabbitmq.com/v1beta1","kind":"RabbitmqCluster","metadata":{"name":"risen"}},
 		{"apiVersion":"rabbitmq.com/v1beta1","kind":"Binding","metadata":{"name":"hangs",
 			"deletionTimestamp":"2026-01-01T00:00:00Z","finalizers":["f"],
 			"annotations":{"meta.helm.sh/release-name":"orderflow"}}}]}`
-	left, stuck, err := leftovers(list, "orderflow")
+	const rendered = `---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ours}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: tilted}
+---
+apiVersion: rabbitmq.com/v1beta1
+kind: RabbitmqCluster
+metadata: {name: risen}
+`
+	left, stuck, err := leftovers(list, "orderflow", rendered)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"deployment.apps/tilted", "deployment.apps/second", "rabbitmqcluster.rabbitmq.com/risen"},
-		left); diff != "" {
+	if diff := cmp.Diff([]string{"deployment.apps/tilted", "rabbitmqcluster.rabbitmq.com/risen"}, left); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"binding.rabbitmq.com/hangs"}, stuck); diff != "" {

@@ -3,8 +3,12 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // leftoverKinds are those that an installation makes.
@@ -12,28 +16,45 @@ const leftoverKinds = Workloads + "," + RabbitMQ + "," +
 	"services,serviceaccounts,secrets,configmaps,poddisruptionbudgets.policy," +
 	"networkpolicies.networking.k8s.io,jobs.batch,roles.rbac.authorization.k8s.io,rolebindings.rbac.authorization.k8s.io"
 
-// Leftovers are the resources in the release's namespace that Helm could not take over, each as kind/name: another tool
-// made them, or an operator made them again while they were being removed. Those that are being deleted and cannot go,
-// because an operator waits for a broker that is no more, are stuck.
+// Leftovers are the resources in the release's namespace that are in its way, each as kind/name: they have the names of
+// its own, and Helm could not take them over. Another tool made them, or an operator made them again while they were
+// being removed. Those that are being deleted and cannot go, because an operator waits for a broker that is no more, are
+// stuck.
 func (r *Release) Leftovers(ctx context.Context) (left, stuck []string, err error) {
+	rendered, err := r.render(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	out, err := r.Cluster.Kubectl(ctx, nil, "get", leftoverKinds, "--namespace", r.Namespace, "--output", "json")
 	if err != nil {
 		return nil, nil, err
 	}
-	return leftovers(out, r.Name)
+	return leftovers(out, r.Name, rendered)
 }
 
-func leftovers(list, release string) (left, stuck []string, err error) {
+func leftovers(list, release, rendered string) (left, stuck []string, err error) {
+	ours := map[string]bool{}
+	for docs := yaml.NewDecoder(strings.NewReader(rendered)); ; {
+		var o struct {
+			APIVersion string `yaml:"apiVersion"`
+			Kind       string
+			Metadata   struct{ Name string }
+		}
+		if err := docs.Decode(&o); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return nil, nil, fmt.Errorf("helm template: %w", err)
+		}
+		ours[nameOf(o.APIVersion, o.Kind, o.Metadata.Name)] = true
+	}
 	var all struct {
 		Items []struct {
 			APIVersion string
 			Kind       string
-			Type       string
 			Metadata   struct {
 				Name, DeletionTimestamp string
 				Annotations             map[string]string
 				Finalizers              []string
-				OwnerReferences         []struct{ Kind string }
 			}
 		}
 	}
@@ -42,20 +63,21 @@ func leftovers(list, release string) (left, stuck []string, err error) {
 	}
 	for _, o := range all.Items {
 		m := o.Metadata
-		name := strings.ToLower(o.Kind) + "/" + m.Name
-		if group, _, found := strings.Cut(o.APIVersion, "/"); found {
-			name = strings.ToLower(o.Kind) + "." + group + "/" + m.Name
-		}
+		name := nameOf(o.APIVersion, o.Kind, m.Name)
 		switch {
 		case m.DeletionTimestamp != "" && len(m.Finalizers) > 0:
 			stuck = append(stuck, name)
-		case m.Annotations["meta.helm.sh/release-name"] == release, m.Annotations["helm.sh/hook"] != "",
-			len(m.OwnerReferences) > 0,
-			strings.HasPrefix(o.Type, "helm.sh/"), // Helm's record
-			name == "serviceaccount/default", name == "configmap/kube-root-ca.crt":
-		default:
+		case ours[name] && m.Annotations["meta.helm.sh/release-name"] != release && m.Annotations["helm.sh/hook"] == "":
 			left = append(left, name)
 		}
 	}
 	return left, stuck, nil
+}
+
+// nameOf is what kubectl calls a resource.
+func nameOf(apiVersion, kind, name string) string {
+	if group, _, found := strings.Cut(apiVersion, "/"); found {
+		kind += "." + group
+	}
+	return strings.ToLower(kind) + "/" + name
 }

@@ -17,8 +17,12 @@ type Release struct {
 
 // Images are those that the release's pods run.
 func (r *Release) Images(ctx context.Context) ([]string, error) {
-	text, err := r.Helm(ctx, append([]string{"template", r.Name, r.Chart}, r.Arguments...)...)
+	text, err := r.render(ctx)
 	return Images([]byte(text)), err
+}
+
+func (r *Release) render(ctx context.Context) (string, error) {
+	return r.Helm(ctx, append([]string{"template", r.Name, r.Chart}, r.Arguments...)...)
 }
 
 // Install installs or upgrades. What someone scaled or edited by hand becomes the chart's again.
