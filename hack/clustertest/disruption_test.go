@@ -25,8 +25,8 @@ func TestNothingIsLost(t *testing.T) {
 	t.Run("every pod is deleted in turn", func(t *testing.T) {
 		// With one pod of the gateway there would be a moment without anybody who could answer.
 		ctx := testContext(t, 5*time.Minute)
-		ours.kubectl(ctx, t, "scale", "deployment", release+"-gateway", "--replicas", "2")
-		ours.ready(ctx, t)
+		ours.keepReplicas(ctx, t)
+		ours.scale(ctx, t, "2", "gateway")
 		ours.underLoad(t, 10*time.Minute, unavailable, func(ctx context.Context, t *testing.T) {
 			// The Job for the topology and its pod may be gone when their turn comes.
 			for _, pod := range ours.pods(ctx, t, "app.kubernetes.io/part-of="+release+",app.kubernetes.io/name!=topology") {
@@ -38,15 +38,12 @@ func TestNothingIsLost(t *testing.T) {
 			ours.kubectl(ctx, t, "delete", "pod", release+"-rabbitmq-server-0")
 			ours.ready(ctx, t)
 		})
-		ours.kubectl(ctx, t, "scale", "deployment", release+"-gateway", "--replicas", "1")
 	})
 	t.Run("each service is scaled from 1 to 3 and back", func(t *testing.T) {
+		ours.keepReplicas(testContext(t, time.Minute), t)
 		ours.underLoad(t, 10*time.Minute, nothing, func(ctx context.Context, t *testing.T) {
 			for _, replicas := range []string{"3", "1"} {
-				for _, service := range serviceNames(t) {
-					ours.kubectl(ctx, t, "scale", "deployment", release+"-"+service, "--replicas", replicas)
-				}
-				ours.ready(ctx, t)
+				ours.scale(ctx, t, replicas, serviceNames(t)...)
 			}
 		})
 	})
@@ -274,16 +271,17 @@ func TestUninstall(t *testing.T) {
 	if left := uninstall(); left != "" {
 		t.Errorf("left behind: %s", left)
 	}
-	ours.install(ctx, t, before, "--set", "global.rabbitmq.keepOnUninstall=true")
+	// Without deadletters nobody consumes a dead letter queue.
+	ours.install(ctx, t, before, "--set", "global.rabbitmq.keepOnUninstall=true,deadletters.enabled=false")
 	ours.ready(ctx, t)
 
-	const queue = "customers.order.cancelled.dlq" // nobody consumes it
+	const queue = "customers.order.cancelled.dlq"
 	ours.broker(ctx, t, "POST", "/exchanges/%2F/amq.default/publish",
 		`{"routing_key":"`+queue+`","payload":"kept","payload_encoding":"string","properties":{"delivery_mode":2}}`, nil)
 	if left := uninstall(); left != "rabbitmqcluster.rabbitmq.com/"+release+"-rabbitmq" {
 		t.Errorf("left behind: %s", left)
 	}
-	ours.install(ctx, t, before)
+	ours.install(ctx, t, before, "--set", "deadletters.enabled=false")
 	ours.ready(ctx, t)
 	var messages []struct {
 		Payload string `json:"payload"`
@@ -293,6 +291,8 @@ func TestUninstall(t *testing.T) {
 	if len(messages) != 1 || messages[0].Payload != "kept" {
 		t.Errorf("the message is gone: %v", messages)
 	}
+	ours.upgrade(ctx, t, "deadletters.enabled=true")
+	ours.ready(ctx, t)
 	ours.helm(ctx, t, "test", release)
 }
 

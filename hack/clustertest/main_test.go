@@ -97,6 +97,25 @@ func (s *system) upgrade(ctx context.Context, t *testing.T, set ...string) {
 	s.helm(ctx, t, args...)
 }
 
+// keepReplicas gives every service the number of pods that it has now when the test ends.
+func (s *system) keepReplicas(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for _, service := range serviceNames(t) {
+		deployment := release + "-" + service
+		had := s.kubectl(ctx, t, "get", "deployment", deployment, "--output", "jsonpath={.spec.replicas}")
+		t.Cleanup(func() { s.kubectl(context.WithoutCancel(ctx), t, "scale", "deployment", deployment, "--replicas", had) })
+	}
+}
+
+// scale gives services a number of pods, and waits for them.
+func (s *system) scale(ctx context.Context, t *testing.T, replicas string, services ...string) {
+	t.Helper()
+	for _, service := range services {
+		s.kubectl(ctx, t, "scale", "deployment", release+"-"+service, "--replicas", replicas)
+	}
+	s.ready(ctx, t)
+}
+
 // putBack gives the release the values that it has now when the test fails half way; after an interruption as well.
 func (s *system) putBack(t *testing.T) {
 	t.Helper()

@@ -218,7 +218,15 @@ func (s *system) doors(ctx context.Context, t *testing.T) *doors {
 	hosts := s.kubectl(ctx, t, "get", "pods", "--selector", "app.kubernetes.io/name=gateway",
 		"--output", "jsonpath={.items[*].status.hostIP}")
 	for _, host := range strings.Fields(hosts) {
-		d.addresses = append(d.addresses, net.JoinHostPort(host, port))
+		address := net.JoinHostPort(host, port)
+		eventually(ctx, t, func() error { // the nodes hear of a new Service one after the other
+			conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		})
+		d.addresses = append(d.addresses, address)
 	}
 	return d
 }

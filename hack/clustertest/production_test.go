@@ -434,6 +434,11 @@ func (s *system) around(ctx context.Context, t *testing.T) *productive {
 	t.Cleanup(func() {
 		for _, name := range []string{production, front} {
 			started := time.Now()
+			// Broker nodes would wait for each other (docs/kubernetes.md).
+			if _, err := s.Kubectl(context.WithoutCancel(ctx), nil, "delete", "rabbitmqclusters", "--all",
+				"--namespace", name, "--timeout", "2m"); err != nil {
+				t.Error(err)
+			}
 			if _, err := s.Kubectl(context.WithoutCancel(ctx), nil, "delete", "namespace", name, "--timeout", "2m"); err != nil {
 				t.Error(err)
 			}

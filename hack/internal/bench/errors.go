@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"orderflow.internal/hack/internal/api"
@@ -64,7 +64,8 @@ func refused(err error) bool {
 		return problem.Status < 500 ||
 			problem.Status == http.StatusServiceUnavailable && problem.Header.Get("Retry-After") != ""
 	}
-	return errors.Is(err, syscall.ECONNREFUSED)
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial"
 }
 
 // kind names an error for counting, and words are what the error says beyond that.

@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -366,6 +369,32 @@ func TestUnknownOutcome(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A connection that does not come about has changed nothing, whatever was to be sent on it.
+func TestWhatReachesNobodyIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	o := quick(f.serve(t))
+	o.Retry = true
+	var dials atomic.Int32
+	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if dials.Add(1) <= 3 {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: os.ErrDeadlineExceeded}
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	r := mustRun(t, o)
+	if broken := brokenChecks(r); len(broken) > 0 {
+		t.Errorf("broken %q", broken)
+	}
+	tried := 0
+	for _, count := range r.Errors {
+		tried += count.Count
+	}
+	if tried == 0 {
+		t.Error("no try failed")
 	}
 }
 
