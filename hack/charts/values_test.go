@@ -149,8 +149,9 @@ func TestSpreadLeavesOutWhereNoPodMayRun(t *testing.T) {
 
 // Labels and annotations of everything are on everything, pods included.
 func TestCommonLabelsAndAnnotationsAreOnEverything(t *testing.T) {
-	r := render(t, "orderflow", "--set", "global.commonLabels.team=shop,global.commonAnnotations.cost-center=cc7,"+
-		"orders.database.migration.enabled=true", "--values", filepath.Join(absolute(t), "charts/orderflow/values-kind-auth.yaml"))
+	accounts := filepath.Join(absolute(t), "charts/orderflow/values-kind-auth.yaml")
+	r := render(t, "orderflow", "--values", accounts, "--set", "global.commonLabels.team=shop,"+
+		"global.commonAnnotations.cost-center=cc7,orders.database.migration.enabled=true")
 	pods := 0
 	for name, o := range r {
 		for _, path := range [][]string{{"metadata"}, {"spec", "template", "metadata"}} {

@@ -18,8 +18,8 @@ const leftoverKinds = Workloads + "," + RabbitMQ + "," +
 
 // Leftovers are the resources in the release's namespace that are in its way, each as kind/name: they have the names of
 // its own, and Helm could not take them over. Another tool made them, or an operator made them again while they were
-// being removed. Those that are being deleted and cannot go, because an operator waits for a broker that is no more, are
-// stuck.
+// being removed. Those that are being deleted and cannot go, because an operator waits for a broker that is no more,
+// are stuck.
 func (r *Release) Leftovers(ctx context.Context) (left, stuck []string, err error) {
 	rendered, err := r.render(ctx)
 	if err != nil {
