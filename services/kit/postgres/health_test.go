@@ -6,17 +6,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"orderflow.internal/kit/kittest"
 	"orderflow.internal/kit/postgres"
 )
 
-func TestHealthToleratesAHiccupAndAFullPoolButNoOutage(t *testing.T) {
-	t.Parallel()
-	proxy, pool, _ := behindProxy(t, 2)
+// watch runs the health of a pool until the test ends.
+func watch(t *testing.T, pool *pgxpool.Pool) *postgres.Health {
+	t.Helper()
 	health := postgres.NewHealth(pool)
-	if health.Ready(t.Context()) == nil {
-		t.Error("ready before it has looked")
-	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- health.Run(ctx) }()
@@ -26,6 +25,16 @@ func TestHealthToleratesAHiccupAndAFullPoolButNoOutage(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return health
+}
+
+func TestHealthToleratesAHiccupAndAFullPoolButNoOutage(t *testing.T) {
+	t.Parallel()
+	proxy, pool, _ := behindProxy(t, 2)
+	if postgres.NewHealth(pool).Ready(t.Context()) == nil {
+		t.Error("ready before it has looked")
+	}
+	health := watch(t, pool)
 	await := func(ready bool) time.Duration {
 		t.Helper()
 		began := time.Now()
@@ -59,18 +68,14 @@ func TestHealthToleratesAHiccupAndAFullPoolButNoOutage(t *testing.T) {
 func TestConnectionsGoWithTheOneOfTheProbe(t *testing.T) {
 	t.Parallel()
 	proxy, pool, _ := behindProxy(t, 2)
-	health := postgres.NewHealth(pool)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- health.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
-	kittest.Eventually(t, "the database answers", func() bool { return health.Ready(ctx) == nil })
-	if err := pool.Ping(ctx); err != nil {
+	health := watch(t, pool)
+	kittest.Eventually(t, "the database answers", func() bool { return health.Ready(t.Context()) == nil })
+	if err := pool.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	proxy.Forget()
 	kittest.Eventually(t, "no old connection is left", func() bool { return pool.Stat().TotalConns() == 0 })
-	if err := health.Ready(ctx); err != nil {
+	if err := health.Ready(t.Context()); err != nil {
 		t.Errorf("new connections work: %v", err)
 	}
 }
@@ -89,11 +94,7 @@ func TestHealthReachesAServerBehindASilentOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer postgres.Close(pool)
-	health := postgres.NewHealth(pool)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- health.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
-	kittest.Eventually(t, "the second server answers", func() bool { return health.Ready(ctx) == nil })
+	t.Cleanup(func() { postgres.Close(pool) })
+	health := watch(t, pool)
+	kittest.Eventually(t, "the second server answers", func() bool { return health.Ready(t.Context()) == nil })
 }
