@@ -167,12 +167,23 @@ func TestDatabases(t *testing.T) {
 	s := start(t, variant{})
 	t.Run("failover", func(t *testing.T) {
 		seen := undergo(t, s, ordeal{fault: demoted{s}, lasts: 2 * time.Second, load: steady(s, 100, 9*time.Second)})
-		// Orders wait for the end of it.
-		if n := sumOf(seen.report.Timeline); n.Refused+n.Unknown+n.Failed > 0 {
+		// Afterwards, when new sessions may write, no request fails for longer than a pool takes to notice.
+		last := 0
+		for second, what := range seen.report.Timeline {
+			if what.Refused+what.Unknown+what.Failed > 0 {
+				last = second
+			}
+		}
+		if limit := int(seen.ended.Sub(seen.started).Seconds()) + 6; last > limit {
+			t.Errorf("requests failed in second %d, the failover had ended by second %d", last, limit-6)
+		}
+		// Orders wait for the end of one that takes no longer than they may wait.
+		took := seen.ended.Sub(seen.began)
+		if n := sumOf(seen.report.Timeline); took < 4*time.Second && n.Refused+n.Unknown+n.Failed > 0 {
 			t.Errorf("%d requests were refused, of %d the outcome is unknown, %d failed: %s",
 				n.Refused, n.Unknown, n.Failed, kinds(seen.report.Errors))
 		}
-		t.Logf("slowest order %.0f ms", seen.report.Latency.Max)
+		t.Logf("a failover of %.1f s, slowest order %.0f ms", took.Seconds(), seen.report.Latency.Max)
 	})
 	t.Run("deadlocks", func(t *testing.T) {
 		count := func() int {

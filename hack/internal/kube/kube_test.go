@@ -99,6 +99,8 @@ func TestLeftovers(t *testing.T) {
 		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"tilted"}},
 		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"seconds",
 			"annotations":{"meta.helm.sh/release-name":"second"}}},
+		{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"taken",
+			"annotations":{"meta.helm.sh/release-name":"second"}}},
 		{"apiVersion":"v1","kind":"Service","metadata":{"name":"tilted"}},
 		{"apiVersion":"rabbitmq.com/v1beta1","kind":"RabbitmqCluster","metadata":{"name":"risen"}},
 		{"apiVersion":"rabbitmq.com/v1beta1","kind":"Binding","metadata":{"name":"hangs",
@@ -113,6 +115,10 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {name: tilted}
 ---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: taken}
+---
 apiVersion: rabbitmq.com/v1beta1
 kind: RabbitmqCluster
 metadata: {name: risen}
@@ -121,7 +127,8 @@ metadata: {name: risen}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"deployment.apps/tilted", "rabbitmqcluster.rabbitmq.com/risen"}, left); diff != "" {
+	if diff := cmp.Diff([]string{"deployment.apps/tilted", "deployment.apps/taken", "rabbitmqcluster.rabbitmq.com/risen"},
+		left); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"binding.rabbitmq.com/hangs"}, stuck); diff != "" {
